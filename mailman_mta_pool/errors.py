@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Our exceptions, each also the type that callers of smtplib catch.
+
+This is the one place where errors of `socket` and `ssl` are translated.  No
+text made here holds a user name, a password or what was sent to
+authenticate.
+"""
+
+import ssl
+import socket
+import smtplib
+
+from contextlib import contextmanager
+from public import public
+from typing import Iterator, Optional, Union
+
+
+@public
+class ProtocolError(smtplib.SMTPServerDisconnected):
+    """The server said something that is not SMTP; the connection is over."""
+
+
+@public
+class ConnectionLost(smtplib.SMTPServerDisconnected):
+    """The connection broke, or the server closed it."""
+
+
+@public
+class PhaseTimeout(ConnectionLost, TimeoutError):
+    """The server did not answer within the time that this phase has."""
+
+
+@public
+class IllegalMove(AssertionError):
+    """A transaction was to make a move that the table does not have."""
+
+
+@public
+class PoolTimeout(TimeoutError):
+    """No connection became free in time."""
+
+
+@public
+class PoolClosed(RuntimeError):
+    """The pool was closed; it hands out no connections any more."""
+
+
+@public
+class RelayUnavailable(smtplib.SMTPException):
+    """The server cannot be used: no member and no message is at fault.
+
+    :ivar relay: The server, as 'host:port'.
+    :ivar phase: Where it failed: 'connect', 'greeting', 'EHLO', 'TLS' or
+        'AUTH'.
+    :ivar code: The SMTP reply code, or None where there was no reply.
+    :ivar waiting_helps: False where only an operator can mend it, such as a
+        wrong password or a certificate that cannot be verified.
+    """
+
+    waiting_helps = True
+
+    def __init__(self, relay: str, phase: str, reason: str,
+                 code: Optional[int] = None) -> None:
+        super().__init__(f'{relay}: {phase}: {reason}')
+        self.relay = relay
+        self.phase = phase
+        self.code = code
+
+
+@public
+class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):
+    """The server took neither our name nor our password."""
+
+    def __init__(self, relay: str, code: int, text: Union[bytes, str],
+                 ) -> None:
+        RelayUnavailable.__init__(
+            self, relay, 'AUTH', f'{code} {_printable(text)}', code)
+        self.smtp_code = code
+        self.smtp_error = text
+        # RFC 4954, section 6: 454 is a temporary failure, 535 is not.
+        self.waiting_helps = 400 <= code < 500
+
+
+@public
+class NotOffered(RelayUnavailable, smtplib.SMTPNotSupportedError):
+    """The server lacks what the configuration demands, TLS or AUTH."""
+
+    waiting_helps = False
+
+
+@public
+class CertificateRefused(RelayUnavailable, ssl.SSLCertVerificationError):
+    """The server's certificate could not be verified."""
+
+    waiting_helps = False
+
+
+def _printable(text: Union[bytes, str]) -> str:
+    if isinstance(text, bytes):
+        text = text.decode('utf-8', 'backslashreplace')
+    return ''.join(c if c.isprintable() else ' ' for c in text)
+
+
+@public
+@contextmanager
+def translated(relay: str, phase: str) -> Iterator[None]:
+    """Turn what goes wrong while a connection is set up into our own errors.
+
+    :param relay: The server, as 'host:port'.
+    :param phase: What was going on; see `RelayUnavailable`.
+    :raises RelayUnavailable: or the subclass that fits.
+    """
+    try:
+        yield
+    except RelayUnavailable:
+        raise
+    except ssl.SSLCertVerificationError as error:
+        raise CertificateRefused(
+            relay, phase, error.verify_message) from error
+    except smtplib.SMTPAuthenticationError as error:
+        # Not chained: smtplib's own error may hold what the server echoed.
+        raise AuthenticationRefused(
+            relay, error.smtp_code, error.smtp_error) from None
+    except smtplib.SMTPNotSupportedError as error:
+        raise NotOffered(relay, phase, str(error)) from error
+    except smtplib.SMTPResponseException as error:
+        raise RelayUnavailable(
+            relay, phase,
+            f'{error.smtp_code} {_printable(error.smtp_error)}',
+            error.smtp_code) from error
+    except (socket.timeout, TimeoutError) as error:
+        raise RelayUnavailable(
+            relay, phase, str(error) or 'timed out') from error
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a host name that IDNA cannot encode.
+        raise RelayUnavailable(
+            relay, phase, str(error) or type(error).__name__) from error

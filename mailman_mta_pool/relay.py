@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One mail server: its pool, and what it has taught us."""
+
+import atexit
+
+from mailman_mta_pool.adapter import as_transaction_connection
+from mailman_mta_pool.components import connection_for
+from mailman_mta_pool.pool import Pool
+from mailman_mta_pool.settings import PoolSettings, RelaySettings
+from mailman_mta_pool.wire.lessons import Lessons
+from public import public
+from typing import Any, Optional
+
+
+@public
+class Relay:
+    """A mail server that takes our mail, and the connections to it."""
+
+    def __init__(self, settings: RelaySettings, pool: PoolSettings) -> None:
+        """Nothing is opened before it is needed.
+
+        :param settings: Which server, and how to talk to it.
+        :param pool: How many connections, and for how long.
+        """
+        self.settings = settings
+        self.pool_settings = pool
+        self.lessons = Lessons()
+        self.pool = Pool(self._connection, pool)
+
+    @property
+    def name(self) -> str:
+        """The server as 'host:port'."""
+        return f'{self.settings.host}:{self.settings.port}'
+
+    def __repr__(self) -> str:
+        return f'<Relay {self.name} {self.pool!r}>'
+
+    def _connection(self) -> Any:
+        return as_transaction_connection(
+            connection_for(self.settings, self.lessons))
+
+
+class _Current:
+    """The relay that this process delivers to; one at a time."""
+
+    def __init__(self) -> None:
+        self._relay: Optional[Relay] = None
+        atexit.register(self.close)
+
+    def get(self, settings: RelaySettings, pool: PoolSettings) -> Relay:
+        relay = self._relay
+        if (relay is None or relay.settings != settings or
+                relay.pool_settings != pool):
+            # The configuration has changed, which in a running Mailman only
+            # tests do.
+            self.close()
+            relay = self._relay = Relay(settings, pool)
+        return relay
+
+    def close(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.pool.close()
+
+
+_current = _Current()
+
+
+@public
+def relay_for(settings: RelaySettings, pool: PoolSettings) -> Relay:
+    """Return the relay of these settings, with its connections.
+
+    It is kept from post to post.  Its connections are closed when the
+    process ends, or when it is asked for with other settings.
+    """
+    return _current.get(settings, pool)
+
+
+@public
+def close_relay() -> None:
+    """Close all connections; the next post opens new ones."""
+    _current.close()

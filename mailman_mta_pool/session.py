@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A socket driven through the wire engine, with a deadline on every phase."""
+
+import ssl
+import time
+import select
+import socket
+
+from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
+from mailman_mta_pool.settings import Timeouts
+from mailman_mta_pool.wire.conversation import Conversation
+from mailman_mta_pool.wire.outbox import BLOCK
+from mailman_mta_pool.wire.outcome import Outcome, Transaction
+from public import public
+from typing import Callable, Optional, Sequence, Tuple
+
+
+READ_SIZE = 64 * 1024
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# What a session is fed: a transaction, and the recipients that stand in for
+# its own on the wire.
+Fed = Optional[Tuple[Transaction, Sequence[str]]]
+
+
+@public
+class Session:
+    """One open connection and its conversation."""
+
+    def __init__(self, sock: socket.socket, conversation: Conversation,
+                 timeouts: Timeouts,
+                 clock: Callable[[], float] = time.monotonic,
+                 trace: Optional[Callable[[str, bytes], None]] = None,
+                 ) -> None:
+        """Take over a connected socket after EHLO, TLS and AUTH.
+
+        :param sock: It is non-blocking from now on, and closed by `close`.
+        :param conversation: The engine.
+        :param timeouts: How long to wait for what.
+        :param clock: Seconds that only grow.
+        :param trace: Called with '>' or '<' and the octets, for debugging.
+        """
+        sock.setblocking(False)
+        self._sock = sock
+        self._conversation = conversation
+        self._timeouts = timeouts
+        self._clock = clock
+        self._trace = trace
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._writing = False
+        # The kernel takes no more, but replies may still be waiting there.
+        self._write_error: Optional[OSError] = None
+        self._progress: Tuple[int, int] = (-1, -1)
+        self._deadline = 0.0
+
+    def run(self, feed: Callable[[], Fed],
+            report: Callable[[Outcome], None]) -> None:
+        """Send what `feed` gives until it gives nothing, and report it all.
+
+        :raises ConnectionLost: if the connection broke, timed out, or the
+            server closed it; what was in flight has been reported.
+        :raises ProtocolError: likewise, if the server broke the rules.
+        """
+        conversation = self._conversation
+        try:
+            while True:
+                self._top_up(feed)
+                # The server works while we do the book-keeping.
+                self._flush()
+                for outcome in conversation.outcomes():
+                    report(outcome)
+                if conversation.idle:
+                    return
+                self._wait()
+        except BaseException:
+            # Whatever it was: each transaction that was taken is reported.
+            conversation.lose()
+            for outcome in conversation.outcomes():
+                report(outcome)
+            raise
+
+    def _top_up(self, feed: Callable[[], Fed]) -> None:
+        conversation = self._conversation
+        while conversation.room:
+            fed = feed()
+            if fed is None:
+                return
+            conversation.submit(*fed)
+
+    def _wait(self) -> None:
+        """Wait until the server says something or can take more."""
+        remaining = self._remaining()
+        if remaining <= 0:
+            raise PhaseTimeout(self._what_is_late())
+        self._want_writing(
+            self._conversation.unsent and self._write_error is None)
+        for _, events in self._poll.poll(remaining * 1000):
+            if events & ~select.POLLOUT:
+                self._read()
+
+    def _flush(self) -> None:
+        conversation = self._conversation
+        while self._write_error is None:
+            octets = conversation.bytes_to_send()
+            if not octets:
+                return
+            try:
+                sent = self._sock.send(octets)
+            except NOT_NOW:
+                return
+            except OSError as error:
+                # The replies that came before the end count: read them first.
+                self._write_error = error
+                return
+            if self._trace is not None:
+                self._trace('>', bytes(octets[:sent]))
+            conversation.sent(sent)
+
+    def _read(self) -> None:
+        # TLS may hold more than it gave, and poll() does not see that.
+        pending = getattr(self._sock, 'pending', None)
+        while True:
+            try:
+                data = self._sock.recv(READ_SIZE)
+            except NOT_NOW:
+                return
+            except OSError as error:
+                raise ConnectionLost(
+                    f'the connection broke: {error}') from error
+            self._take(data)
+            if pending is None or not pending():
+                return
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            raise ConnectionLost(
+                'the server closed the connection'
+                if self._write_error is None
+                else f'the connection broke: {self._write_error}')
+        if self._trace is not None:
+            self._trace('<', data)
+        self._conversation.receive(data)
+        if self._conversation.closed_by is not None:
+            raise ConnectionLost(
+                f'the server closes: {self._conversation.closed_by}')
+
+    def _want_writing(self, writing: bool) -> None:
+        if writing != self._writing:
+            self._writing = writing
+            self._poll.modify(
+                self._sock,
+                select.POLLIN | (select.POLLOUT if writing else 0))
+
+    def _phase(self) -> str:
+        conversation = self._conversation
+        awaiting = conversation.awaiting
+        if conversation.unsent or awaiting is None:
+            return 'block'
+        return awaiting.name
+
+    def _remaining(self) -> float:
+        """The seconds left for this phase; a complete reply or block ends it.
+        """
+        conversation = self._conversation
+        now = self._clock()
+        progress = (
+            conversation.answered,
+            conversation.octets_sent // BLOCK if conversation.unsent else -1)
+        if progress != self._progress:
+            self._progress = progress
+            self._deadline = now + getattr(self._timeouts, self._phase())
+        return self._deadline - now
+
+    def _what_is_late(self) -> str:
+        phase = self._phase()
+        seconds = getattr(self._timeouts, phase)
+        if phase == 'block':
+            return f'the server took no more octets within {seconds:g} s'
+        return f'no reply to {phase.upper()} within {seconds:g} s'
+
+    def is_alive(self) -> bool:
+        """Is the idle connection still open, and has nothing come unasked?"""
+        try:
+            self._sock.recv(1)
+        except NOT_NOW:
+            return True
+        except OSError:
+            return False
+        # It is closed, or a 421 is waiting that must not be taken for the
+        # answer to what comes next.
+        return False
+
+    def quit(self) -> None:
+        """Say QUIT, wait for the answer a little, and close."""
+        try:
+            if self._conversation.idle and self.is_alive():
+                self._sock.settimeout(self._timeouts.quit)
+                self._sock.sendall(b'QUIT\r\n')
+                self._sock.recv(READ_SIZE)
+        except OSError:
+            # It is over, one way or the other.
+            pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket, without a word."""
+        self._sock.close()

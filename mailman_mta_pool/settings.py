@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The configuration as frozen, validated values.
+
+[mta] of mailman.cfg says which server and how many connections; the plugin's
+own file, whose schema is `schema.cfg`, says the rest.  Whoever needs a setting
+is given one of these values; nobody reads the configuration deep inside.
+"""
+
+from dataclasses import dataclass, field
+from lazr.config import as_boolean
+from mailman.config import config
+from mailman_mta_pool.configuration import plugin_configuration, Section
+from public import public
+from typing import Any
+
+
+PLUGIN_CLASS = 'mailman_mta_pool.plugin.MTAPoolPlugin'
+
+
+@public
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait for the server, in seconds; RFC 5321, 4.5.3.2."""
+
+    connect: float = 30.0
+    greeting: float = 300.0
+    hello: float = 300.0
+    mail: float = 300.0
+    rcpt: float = 300.0
+    data: float = 120.0
+    block: float = 180.0
+    end: float = 600.0
+    quit: float = 5.0
+
+
+@public
+@dataclass(frozen=True)
+class WireSettings:
+    """How the dialogue is held.
+
+    :ivar pipelining: Use PIPELINING where it is offered.
+    :ivar chunking: Use CHUNKING where it is offered, with PIPELINING.
+    :ivar pipeline_depth: Transactions in flight with CHUNKING, at most.
+    """
+
+    pipelining: bool = True
+    chunking: bool = True
+    pipeline_depth: int = 32
+    timeouts: Timeouts = Timeouts()
+
+
+@public
+@dataclass(frozen=True)
+class RelaySettings:
+    """One mail server.  Its repr shows neither user nor password."""
+
+    host: str = 'localhost'
+    port: int = 25
+    secure_mode: str = 'smtp'
+    user: str = field(default='', repr=False)
+    password: str = field(default='', repr=False)
+    verify_cert: bool = True
+    verify_hostname: bool = True
+    max_sessions_per_connection: int = 0
+    wire: WireSettings = WireSettings()
+
+
+@public
+@dataclass(frozen=True)
+class PoolSettings:
+    """How many connections there are, and how long they live, in seconds."""
+
+    max_connections: int = 1
+    idle_timeout: float = 10.0
+    max_lifetime: float = 600.0
+
+
+@public
+@dataclass(frozen=True)
+class Settings:
+    """Everything.
+
+    :ivar attempts: How often a transaction is sent of which the server has
+        certainly accepted nothing, the first time included.
+    """
+
+    relay: RelaySettings = RelaySettings()
+    pool: PoolSettings = PoolSettings()
+    attempts: int = 3
+
+
+@public
+def load() -> Settings:
+    """Read and check the whole configuration as it stands now.
+
+    Whether there is a factory for `secure_mode` is for `components` to say.
+
+    :return: The settings.
+    :raises ConfigurationError: naming the file, the section and the key of
+        the first value that is no good.
+    """
+    mta = Section(config.filename or 'mailman.cfg', 'mta', config.mta)
+    path = _configuration_path()
+    own = plugin_configuration(path)
+    place = path or 'schema.cfg'
+    pool = Section(place, 'pool', own.pool)
+    delivery = Section(place, 'delivery', own.delivery)
+    return Settings(
+        relay=_relay(mta, own, place, delivery),
+        pool=PoolSettings(
+            max_connections=max(1, mta.whole('max_delivery_threads')),
+            idle_timeout=pool.seconds('idle_timeout', zero=True),
+            max_lifetime=pool.seconds('max_lifetime', zero=True),
+            ),
+        attempts=delivery.whole('attempts', least=1),
+        )
+
+
+def _relay(mta: Section, own: Any, place: str,
+           delivery: Section) -> RelaySettings:
+    named = {section.name: section
+             for section in own.getByCategory('relay', [])}
+    name = 'relay.mta' if 'relay.mta' in named else 'relay.master'
+    relay = Section(place, name, named[name])
+    user, password = mta.text('smtp_user'), mta.text('smtp_pass')
+    return RelaySettings(
+        host=mta.text('smtp_host'),
+        port=mta.whole('smtp_port'),
+        secure_mode=mta.text('smtp_secure_mode').lower(),
+        user=user,
+        password=password,
+        verify_cert=mta.boolean('smtp_verify_cert'),
+        verify_hostname=mta.boolean('smtp_verify_hostname'),
+        max_sessions_per_connection=max(
+            0, mta.whole('max_sessions_per_connection', least=-2**31)),
+        wire=WireSettings(
+            pipelining=relay.automatic('pipelining'),
+            chunking=relay.automatic('chunking'),
+            pipeline_depth=delivery.whole('pipeline_depth', least=1),
+            timeouts=Timeouts(**{
+                phase: relay.seconds(f'{phase}_timeout')
+                for phase in Timeouts.__dataclass_fields__}),
+            ),
+        )
+
+
+def _configuration_path() -> str:
+    """The plugin's own file, if the plugin is there and enabled."""
+    for _, section in config.plugin_configs:
+        if (section['class'].strip() == PLUGIN_CLASS and
+                as_boolean(section['enabled'])):
+            return section['configuration'].strip()
+    return ''

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lines of smtp.log, by the templates of [logging.smtp]."""
+
+import logging
+
+from mailman.config import config
+from mailman.utilities.string import expand
+from public import public
+from typing import Any, Dict, Tuple
+
+
+log = logging.getLogger('mailman.smtp')
+
+
+@public
+class PostLog:
+    """What is logged of one post, as `mailman.mta.deliver.deliver` does."""
+
+    def __init__(self, mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
+        """Remember what the delivery may change.
+
+        :param mlist: The mailing list.
+        :param msg: The message, before it is decorated.
+        :param msgdata: Its metadata.
+        """
+        self._mlist = mlist
+        self._msg = msg
+        self._to_list = msgdata.get('to_list', False)
+        self._size = getattr(
+            msg, 'original_size', msgdata.get('original_size'))
+        self._substitutions: Dict[str, Any] = dict(
+            msgid=str(msg.get('message-id', 'n/a')).strip(),
+            listname=mlist.fqdn_listname,
+            sender=msgdata.get('original-sender', msg.sender),
+            recip=len(msgdata['recipients']),
+            smtpcode='n/a',
+            smtpmsg='n/a',
+            )
+
+    def _write(self, name: str) -> None:
+        template = getattr(config.logging.smtp, name)
+        if template.lower() != 'no':
+            log.info('%s', expand(template, self._mlist, self._substitutions))
+
+    def write(self, seconds: float,
+              refused: Dict[str, Tuple[int, bytes]]) -> None:
+        """Write the lines of a post that is done.
+
+        :param seconds: How long it took.
+        :param refused: Who was not served, with code and text.
+        """
+        if self._size is None:
+            self._size = len(self._msg.as_string())
+        # The schema documents $seconds; the default template has $time.
+        self._substitutions.update(
+            size=self._size, time=seconds, seconds=seconds,
+            refused=len(refused))
+        self._write('every')
+        if refused:
+            self._write('refused')
+        else:
+            self._write_success()
+        for recipient, (code, text) in refused.items():
+            self._substitutions.update(
+                recip=recipient, smtpcode=code, smtpmsg=text)
+            self._write('failure')
+
+    def _write_success(self) -> None:
+        if not self._to_list:
+            # To the owners, say: the recipients instead of their number.
+            recipients = (self._msg.get_all('to', []) +
+                          self._msg.get_all('cc', []))
+            self._substitutions['recip'] = ','.join(map(str, recipients))
+        self._write('success')

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which transactions a post becomes."""
+
+from mailman.config import config
+from mailman.interfaces.mailinglist import Personalization
+from mailman_mta_pool.strategies.bulk import PooledBulkDelivery
+from mailman_mta_pool.strategies.individual import PooledIndividualDelivery
+from public import public
+from typing import Any, Dict
+
+
+@public
+def strategy_for(mlist: Any, msgdata: Dict[str, Any],
+                 outbound: Any) -> Any:
+    """Choose as stock `mailman.mta.deliver.deliver` does.
+
+    :param mlist: The mailing list of the post.
+    :param msgdata: The metadata of the post; see the to-outgoing handler for
+        its `verp`.
+    :param outbound: Where the transactions go, an `IOutbound`.
+    :return: An `IMailTransportAgentDelivery`.
+    """
+    if (msgdata.get('verp', False) or
+            mlist.personalize != Personalization.none):
+        return PooledIndividualDelivery(outbound)
+    return PooledBulkDelivery(outbound, int(config.mta.max_recipients))

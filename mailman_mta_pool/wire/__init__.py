@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The SMTP dialogue as values and bytes: no socket, no thread, no clock.
+
+Bytes go in, bytes and outcomes come out.  `Conversation` is the engine;
+`mailman_mta_pool.session` drives a socket through it.
+"""

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The dialogue with one server over one connection, without the connection.
+
+`Conversation` takes transactions and the server's bytes, and gives the bytes
+to send and the outcomes.  It pipelines as RFC 2920 allows: MAIL, all RCPTs
+and DATA in one group, and the end of the content in one group with the next
+transaction's MAIL, RCPTs and DATA.  With CHUNKING (RFC 3030) whole
+transactions are in flight, up to a given depth.
+"""
+
+from collections import deque
+from mailman_mta_pool.errors import ProtocolError
+from mailman_mta_pool.wire.capabilities import Capabilities
+from mailman_mta_pool.wire.exchange import Event, Exchange
+from mailman_mta_pool.wire.lessons import Chunking, Lessons
+from mailman_mta_pool.wire.outbox import Outbox
+from mailman_mta_pool.wire.outcome import Outcome, Stage, Transaction
+from mailman_mta_pool.wire.replies import Reply, ReplyParser
+from public import public
+from typing import Deque, List, Optional, Sequence, Tuple
+
+
+# A reply to BDAT which says that the server does not know the command, though
+# it has offered it: proxies do that (RFC 5321, section 4.2.2).
+_NOT_UNDERSTOOD = frozenset([500, 501, 502, 503, 504])
+
+
+@public
+class Conversation:
+    """Transactions in, bytes out; bytes in, outcomes out.
+
+    :ivar answered: How many replies have come.
+    :ivar closed_by: The server's 421, if it has said that; the conversation
+        is over then.
+    """
+
+    def __init__(self, server: Capabilities,
+                 lessons: Optional[Lessons] = None, *,
+                 pipelining: bool = True, chunking: bool = True,
+                 depth: int = 1) -> None:
+        """Begin after EHLO, TLS and AUTH.
+
+        :param server: What the server offers.
+        :param lessons: What is known of it, shared with the conversations
+            over other connections.
+        :param pipelining: False: one command at a time, even if the server
+            offers PIPELINING.
+        :param chunking: False: no BDAT, even if the server offers CHUNKING.
+            BDAT is used with pipelining only.
+        :param depth: With BDAT, how many transactions may be in flight.
+        """
+        self._server = server
+        self._lessons = Lessons() if lessons is None else lessons
+        self._pipelining = pipelining and server.pipelining
+        self._chunking = chunking and server.chunking and self._pipelining
+        self._depth = depth
+        self._parser = ReplyParser()
+        self._out = Outbox()
+        # Transactions from submission to outcome, oldest first.
+        self._exchanges: Deque[Exchange] = deque()
+        # Of those, the ones of which nothing has been sent yet.
+        self._queued: Deque[Exchange] = deque()
+        # What each reply that is still to come will answer.
+        self._awaited: Deque[Tuple[Stage, Optional[Exchange], int]] = deque()
+        # The transaction whose envelope is on its way and whose content waits
+        # for the server's word.
+        self._open: Optional[Exchange] = None
+        # The first BDAT that this server ever got is in flight, alone.
+        self._trial: Optional[Exchange] = None
+        # RSET goes before the next MAIL: a transaction was left open, or BDAT
+        # was pipelined and may yet fail (RFC 3030, section 4.2: the state is
+        # indeterminate then).
+        self._must_reset = False
+        self._outcomes: List[Outcome] = []
+        self.answered = 0
+        self.closed_by: Optional[Reply] = None
+
+    # What the driver asks.
+
+    @property
+    def idle(self) -> bool:
+        """Is nothing in flight, nothing waiting and nothing to be read?"""
+        return not (self._exchanges or self._awaited or self._out)
+
+    @property
+    def room(self) -> int:
+        """How many more transactions may be submitted now."""
+        if self.closed_by is not None:
+            return 0
+        if not self._pipelining or self._trial is not None:
+            limit = 1
+        elif self._chunking and self._lessons.chunking is Chunking.proved:
+            limit = self._depth
+        else:
+            # One whose content is on its way, one whose envelope is, and one
+            # made ready for the moment when the next 354 comes.
+            limit = 3
+        return max(0, limit - len(self._exchanges))
+
+    @property
+    def awaiting(self) -> Optional[Stage]:
+        """The command whose reply comes next; None if no reply is due."""
+        return self._awaited[0][0] if self._awaited else None
+
+    @property
+    def unsent(self) -> bool:
+        """Are there octets that the kernel has not taken yet?"""
+        return bool(self._out)
+
+    @property
+    def octets_sent(self) -> int:
+        """How many octets the kernel has taken."""
+        return self._out.sent
+
+    def bytes_to_send(self) -> memoryview:
+        """Return the next octets for the server, empty if there are none.
+
+        All that may go in one group is returned at once, up to a block.  The
+        same octets come again until `sent` says that they have gone.
+        """
+        return self._out.peek()
+
+    def sent(self, octets: int) -> None:
+        """Take note that so many octets have been handed to the kernel."""
+        self._out.advance(octets)
+
+    def outcomes(self) -> List[Outcome]:
+        """Return the transactions settled since the last call, in order."""
+        settled, self._outcomes = self._outcomes, []
+        return settled
+
+    # What the driver tells.
+
+    def submit(self, transaction: Transaction,
+               recipients: Optional[Sequence[str]] = None) -> None:
+        """Send a transaction, as soon as it is its turn.
+
+        What this server cannot be sent is refused here and now: an address
+        that is no mailbox, or one that needs an extension which it lacks, for
+        itself; a message over its size limit for all recipients.
+
+        :param transaction: Whom and what to send.
+        :param recipients: The addresses to name to the server instead of the
+            transaction's own, one for each of those.
+        """
+        exchange = Exchange(
+            transaction, recipients or transaction.recipients, self._server)
+        if exchange.settled:
+            self._outcomes.append(exchange.outcome())
+            return
+        self._exchanges.append(exchange)
+        self._queued.append(exchange)
+        self._advance()
+
+    def receive(self, data: bytes) -> None:
+        """Take in what the server sent.
+
+        :param data: Any number of replies, or parts of one.
+        :raises ProtocolError: if it is not SMTP, or answers nothing that was
+            asked.  The connection is to be closed and `lose` to be called.
+        """
+        for reply in self._parser.feed(data):
+            self.answered += 1
+            if reply.code == 421:
+                self._hang_up(reply)
+                return
+            if not self._awaited:
+                raise ProtocolError(f'a reply to nothing: {reply}')
+            self._take(reply, *self._awaited.popleft())
+        self._advance()
+
+    def lose(self) -> None:
+        """Take note that the connection is gone.
+
+        Each recipient that is not settled yet is in doubt if the end of its
+        content was handed to the kernel, and was not attempted if not.
+        """
+        if self._trial is not None:
+            # It may have been the BDAT that it could not bear.
+            self._end_trial(Chunking.off)
+        for exchange in self._exchanges:
+            if not exchange.settled:
+                exchange.lose(self._out.sent)
+            self._outcomes.append(exchange.outcome())
+        self._exchanges.clear()
+        self._queued.clear()
+        self._awaited.clear()
+        self._open = None
+        self._out.clear()
+
+    # What is sent, and when.
+
+    def _advance(self) -> None:
+        """Queue for sending whatever may be sent now."""
+        while True:
+            exchange = self._open
+            if exchange is None:
+                if not self._queued or not self._may_begin():
+                    return
+                self._begin(self._queued.popleft())
+            elif self._pipelining or self._awaited:
+                return
+            else:
+                self._next_command(exchange)
+
+    def _may_begin(self) -> bool:
+        return self._trial is None if self._pipelining else not self._awaited
+
+    def _may_chunk(self) -> bool:
+        """Shall the next transaction go by BDAT?"""
+        if not self._chunking:
+            return False
+        if self._lessons.chunking is Chunking.proved:
+            return True
+        return not self._awaited and self._lessons.claim_trial()
+
+    def _begin(self, exchange: Exchange) -> None:
+        by_bdat = self._may_chunk()
+        if self._must_reset:
+            self._out.add(b'RSET\r\n')
+            self._awaited.append((Stage.mail, None, 0))
+            self._must_reset = False
+        exchange.begin = self._out.added
+        if not self._pipelining:
+            exchange.move(Event.envelope)
+            self._open = exchange
+            self._send(exchange, exchange.commands.popleft())
+        elif by_bdat:
+            self._send_whole(exchange)
+        else:
+            self._send_group(exchange)
+
+    def _send_group(self, exchange: Exchange) -> None:
+        octets = self._envelope(exchange)
+        octets.append(b'DATA\r\n')
+        self._out.add(b''.join(octets))
+        self._awaited.append((Stage.data, exchange, 0))
+        exchange.move(Event.envelope)
+        self._open = exchange
+
+    def _send_whole(self, exchange: Exchange) -> None:
+        content = exchange.transaction.content
+        octets = self._envelope(exchange)
+        octets.append(b'BDAT %d LAST\r\n' % content.size)
+        self._out.add(b''.join(octets))
+        self._out.add(content.octets)
+        self._awaited.append((Stage.end, exchange, 0))
+        exchange.end = self._out.added
+        exchange.move(Event.whole)
+        self._must_reset = True
+        if self._lessons.chunking is Chunking.on_trial:
+            self._trial = exchange
+
+    def _envelope(self, exchange: Exchange) -> List[bytes]:
+        octets = []
+        for stage, index, command in exchange.commands:
+            octets.append(command)
+            self._awaited.append((stage, exchange, index))
+        exchange.commands.clear()
+        return octets
+
+    def _send(self, exchange: Exchange,
+              command: Tuple[Stage, int, bytes]) -> None:
+        stage, index, octets = command
+        exchange.begin = self._out.added
+        self._out.add(octets)
+        self._awaited.append((stage, exchange, index))
+
+    def _next_command(self, exchange: Exchange) -> None:
+        """The plain dialogue: one command, then its reply."""
+        if exchange.hopeless:
+            self._must_reset = exchange.mail_accepted
+            self._finish(exchange, Event.declined)
+        elif exchange.commands:
+            self._send(exchange, exchange.commands.popleft())
+        else:
+            self._send(exchange, (Stage.data, 0, b'DATA\r\n'))
+
+    # What an answer does.
+
+    def _take(self, reply: Reply, stage: Stage,
+              exchange: Optional[Exchange], index: int) -> None:
+        if exchange is None:
+            # RSET has only one answer, 250 (RFC 5321, section 4.1.1.5).
+            if reply.code >= 300:
+                raise ProtocolError(f'RSET was answered with {reply}')
+        elif self._out.sent <= exchange.begin:
+            raise ProtocolError(
+                f'{stage.value} was answered before it was sent: {reply}')
+        elif stage is Stage.rcpt:
+            exchange.take_rcpt(index, reply)
+        elif stage is Stage.mail:
+            exchange.take_mail(reply)
+        elif stage is Stage.data:
+            self._take_data(exchange, reply)
+        else:
+            self._take_end(exchange, reply)
+
+    def _take_data(self, exchange: Exchange, reply: Reply) -> None:
+        if reply.code == 354:
+            if exchange.hopeless:
+                # RFC 2920, section 3.1: the server must not deliver, and the
+                # client has to end the data all the same.
+                self._out.add(b'.\r\n')
+                exchange.move(Event.nobody)
+            else:
+                self._out.add(exchange.transaction.content.stuffed)
+                exchange.end = self._out.added
+                exchange.move(Event.go_ahead)
+            self._awaited.append((Stage.end, exchange, 0))
+            self._open = None
+        elif reply.code >= 400:
+            self._must_reset = exchange.mail_accepted
+            exchange.refuse_rest(Stage.data, reply)
+            self._finish(exchange, Event.declined)
+        else:
+            raise ProtocolError(f'DATA was answered with {reply}')
+
+    def _take_end(self, exchange: Exchange, reply: Reply) -> None:
+        if 300 <= reply.code < 400:
+            raise ProtocolError(f'the content was answered with {reply}')
+        if reply.code < 300:
+            if exchange.end is not None and self._out.sent < exchange.end:
+                raise ProtocolError(
+                    f'the content was accepted before its end: {reply}')
+            if exchange.hopeless and exchange.by_bdat:
+                raise ProtocolError(
+                    f'content for nobody was accepted: {reply}')
+        if exchange.by_bdat:
+            self._judge_chunking(exchange, reply)
+        exchange.take_end(reply)
+        self._finish(exchange, Event.answered)
+
+    def _judge_chunking(self, exchange: Exchange, reply: Reply) -> None:
+        not_understood = (
+            not exchange.hopeless and reply.code in _NOT_UNDERSTOOD)
+        on_trial = self._trial is exchange
+        if not_understood:
+            self._end_trial(Chunking.off)
+            exchange.give_up(reply)
+        elif on_trial:
+            # That nobody was accepted says nothing of BDAT.
+            self._end_trial(Chunking.untried if exchange.hopeless
+                            else Chunking.proved)
+        if not_understood and on_trial:
+            # Whoever did not know BDAT may take the content for commands.
+            raise ProtocolError(
+                f'CHUNKING is offered, but BDAT was answered with {reply}')
+
+    def _end_trial(self, verdict: Chunking) -> None:
+        self._trial = None
+        self._lessons.end_trial(verdict)
+
+    def _finish(self, exchange: Exchange, event: str) -> None:
+        exchange.move(event)
+        self._exchanges.remove(exchange)
+        if self._open is exchange:
+            self._open = None
+        self._outcomes.append(exchange.outcome())
+
+    def _hang_up(self, reply: Reply) -> None:
+        """The server says 421: it closes, and answers nothing more."""
+        self.closed_by = reply
+        if self._awaited:
+            stage, exchange, _ = self._awaited[0]
+            if (exchange is not None and stage is Stage.end and
+                    exchange.end is not None and
+                    exchange.end <= self._out.sent):
+                # It is the answer to this content: refused, for the time
+                # being.
+                exchange.take_end(reply)
+                self._finish(exchange, Event.answered)
+            elif exchange is not None:
+                exchange.give_up(reply, stage)
+        # Replies come in order: it has read none of what follows.
+        for exchange in self._exchanges:
+            exchange.give_up(reply)
+        self.lose()

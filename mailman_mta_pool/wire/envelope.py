@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The envelope: which addresses are fit for the wire, and its commands."""
+
+import re
+
+from mailman_mta_pool.wire.capabilities import Capabilities
+from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.wire.outcome import Fate, Result, Stage
+from mailman_mta_pool.wire.replies import Reply
+from public import public
+from typing import Optional
+
+
+# RFC 5321, section 4.1.2, with the non-ASCII characters of RFC 6531 and with
+# what real mailboxes have beyond it: dots anywhere in the local part (some
+# Japanese carriers gave those out) and underscores in host names.  None of
+# these can end a path or start a command.
+_UTF8 = '\u00a1-\ud7ff\ue000-\uffff\U00010000-\U0010ffff'
+_ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.{_UTF8}-]+"
+_QUOTED = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
+_DOMAIN = rf'[A-Za-z0-9_{_UTF8}](?:[A-Za-z0-9_.{_UTF8}-]*[A-Za-z0-9_{_UTF8}])?'
+_LITERAL = r'\[[A-Za-z0-9:.-]+\]'
+_MAILBOX = re.compile(
+    f'(?:{_ATOM}|{_QUOTED})@(?:{_DOMAIN}|{_LITERAL})|postmaster',
+    re.IGNORECASE)
+# The ideographic and other Unicode spaces and separators are not for us to
+# judge one by one: str.isprintable() is False for all of them but U+0020.
+
+
+def _refusal(stage: Stage, code: int, text: str) -> Result:
+    return Result(Fate.refused, stage, Reply(code, (text.encode('ascii'),)))
+
+
+# RFC 3463 gives the enhanced codes, RFC 6531 and RFC 1870 the reply codes.
+_BAD_SENDER = _refusal(
+    Stage.mail, 553, '5.1.7 The sender is not a valid mailbox')
+_BAD_RECIPIENT = _refusal(
+    Stage.here, 553, '5.1.3 The recipient is not a valid mailbox')
+_SENDER_NEEDS_UTF8 = _refusal(
+    Stage.mail, 550, '5.6.7 The sender needs SMTPUTF8, which the mail server '
+    'does not offer')
+_RECIPIENT_NEEDS_UTF8 = _refusal(
+    Stage.here, 553, '5.6.7 The recipient needs SMTPUTF8, which the mail '
+    'server does not offer')
+
+
+@public
+def is_mailbox(address: str) -> bool:
+    """Can the address stand between angle brackets without harm?
+
+    :param address: The address without angle brackets.
+    :return: False for whatever is not a mailbox of RFC 5321 or RFC 6531; CR,
+        LF, NUL, angle brackets, commas, comments, a space outside quotes and
+        a missing domain among them.  (`postmaster` needs no domain: RFC 5321,
+        section 4.1.1.3.)
+    """
+    return (_MAILBOX.fullmatch(address) is not None and
+            (address.isascii() or address.isprintable()))
+
+
+@public
+def refuse_message(
+        sender: str, content: Content, server: Capabilities,
+        ) -> Optional[Result]:
+    """Say why a whole transaction cannot be sent to this server.
+
+    :return: The result for each of its recipients, or None if it can.
+    """
+    if sender and not is_mailbox(sender):
+        return _BAD_SENDER
+    if not server.smtputf8 and not sender.isascii():
+        return _SENDER_NEEDS_UTF8
+    if server.size and content.size > server.size:
+        return _refusal(
+            Stage.mail, 552, f'5.3.4 The message of {content.size} octets is '
+            f'over the limit of the mail server, {server.size} octets')
+    return None
+
+
+@public
+def refuse_recipient(
+        recipient: str, server: Capabilities,
+        ) -> Optional[Result]:
+    """Say why a recipient cannot be named to this server.
+
+    :return: The result for this recipient alone, or None if it can.
+    """
+    if not is_mailbox(recipient):
+        return _BAD_RECIPIENT
+    if not server.smtputf8 and not recipient.isascii():
+        return _RECIPIENT_NEEDS_UTF8
+    return None
+
+
+@public
+def mail_command(
+        sender: str, content: Content, server: Capabilities,
+        international: bool,
+        ) -> bytes:
+    """Make the MAIL command with the parameters that this server takes.
+
+    :param sender: A mailbox that `refuse_message` let pass, or ''.
+    :param content: For SIZE (RFC 1870) and BODY=8BITMIME (RFC 6152).
+    :param server: What the server offers.
+    :param international: True if a recipient is not ASCII.
+    :return: The command line with its CRLF.
+    """
+    parameters = ''
+    if server.size is not None:
+        parameters += f' SIZE={content.size}'
+    if content.eight_bit and server.eight_bit_mime:
+        parameters += ' BODY=8BITMIME'
+    if international or not sender.isascii():
+        parameters += ' SMTPUTF8'
+    return f'MAIL FROM:<{sender}>{parameters}\r\n'.encode()
+
+
+@public
+def rcpt_command(recipient: str) -> bytes:
+    """Make the RCPT command for a mailbox that `refuse_recipient` let pass."""
+    return f'RCPT TO:<{recipient}>\r\n'.encode()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the conversations with one server have taught us about it."""
+
+import enum
+
+from public import public
+from typing import List
+
+
+@public
+class Chunking(enum.Enum):
+    """What is known of a server's CHUNKING (RFC 3030), where it offers it."""
+
+    #: Never seen at work.
+    untried = 'untried'
+    #: One conversation has sent its first BDAT and waits for the answer;
+    #: all others use DATA meanwhile.
+    on_trial = 'on trial'
+    #: Seen at work.
+    proved = 'proved'
+    #: Tried and found wanting.
+    off = 'off'
+
+
+@public
+class Lessons:
+    """Shared by all connections to one server.
+
+    :ivar chunking: Whether its CHUNKING works.
+    """
+
+    def __init__(self) -> None:
+        self.chunking = Chunking.untried
+        # Whoever takes it out makes the trial; list.pop() is atomic.
+        self._permit: List[bool] = [True]
+
+    def claim_trial(self) -> bool:
+        """Ask to be the one that tries CHUNKING.
+
+        :return: True to one conversation at a time, as long as nothing is
+            known.
+        """
+        if self.chunking is not Chunking.untried:
+            return False
+        try:
+            self._permit.pop()
+        except IndexError:
+            return False
+        self.chunking = Chunking.on_trial
+        return True
+
+    def end_trial(self, verdict: Chunking) -> None:
+        """Say how the trial ended; `untried` if it told nothing."""
+        self.chunking = verdict
+        if verdict is Chunking.untried:
+            self._permit.append(True)

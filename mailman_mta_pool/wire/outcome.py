@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes out, and what became of it: values that everybody shares."""
+
+import enum
+
+from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.wire.replies import Reply
+from public import public
+from typing import NamedTuple, Optional, Tuple
+
+
+@public
+class Fate(enum.Enum):
+    """How a recipient of a transaction ended; exactly one of these."""
+
+    #: The server answered 2xx to the end of the content.
+    accepted = 'accepted'
+    #: The server answered 4xx or 5xx, or we refused before sending.
+    refused = 'refused'
+    #: Nothing was accepted and nothing can have been: safe to send again.
+    not_attempted = 'not attempted'
+    #: The end of the content was sent and its reply never came.
+    in_doubt = 'in doubt'
+
+
+@public
+class Stage(enum.Enum):
+    """The command whose answer decided; RFC 5321, section 3.3."""
+
+    #: A recipient that we refuse ourselves; no RCPT was sent.
+    here = 'here'
+    connect = 'connect'
+    mail = 'MAIL'
+    rcpt = 'RCPT'
+    data = 'DATA'
+    #: The end of the content: the lone dot, or BDAT … LAST.
+    end = 'end of data'
+
+
+@public
+class Transaction(NamedTuple):
+    """One SMTP mail transaction that is still to be sent.
+
+    :ivar sender: The reverse-path without angle brackets; '' is the null
+        reverse-path.
+    :ivar recipients: The forward-paths without angle brackets, in the order
+        in which they are sent.
+    :ivar content: What follows DATA or BDAT.
+    """
+
+    sender: str
+    recipients: Tuple[str, ...]
+    content: Content
+
+
+@public
+class Result(NamedTuple):
+    """What became of one recipient.
+
+    :ivar fate: One of the four ends.
+    :ivar stage: Which command's answer decided it.
+    :ivar reply: The deciding reply; the accepting one keeps the server's
+        text, and with it the queue id.  None where no reply came.
+    """
+
+    fate: Fate
+    stage: Stage
+    reply: Optional[Reply]
+
+
+@public
+class Outcome(NamedTuple):
+    """A transaction, and what became of each of its recipients.
+
+    :ivar transaction: As it was submitted.
+    :ivar results: One result for each recipient, in the same order.
+    """
+
+    transaction: Transaction
+    results: Tuple[Result, ...]
+
+    def having(self, fate: Fate) -> Tuple[str, ...]:
+        """Return the recipients that ended so, in the order of sending."""
+        return tuple(
+            recipient
+            for recipient, result in zip(
+                self.transaction.recipients, self.results)
+            if result.fate is fate)
+
+
+@public
+def outcome_of_all(transaction: Transaction, result: Result) -> Outcome:
+    """Return the outcome in which every recipient ended alike."""
+    return Outcome(transaction, (result,) * len(transaction.recipients))

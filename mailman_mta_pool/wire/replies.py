@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SMTP replies: RFC 5321 section 4.2, enhanced codes by RFC 2034 and 3463."""
+
+import re
+
+from mailman_mta_pool.errors import ProtocolError
+from public import public
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+
+# RFC 5321, section 4.5.3.1.5 gives 512 octets for a reply line; real servers
+# go beyond it, and four times as much harms nobody.
+MAX_LINE = 2048
+MAX_LINES = 100
+# How many distinct single-line replies a parser remembers.  A server answers
+# "250 2.1.5 Ok" a million times; making that value once is what makes
+# parsing cheap.  Replies with a queue id are new each time, so it is bounded.
+MAX_REMEMBERED = 64
+
+LINE = re.compile(rb'([2-5][0-9]{2})(?:([ -])(.*))?', re.DOTALL)
+ENHANCED = re.compile(rb'([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]|$)')
+
+
+@public
+class Reply(NamedTuple):
+    """One complete reply of the server.
+
+    :ivar code: The three-digit reply code, 200 to 599.
+    :ivar lines: The text of each line, without code and line ending.
+    """
+
+    code: int
+    lines: Tuple[bytes, ...]
+
+    @property
+    def text(self) -> bytes:
+        """All lines, joined by LF as `smtplib` does."""
+        return b'\n'.join(self.lines)
+
+    @property
+    def enhanced(self) -> Optional[str]:
+        """The enhanced status code, such as '5.1.1', or None.
+
+        It counts only where its class is that of the reply code (RFC 2034,
+        section 4).
+        """
+        match = ENHANCED.match(self.lines[0])
+        if match is None or match[1][:1] != b'%d' % (self.code // 100):
+            return None
+        return match[1].decode('ascii')
+
+    def __str__(self) -> str:
+        """Code and text on one line, fit for a log file."""
+        text = self.text.decode('utf-8', 'backslashreplace')
+        printable = ''.join(
+            c if c.isprintable() else ' ' for c in text)
+        return f'{self.code} {printable}'.rstrip()
+
+
+@public
+class ReplyParser:
+    """Turn bytes, split anywhere, into replies."""
+
+    def __init__(self) -> None:
+        self._rest = b''
+        self._code = b''
+        self._lines: List[bytes] = []
+        self._remembered: Dict[bytes, Reply] = {}
+
+    @property
+    def pending(self) -> bool:
+        """Have bytes arrived that are not yet part of a complete reply?"""
+        return bool(self._rest or self._lines)
+
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """Take in bytes and yield the replies that are now complete.
+
+        The good replies before a bad one are yielded before it is found out:
+        what they say has happened.
+
+        :param data: What was read from the server, of any length.
+        :return: The replies completed by it, oldest first.
+        :raises ProtocolError: for a line that is no reply line, one that is
+            too long, too many lines in one reply, a code that changes within
+            a reply, or NUL.  The connection cannot be trusted any more.
+        """
+        *lines, self._rest = (self._rest + data).split(b'\n')
+        remembered = self._remembered
+        for line in lines:
+            reply = None if self._lines else remembered.get(line)
+            if reply is None:
+                reply = self._parse(line)
+            if reply is not None:
+                yield reply
+        if len(self._rest) > MAX_LINE:
+            raise ProtocolError(
+                f'a reply line is longer than {MAX_LINE} octets')
+
+    def _parse(self, raw: bytes) -> Optional[Reply]:
+        line = raw[:-1] if raw.endswith(b'\r') else raw
+        match = LINE.fullmatch(line)
+        if len(line) > MAX_LINE:
+            raise ProtocolError(
+                f'a reply line is longer than {MAX_LINE} octets')
+        if match is None or b'\0' in line:
+            raise ProtocolError(f'not an SMTP reply: {line[:80]!r}')
+        code, separator, text = match.groups()
+        if self._lines and code != self._code:
+            raise ProtocolError(
+                f'the code changes in mid-reply: {self._code.decode()} '
+                f'becomes {code.decode()}')
+        self._code = code
+        self._lines.append(text or b'')
+        if separator == b'-':
+            if len(self._lines) >= MAX_LINES:
+                raise ProtocolError(
+                    f'a reply has more than {MAX_LINES} lines')
+            return None
+        reply = Reply(int(code), tuple(self._lines))
+        if len(self._lines) == 1:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[raw] = reply
+        self._lines.clear()
+        return reply
