@@ -61,7 +61,8 @@ class RelayUnavailable(smtplib.SMTPException):
 
     def __init__(self, relay: str, phase: str, reason: str,
                  code: Optional[int] = None) -> None:
-        super().__init__(f'{relay}: {phase}: {reason}')
+        # Not super(): the other bases of our subclasses want other arguments.
+        smtplib.SMTPException.__init__(self, f'{relay}: {phase}: {reason}')
         self.relay = relay
         self.phase = phase
         self.code = code
