@@ -15,7 +15,7 @@ from mailman_mta_pool.wire.outcome import (
 )
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 from zope.interface import implementer
 
 
@@ -77,14 +77,14 @@ class OneAtATime:
             transaction = feed()
 
     def _send(self, transaction: Transaction) -> Outcome:
+        names = list(on_the_wire(transaction.recipients))
         try:
             refused = self._connection.sendmail(
-                transaction.sender, list(on_the_wire(transaction.recipients)),
-                transaction.content.octets)
+                transaction.sender, names, transaction.content.octets)
         except smtplib.SMTPRecipientsRefused as error:
             # Nobody got it.  Whom it does not name is not refused, though
             # smtplib leaves them out when the server says 421.
-            return _outcome(transaction, error.recipients, Result(
+            return _outcome(transaction, names, error.recipients, Result(
                 Fate.not_attempted, Stage.rcpt, None))
         except smtplib.SMTPSenderRefused as error:
             return outcome_of_all(transaction, Result(
@@ -98,13 +98,14 @@ class OneAtATime:
             # How far it got cannot be told from outside.
             return outcome_of_all(transaction, Result(
                 Fate.in_doubt, Stage.end, None))
-        return _outcome(transaction, refused, Result(
+        return _outcome(transaction, names, refused, Result(
             Fate.accepted, Stage.end, Reply(250, (b'',))))
 
 
-def _outcome(transaction: Transaction, refused: Dict[str, Tuple[int, bytes]],
+def _outcome(transaction: Transaction, names: List[str],
+             refused: Dict[str, Tuple[int, bytes]],
              others: Result) -> Outcome:
     return Outcome(transaction, tuple(
-        Result(Fate.refused, Stage.rcpt, _reply(*refused[recipient]))
-        if recipient in refused else others
-        for recipient in transaction.recipients))
+        Result(Fate.refused, Stage.rcpt, _reply(*refused[name]))
+        if name in refused else others
+        for name in names))

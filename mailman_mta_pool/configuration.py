@@ -3,16 +3,19 @@
 
 import os
 
-from configparser import Error as ConfigParserError
+from configparser import Error as ConfigParserError, RawConfigParser
 from functools import lru_cache
 from importlib.resources import read_text
 from io import StringIO
 from lazr.config import as_boolean, as_timedelta, ConfigSchema
-from lazr.config.interfaces import ConfigErrors
 from mailman.config.config import load_external
 from mailman.interfaces.configuration import InvalidConfigurationError
 from public import public
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional
+
+
+# The server named by [mta], and what is said of all servers.
+RELAYS = frozenset(['relay.master', 'relay.mta'])
 
 
 @public
@@ -56,7 +59,7 @@ class Section:
         text = self.text(key)
         try:
             return convert(text)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             raise ConfigurationError(
                 self._place, f'[{self._name}] {key}',
                 f'{text!r} is not {remedy}') from None
@@ -113,41 +116,68 @@ def plugin_configuration(path: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _load(path: str, changed: Optional[int]) -> Any:
-    schema = ConfigSchema(
-        'schema.cfg', StringIO(read_text('mailman_mta_pool', 'schema.cfg')))
+    defaults = read_text('mailman_mta_pool', 'schema.cfg')
+    place = path or 'schema.cfg'
+    schema = ConfigSchema('schema.cfg', StringIO(defaults))
     try:
         text = load_external(path) if path else ''
-    except (OSError, UnicodeError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(
             'mailman.cfg', '[plugin.mta_pool] configuration',
             f'{path}: {error}') from error
     try:
-        loaded = schema.loadFile(StringIO(text), path or 'schema.cfg')
-        loaded.validate()
-    except ConfigErrors as error:
-        raise ConfigurationError(
-            path, *_what_is_unknown(error.errors[0])) from None
+        own = _parsed(text)
     except ConfigParserError as error:
         raise ConfigurationError(
-            path, 'the file', ' '.join(str(error).split())) from None
-    for section in loaded.getByCategory('relay', []):
-        if section.name not in ('relay.master', 'relay.mta'):
-            raise ConfigurationError(
-                path, f'[{section.name}]', 'no such relay; [relay.mta] is '
-                'the server named by [mta] smtp_host in mailman.cfg')
+            place, 'the file', ' '.join(str(error).split())) from None
+    _refuse_the_unknown(place, own, _parsed(defaults))
+    loaded = schema.loadFile(StringIO(_for_lazr(own)), place)
+    loaded.validate()
     return loaded
 
 
-def _what_is_unknown(error: Exception) -> Tuple[str, str]:
-    # lazr.config says "SECTION does not have a KEY key." and "FILE does not
-    # have a SECTION section."
-    where, _, what = str(error).partition(' does not have a ')
-    name, _, kind = what.rstrip('.').rpartition(' ')
-    if kind == 'key':
-        return (f'[{where}] {name}',
-                'unknown key; the schema.cfg of the package lists them all')
-    if kind == 'section':
-        return (f'[{name}]',
-                'unknown section; the schema.cfg of the package lists them '
-                'all')
-    return 'the file', str(error)
+def _parsed(text: str) -> RawConfigParser:
+    # As lazr.config does.
+    parser = RawConfigParser(strict=False)
+    parser.read_string(text)
+    return parser
+
+
+def _refuse_the_unknown(place: str, own: RawConfigParser,
+                        schema: RawConfigParser) -> None:
+    """Name the first section or key that means nothing.
+
+    lazr.config's validate() passes over what stands in a section that has a
+    master, and over sections that end in .master, .optional or .template.
+    """
+    sections = (['DEFAULT'] if own.defaults() else []) + own.sections()
+    for section in sections:
+        if section.startswith('relay.') and section not in RELAYS:
+            raise ConfigurationError(
+                place, f'[{section}]', 'no such relay; [relay.mta] is the '
+                'server named by [mta] smtp_host in mailman.cfg')
+        known = 'relay.master' if section in RELAYS else section
+        if not schema.has_section(known):
+            raise ConfigurationError(
+                place, f'[{section}]', 'unknown section; the schema.cfg of '
+                'the package lists them all')
+        for key in own.options(section):
+            if not schema.has_option(known, key):
+                raise ConfigurationError(
+                    place, f'[{section}] {key}', 'unknown key; the '
+                    'schema.cfg of the package lists them all')
+
+
+def _for_lazr(own: RawConfigParser) -> str:
+    """The same configuration, with what is for all relays said for each."""
+    merged = RawConfigParser()
+    for section in sorted(own.sections()):
+        # [relay.master] sorts before [relay.mta].
+        target = 'relay.mta' if section in RELAYS else section
+        if not merged.has_section(target):
+            merged.add_section(target)
+        for key, value in own.items(section):
+            merged.set(target, key, value)
+    text = StringIO()
+    merged.write(text)
+    return text.getvalue()

@@ -81,6 +81,9 @@ class SMTPConnection:
                  msg: Union[str, bytes, Message],
                  ) -> Dict[str, Tuple[int, bytes]]:
         """See `IConnection`."""
+        if isinstance(recipients, str):
+            # So does smtplib.
+            recipients = [recipients]
         transaction = Transaction(
             envsender, tuple(recipients), as_content(msg))
         log.debug('envsender: %s, recipients: %s, size(msg): %s',

@@ -71,7 +71,7 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     started = time.monotonic()
     outbound = _Outbound(
         relay_for(settings.relay, settings.pool), settings.attempts)
-    strategy = strategy_for(mlist, msgdata, outbound)
+    strategy = strategy_for(mlist, msgdata, outbound, settings.coalesce)
     try:
         refused = strategy.deliver(mlist, msg, msgdata)
     except BaseException:

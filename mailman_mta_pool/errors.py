@@ -12,7 +12,7 @@ import smtplib
 
 from contextlib import contextmanager
 from public import public
-from typing import Iterator, Optional, Union
+from typing import Iterable, Iterator, List, Optional, Union
 
 
 @public
@@ -102,15 +102,26 @@ def _printable(text: Union[bytes, str]) -> str:
     return ''.join(c if c.isprintable() else ' ' for c in text)
 
 
+def _without(secrets: List[str], text: Union[bytes, str]) -> str:
+    """The text made printable, or hidden if there is a secret in it."""
+    printable = _printable(text)
+    if any(secret in printable for secret in secrets):
+        return '(the text is hidden, for it repeats what we sent)'
+    return printable
+
+
 @public
 @contextmanager
-def translated(relay: str, phase: str) -> Iterator[None]:
+def translated(relay: str, phase: str,
+               secrets: Iterable[str] = ()) -> Iterator[None]:
     """Turn what goes wrong while a connection is set up into our own errors.
 
     :param relay: The server, as 'host:port'.
     :param phase: What was going on; see `RelayUnavailable`.
+    :param secrets: What no text may show, even if the server echoes it.
     :raises RelayUnavailable: or the subclass that fits.
     """
+    secrets = list(secrets)
     try:
         yield
     except RelayUnavailable:
@@ -119,20 +130,22 @@ def translated(relay: str, phase: str) -> Iterator[None]:
         raise CertificateRefused(
             relay, phase, error.verify_message) from error
     except smtplib.SMTPAuthenticationError as error:
-        # Not chained: smtplib's own error may hold what the server echoed.
+        # Not chained: smtplib's own error has the text as it came.
         raise AuthenticationRefused(
-            relay, error.smtp_code, error.smtp_error) from None
+            relay, error.smtp_code,
+            _without(secrets, error.smtp_error).encode()) from None
     except smtplib.SMTPNotSupportedError as error:
         raise NotOffered(relay, phase, str(error)) from error
     except smtplib.SMTPResponseException as error:
         raise RelayUnavailable(
             relay, phase,
-            f'{error.smtp_code} {_printable(error.smtp_error)}',
-            error.smtp_code) from error
+            f'{error.smtp_code} {_without(secrets, error.smtp_error)}',
+            error.smtp_code) from None
     except (socket.timeout, TimeoutError) as error:
         raise RelayUnavailable(
             relay, phase, str(error) or 'timed out') from error
     except (OSError, UnicodeError) as error:
         # UnicodeError: a host name that IDNA cannot encode.
         raise RelayUnavailable(
-            relay, phase, str(error) or type(error).__name__) from error
+            relay, phase,
+            _without(secrets, str(error) or type(error).__name__)) from None

@@ -8,6 +8,7 @@ turned out to be unavailable.
 
 import ssl
 import time
+import base64
 import socket
 import smtplib
 
@@ -24,13 +25,21 @@ from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from public import public
-from typing import Callable, Deque, Optional, Tuple
+from typing import Callable, Deque, List, Optional, Tuple
 
 
 @lru_cache(maxsize=None)
 def _local_hostname() -> str:
     """The name for EHLO, as smtplib finds it; DNS is asked only once."""
     return smtplib.SMTP().local_hostname
+
+
+def _as_sent(user: str, password: str) -> List[str]:
+    """The password in the shapes that PLAIN and LOGIN give it (RFC 4616)."""
+    shapes = [password] + [
+        base64.b64encode(text.encode('utf-8')).decode('ascii')
+        for text in (password, f'\0{user}\0{password}')]
+    return [shape for shape in shapes if shape]
 
 
 @public
@@ -100,7 +109,7 @@ class Handshake(smtplib.SMTP):
         :raises NotOffered: if the server has no AUTH.
         :raises RelayUnavailable: naming what else failed.
         """
-        with translated(self.relay, 'AUTH'):
+        with translated(self.relay, 'AUTH', _as_sent(user, password)):
             self.login(user, password)
 
     def hand_over(self) -> Tuple[socket.socket, Capabilities]:

@@ -157,14 +157,16 @@ class Pool:
             self._expired += worn_out
             keep = (kept.connection.is_open and not self._closed and
                     not worn_out)
-        if not keep:
-            # Only now is the slot free: it may not be one too many.
-            kept.connection.quit()
-        with self._changed:
-            if keep:
-                self._idle.append(kept)
-            self._in_use -= 1
-            self._changed.notify()
+        try:
+            if not keep:
+                # Only then is the slot free: it may not be one too many.
+                kept.connection.quit()
+        finally:
+            with self._changed:
+                if keep:
+                    self._idle.append(kept)
+                self._in_use -= 1
+                self._changed.notify()
 
     # What is over, and when.
 
@@ -213,7 +215,8 @@ class Pool:
                 if self._closed or (delay is None and not self._idle):
                     self._tended = False
                     return
-                self._changed.wait_for(lambda: self._closed, delay)
+                if delay is not None:
+                    self._changed.wait_for(lambda: self._closed, delay)
 
     def close(self) -> None:
         """See `IPool`."""

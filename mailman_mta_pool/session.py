@@ -16,6 +16,10 @@ from typing import Callable, Optional, Sequence, Tuple
 
 
 READ_SIZE = 64 * 1024
+# What poll() takes at the most, in seconds, is little more than this.
+LONGEST = 86400.0
+# RFC 8446, section 5.1.
+TLS_RECORD = 16 * 1024
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # What a session is fed: a transaction, and the recipients that stand in for
@@ -48,6 +52,11 @@ class Session:
         self._trace = trace
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        # SSLSocket.send() takes all or nothing, and when it says nothing some
+        # whole TLS records may have gone.  So give it one at a time: what we
+        # count as unsent, the server cannot have read.
+        self._write_size = (
+            TLS_RECORD if isinstance(sock, ssl.SSLSocket) else BLOCK)
         self._writing = False
         # The kernel takes no more, but replies may still be waiting there.
         self._write_error: Optional[OSError] = None
@@ -95,7 +104,7 @@ class Session:
             raise PhaseTimeout(self._what_is_late())
         self._want_writing(
             self._conversation.unsent and self._write_error is None)
-        for _, events in self._poll.poll(remaining * 1000):
+        for _, events in self._poll.poll(min(remaining, LONGEST) * 1000):
             if events & ~select.POLLOUT:
                 self._read()
 
@@ -106,7 +115,7 @@ class Session:
             if not octets:
                 return
             try:
-                sent = self._sock.send(octets)
+                sent = self._sock.send(octets[:self._write_size])
             except NOT_NOW:
                 return
             except OSError as error:
@@ -181,6 +190,8 @@ class Session:
 
     def is_alive(self) -> bool:
         """Is the idle connection still open, and has nothing come unasked?"""
+        if self._conversation.surplus:
+            return False
         try:
             self._sock.recv(1)
         except NOT_NOW:

@@ -80,12 +80,15 @@ class PoolSettings:
 class Settings:
     """Everything.
 
+    :ivar coalesce: May individual deliveries whose sender and content turn
+        out to be equal share a transaction?
     :ivar attempts: How often a transaction is sent of which the server has
         certainly accepted nothing, the first time included.
     """
 
     relay: RelaySettings = RelaySettings()
     pool: PoolSettings = PoolSettings()
+    coalesce: bool = True
     attempts: int = 3
 
 
@@ -112,6 +115,7 @@ def load() -> Settings:
             idle_timeout=pool.seconds('idle_timeout', zero=True),
             max_lifetime=pool.seconds('max_lifetime', zero=True),
             ),
+        coalesce=delivery.boolean('coalesce'),
         attempts=delivery.whole('attempts', least=1),
         )
 

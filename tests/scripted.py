@@ -99,7 +99,10 @@ class _Session:
         self._sock.close()
 
     def _command(self, command):
-        verb = command.partition(' ')[0].upper()
+        verb, space, argument = command.partition(' ')
+        verb = verb.upper()
+        # smtplib writes some of them in lower case.
+        command = verb + space + argument
         chunk = b''
         if verb == 'BDAT':
             chunk = self._file.read(int(command.split()[1]))
@@ -304,7 +307,7 @@ class Scripted:
     def said(self, verb):
         """Return the commands of that verb, in the order of their arrival."""
         return [command for _, command in self.commands
-                if command.partition(' ')[0].upper() == verb]
+                if command.partition(' ')[0] == verb]
 
     @property
     def served(self):

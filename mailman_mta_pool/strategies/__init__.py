@@ -10,17 +10,23 @@ from typing import Any, Dict
 
 
 @public
-def strategy_for(mlist: Any, msgdata: Dict[str, Any],
-                 outbound: Any) -> Any:
+def strategy_for(mlist: Any, msgdata: Dict[str, Any], outbound: Any,
+                 coalesce: bool) -> Any:
     """Choose as stock `mailman.mta.deliver.deliver` does.
 
     :param mlist: The mailing list of the post.
     :param msgdata: The metadata of the post; see the to-outgoing handler for
         its `verp`.
     :param outbound: Where the transactions go, an `IOutbound`.
+    :param coalesce: May individual deliveries whose sender and content turn
+        out to be equal share a transaction?
     :return: An `IMailTransportAgentDelivery`.
     """
-    if (msgdata.get('verp', False) or
-            mlist.personalize != Personalization.none):
+    max_recipients = int(config.mta.max_recipients)
+    if msgdata.get('verp', False):
+        # No two senders are equal.
         return PooledIndividualDelivery(outbound)
-    return PooledBulkDelivery(outbound, int(config.mta.max_recipients))
+    if mlist.personalize != Personalization.none:
+        return PooledIndividualDelivery(
+            outbound, max(0, max_recipients) if coalesce else 1)
+    return PooledBulkDelivery(outbound, max_recipients)

@@ -2,37 +2,38 @@
 """One content for all: as many recipients in a transaction as allowed."""
 
 from mailman.mta.bulk import BulkDelivery
-from mailman_mta_pool.rendering.reference import Captured
-from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.rendering.reference import (
+    end_database_transaction,
+    WithoutConnection,
+)
+from mailman_mta_pool.strategies.order import chunks, in_order
+from mailman_mta_pool.wire.content import as_content
+from mailman_mta_pool.wire.outcome import Transaction
 from public import public
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Tuple
 
 
 @public
-class PooledBulkDelivery(BulkDelivery, Captured):
+class PooledBulkDelivery(BulkDelivery, WithoutConnection):
     """Mailman's bulk delivery, with the pool in the place of smtplib."""
 
-    def __init__(self, outbound: Any,
-                 max_recipients: Optional[int] = None) -> None:
+    def __init__(self, outbound: Any, max_recipients: int) -> None:
         """See `BulkDelivery`.
 
         :param outbound: Where the transactions go, an `IOutbound`.
         """
         super().__init__(max_recipients)    # type: ignore[call-arg]
         self._outbound = outbound
-        self.submit = outbound.submit
-        self._rendered: Optional[Tuple[str, Content]] = None
 
     def deliver(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
                 ) -> Dict[str, Tuple[int, bytes]]:
         """See `IMailTransportAgentDelivery`."""
-        self._rendered = None
-        super().deliver(mlist, msg, msgdata)
+        self.decorate(mlist, msg, msgdata)
+        self.arc_sign(mlist, msg, msgdata)
+        sender = self._get_sender(mlist, msg, msgdata)
+        content = as_content(msg)
+        end_database_transaction()
+        recipients = in_order(msgdata.get('recipients', ()))
+        for chunk in chunks(recipients, self._max_recipients):
+            self._outbound.submit(Transaction(sender, chunk, content))
         return self._outbound.finish()
-
-    def _render(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
-                ) -> Tuple[str, Content]:
-        # All chunks get the same octets, rendered once and held once.
-        if self._rendered is None:
-            self._rendered = super()._render(mlist, msg, msgdata)
-        return self._rendered

@@ -17,7 +17,7 @@ from mailman_mta_pool.wire.outbox import Outbox
 from mailman_mta_pool.wire.outcome import Outcome, Stage, Transaction
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from public import public
-from typing import Deque, List, Optional, Sequence, Tuple
+from typing import Deque, Iterator, List, Optional, Sequence, Tuple
 
 
 # A reply to BDAT which says that the server does not know the command, though
@@ -71,7 +71,7 @@ class Conversation:
         # was pipelined and may yet fail (RFC 3030, section 4.2: the state is
         # indeterminate then).
         self._must_reset = False
-        self._outcomes: List[Outcome] = []
+        self._outcomes: Deque[Outcome] = deque()
         self.answered = 0
         self.closed_by: Optional[Reply] = None
 
@@ -79,7 +79,7 @@ class Conversation:
 
     @property
     def idle(self) -> bool:
-        """Is nothing in flight, nothing waiting and nothing to be read?"""
+        """Is nothing in flight and nothing waiting?"""
         return not (self._exchanges or self._awaited or self._out)
 
     @property
@@ -103,6 +103,11 @@ class Conversation:
         return self._awaited[0][0] if self._awaited else None
 
     @property
+    def surplus(self) -> bool:
+        """Has the server begun a reply though none is due?"""
+        return not self._awaited and self._parser.pending
+
+    @property
     def unsent(self) -> bool:
         """Are there octets that the kernel has not taken yet?"""
         return bool(self._out)
@@ -124,10 +129,10 @@ class Conversation:
         """Take note that so many octets have been handed to the kernel."""
         self._out.advance(octets)
 
-    def outcomes(self) -> List[Outcome]:
-        """Return the transactions settled since the last call, in order."""
-        settled, self._outcomes = self._outcomes, []
-        return settled
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield the transactions that are settled, in order, each once."""
+        while self._outcomes:
+            yield self._outcomes.popleft()
 
     # What the driver tells.
 
@@ -175,9 +180,15 @@ class Conversation:
         Each recipient that is not settled yet is in doubt if the end of its
         content was handed to the kernel, and was not attempted if not.
         """
-        if self._trial is not None:
-            # It may have been the BDAT that it could not bear.
-            self._end_trial(Chunking.off)
+        trial = self._trial
+        if trial is not None:
+            # If it was reading the content, that may be what it could not
+            # bear.
+            assert trial.end is not None
+            reading = (trial.end - trial.transaction.content.size
+                       <= self._out.sent)
+            self._end_trial(Chunking.off if reading and not self.closed_by
+                            else Chunking.untried)
         for exchange in self._exchanges:
             if not exchange.settled:
                 exchange.lose(self._out.sent)
@@ -197,7 +208,12 @@ class Conversation:
             if exchange is None:
                 if not self._queued or not self._may_begin():
                     return
-                self._begin(self._queued.popleft())
+                by_bdat = self._may_chunk()
+                if self._must_reset:
+                    self._reset()
+                    if not self._pipelining:
+                        return
+                self._begin(self._queued.popleft(), by_bdat)
             elif self._pipelining or self._awaited:
                 return
             else:
@@ -214,12 +230,12 @@ class Conversation:
             return True
         return not self._awaited and self._lessons.claim_trial()
 
-    def _begin(self, exchange: Exchange) -> None:
-        by_bdat = self._may_chunk()
-        if self._must_reset:
-            self._out.add(b'RSET\r\n')
-            self._awaited.append((Stage.mail, None, 0))
-            self._must_reset = False
+    def _reset(self) -> None:
+        self._out.add(b'RSET\r\n')
+        self._awaited.append((Stage.mail, None, 0))
+        self._must_reset = False
+
+    def _begin(self, exchange: Exchange, by_bdat: bool) -> None:
         exchange.begin = self._out.added
         if not self._pipelining:
             exchange.move(Event.envelope)
@@ -243,7 +259,8 @@ class Conversation:
         octets = self._envelope(exchange)
         octets.append(b'BDAT %d LAST\r\n' % content.size)
         self._out.add(b''.join(octets))
-        self._out.add(content.octets)
+        for piece in content.pieces:
+            self._out.add(piece)
         self._awaited.append((Stage.end, exchange, 0))
         exchange.end = self._out.added
         exchange.move(Event.whole)
@@ -304,7 +321,8 @@ class Conversation:
                 self._out.add(b'.\r\n')
                 exchange.move(Event.nobody)
             else:
-                self._out.add(exchange.transaction.content.stuffed)
+                for piece in exchange.transaction.content.stuffed:
+                    self._out.add(piece)
                 exchange.end = self._out.added
                 exchange.move(Event.go_ahead)
             self._awaited.append((Stage.end, exchange, 0))

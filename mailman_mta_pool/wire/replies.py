@@ -92,7 +92,7 @@ class ReplyParser:
                 reply = self._parse(line)
             if reply is not None:
                 yield reply
-        if len(self._rest) > MAX_LINE:
+        if len(self._rest) > MAX_LINE + self._rest.endswith(b'\r'):
             raise ProtocolError(
                 f'a reply line is longer than {MAX_LINE} octets')
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which recipients can share one compiled rendering."""
+
+import codecs
+
+from mailman_mta_pool.rendering.members import Values
+from public import public
+from typing import Any, FrozenSet, Hashable, Optional, Tuple
+
+
+# Whatever some part of Mailman or of the email package takes for a line end;
+# see str.splitlines().
+LINE_ENDS = frozenset(
+    '\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029')
+
+
+def _charset(name: Optional[str]) -> str:
+    try:
+        return codecs.lookup(name or 'us-ascii').name
+    except LookupError:
+        return 'ascii'
+
+
+def _can_encode(value: str, charset: str) -> bool:
+    try:
+        value.encode(charset)
+    except UnicodeError:
+        return False
+    return True
+
+
+@public
+class Kinds:
+    """Sorts recipients by what decides on the shape of their rendering.
+
+    That is: whether they are members, whether they get the duplicates flag,
+    which values are empty, and in which charsets the others can be encoded:
+    those that Mailman's decorate handler tries in turn.
+    """
+
+    def __init__(self, mlist: Any, msg: Any, msgdata: Any) -> None:
+        self._charsets = tuple({
+            _charset(mlist.preferred_language.charset),
+            _charset(msg.get_content_charset())})
+        self._flagged = msgdata.get('add-dup-header', {})
+
+    def is_flagged(self, recipient: str) -> bool:
+        """Does the recipient get the duplicates flag?"""
+        return recipient in self._flagged
+
+    def kind_of(self, values: Values, fields: FrozenSet[str],
+                ) -> Optional[Hashable]:
+        """Return what the recipient has in common with others.
+
+        :param values: The recipient's values.
+        :param fields: Those that are shown somewhere.
+        :return: Something to compare, or None where only the reference will
+            do: for a value with a line end in it, or one that is blank but
+            not empty, or none at all where there should be one.
+        """
+        shapes = []
+        for field, value in _shown(values, fields):
+            shape = self._shape(value)
+            if shape is None:
+                return None
+            shapes.append((field, shape))
+        return (self.is_flagged(values.recipient),
+                values.member is not None,
+                values.user_name is not None, tuple(shapes))
+
+    def _shape(self, value: Optional[str]) -> Optional[Hashable]:
+        if value is None:
+            return None
+        if not value:
+            return 'empty'
+        if value.isascii():
+            if value.isalnum():
+                return 'ascii'
+        elif not _can_encode(value, 'utf-8'):
+            return None
+        if value.isspace() or not LINE_ENDS.isdisjoint(value):
+            return None
+        if value.isascii():
+            return 'ascii'
+        return tuple(_can_encode(value, name) for name in self._charsets)
+
+
+def _shown(values: Values, fields: FrozenSet[str],
+           ) -> Tuple[Tuple[str, Optional[str]], ...]:
+    shown = []
+    if 'recipient' in fields:
+        shown.append(('recipient', values.recipient))
+    if 'user_name' in fields and values.user_name is not None:
+        shown.append(('user_name', values.user_name))
+    if values.member is not None:
+        for field in values.member._fields:
+            if field in fields:
+                shown.append((field, getattr(values.member, field)))
+    return tuple(shown)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Splicing values into one leaf of a message, in its transfer encoding."""
+
+import re
+import codecs
+import binascii
+
+from email.message import Message
+from email.quoprimime import body_encode
+from mailman_mta_pool.rendering.marks import Marked, SLOTS, Unspliceable
+from mailman_mta_pool.rendering.members import Values
+from mailman_mta_pool.wire.content import canonical
+from public import public
+from typing import Callable, List, Optional, Set, Tuple
+
+
+# Charsets with shift states: what an octet means depends on those before it.
+STATEFUL = re.compile('iso2022|utf_7|utf_16|utf_32|hz')
+FROM = re.compile(rb'^From ', re.MULTILINE)
+# 76 characters a line, RFC 2045, section 6.8.
+BASE64_LINE = 57
+
+
+def _identity(octets: bytes) -> bytes:
+    return octets
+
+
+def _base64(octets: bytes) -> bytes:
+    encoded = binascii.b2a_base64(octets, newline=False)
+    return b''.join(
+        encoded[start:start + 76] + b'\n'
+        for start in range(0, len(encoded), 76))
+
+
+def _quoted_printable(octets: bytes) -> bytes:
+    return body_encode(octets.decode('latin-1')).encode('latin-1')
+
+
+def _decoded(leaf: Message, payload: bytes,
+             ) -> Tuple[bytes, Callable[[bytes], bytes]]:
+    """What the leaf says, and the function that encodes it again."""
+    encoding = str(leaf.get('content-transfer-encoding', '')).lower()
+    if encoding == 'base64':
+        return binascii.a2b_base64(payload), _base64
+    if encoding == 'quoted-printable':
+        return binascii.a2b_qp(payload), _quoted_printable
+    return payload, _identity
+
+
+@public
+class Leaf:
+    """One leaf with slots in it.
+
+    :ivar slots: The names of its slots.
+    :ivar ends_line: Does its last line have a line ending?
+    """
+
+    def __init__(self, octets: bytes, encode: Callable[[bytes], bytes],
+                 charset: str, mangle_from: bool, marked: Marked) -> None:
+        self._encode = encode
+        self._charset = charset
+        self._mangle_from = mangle_from
+        pieces, names = marked.split(octets, charset)
+        self.slots: Set[str] = set(names)
+        self._set_apart(pieces, names)
+        self.ends_line = self.render(marked.values).endswith(b'\n')
+
+    def _set_apart(self, pieces: List[bytes], names: List[str]) -> None:
+        """Encode once what comes before the first slot and after the last."""
+        before, *rest = pieces
+        if self._encode is _base64:
+            cut = len(before) // BASE64_LINE * BASE64_LINE
+        else:
+            cut = before.rfind(b'\n') + 1
+        self._before = self.finish(self._encode(before[:cut]))
+        first = before[cut:]
+        after = b''
+        if self._encode is not _base64 and rest:
+            end = rest[-1].find(b'\n') + 1
+            after = rest[-1][end:] if end else b''
+            rest[-1] = rest[-1][:len(rest[-1]) - len(after)]
+        self._after = (
+            self.finish(self._encode(after)) if after else b'')
+        self._first = first
+        self._rest = tuple(
+            (SLOTS[name], piece) for name, piece in zip(names, rest))
+
+    def finish(self, encoded: bytes) -> bytes:
+        """Do what the email package's generator does with a payload."""
+        octets = canonical(encoded)
+        if self._mangle_from and b'From ' in octets:
+            octets = FROM.sub(b'>From ', octets)
+        return octets
+
+    def render(self, values: Values) -> bytes:
+        """Return the encoded leaf for one recipient, canonical."""
+        parts = [self._first]
+        for value, piece in self._rest:
+            parts.append(value(values).encode(self._charset, 'replace'))
+            parts.append(piece)
+        middle = self.finish(self._encode(b''.join(parts)))
+        return b''.join((self._before, middle, self._after))
+
+
+@public
+def leaf_of(part: Message, marked: Marked) -> Optional[Leaf]:
+    """Find the slots in a leaf of a message.
+
+    :param part: A part that is not multipart.
+    :param marked: The values it was rendered with.
+    :return: The leaf, or None if there is nothing personal in it.
+    :raises Unspliceable: if its values cannot be spliced.
+    """
+    payload = part.get_payload()
+    if not isinstance(payload, str):
+        return None
+    try:
+        raw = payload.encode('ascii', 'surrogateescape')
+        octets, encode = _decoded(part, raw)
+    except (UnicodeError, binascii.Error):
+        octets, encode = payload.encode('utf-8', 'replace'), _identity
+        raw = octets
+    charset = str(part.get_content_charset() or 'us-ascii')
+    try:
+        codec = codecs.lookup(charset).name
+    except LookupError:
+        codec = charset = 'us-ascii'
+    token = marked.token.encode('ascii')
+    if token not in octets and not _hidden(octets, marked, charset):
+        return None
+    if STATEFUL.match(codec):
+        raise Unspliceable(f'values in {codec}')
+    leaf = Leaf(
+        octets, encode, charset, bool(part.policy.mangle_from_), marked)
+    if leaf.render(marked.values) != leaf.finish(raw):
+        raise Unspliceable('the encoding cannot be done piece by piece')
+    return leaf
+
+
+def _hidden(octets: bytes, marked: Marked, charset: str) -> bool:
+    """Is a marked value there in an encoded word, with no token to see?"""
+    return b'=?' in octets and bool(marked.split(octets, charset)[1])

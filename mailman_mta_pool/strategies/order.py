@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order in which recipients are served."""
+
+from public import public
+from typing import Iterable, List, Tuple
+
+
+def _by_domain(recipient: str) -> Tuple[str, str]:
+    return recipient.rpartition('@')[2].lower(), recipient
+
+
+@public
+def in_order(recipients: Iterable[str]) -> List[str]:
+    """Sort by domain, then by address.
+
+    The mail server can deliver those of one domain in few sessions then.
+    """
+    return sorted(recipients, key=_by_domain)
+
+
+@public
+def chunks(recipients: List[str], size: int) -> Iterable[Tuple[str, ...]]:
+    """Cut into pieces of at most `size`; zero or less is one piece.
+
+    Those who need SMTPUTF8 come in pieces of their own: a transaction with it
+    goes no further than servers that have it too (RFC 6531, section 3.1).
+    """
+    plain = [name for name in recipients if name.isascii()]
+    international = [name for name in recipients if not name.isascii()]
+    for part in (plain, international):
+        step = size if size > 0 else max(1, len(part))
+        for start in range(0, len(part), step):
+            yield tuple(part[start:start + step])

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every setting does something, and every mistake is named by its place."""
+
+import os
+import re
+import unittest
+
+from contextlib import ExitStack
+from dataclasses import asdict, FrozenInstanceError
+from importlib.resources import read_text
+from mailman.config import config
+from mailman.interfaces.configuration import InvalidConfigurationError
+from mailman.testing.helpers import configuration
+from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.configuration import ConfigurationError
+from mailman_mta_pool.settings import load, Settings
+from tempfile import TemporaryDirectory
+
+
+#: Another value for each kind of default.
+CHANGED = {'auto': ('no', False), '3': ('7', 7), '32': ('7', 7)}
+BAD = {
+    'a duration': ('10', 'soon', '', '-5s', '1h 5', '0x',
+                   '999999999999d'),
+    'a whole number': ('two', '', '-1', '1.5', '0'),
+    'auto or no': ('yes', '', 'never'),
+    }
+
+
+def schema_keys():
+    """Yield section, key and default of all that schema.cfg has."""
+    section = None
+    for line in read_text('mailman_mta_pool', 'schema.cfg').splitlines():
+        if line.startswith('['):
+            section = line.strip('[]').replace('relay.master', 'relay.mta')
+        elif line and not line.startswith('#'):
+            key, _, default = line.partition(': ')
+            yield section, key, default
+
+
+def flattened(value, prefix=''):
+    """All fields of nested settings."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    fields = {}
+    for name, inner in value.items():
+        fields.update(flattened(inner, f'{prefix}.{name}'))
+    return fields
+
+
+class SettingsTestCase(unittest.TestCase):
+    layer = ConfigLayer
+
+    def setUp(self):
+        resources = ExitStack()
+        self.addCleanup(resources.close)
+        self.path = os.path.join(
+            resources.enter_context(TemporaryDirectory()), 'mta_pool.cfg')
+        resources.enter_context(configuration(
+            'plugin.mta_pool',
+            **{'class': 'mailman_mta_pool.plugin.MTAPoolPlugin'},
+            enabled='yes', component_package='mailman_mta_pool',
+            configuration=self.path))
+        self._written = 0
+
+    def write(self, text):
+        with open(self.path, 'w', encoding='utf-8') as fp:
+            fp.write(text)
+        # Two files in a row may have the same time.
+        self._written += 1
+        os.utime(self.path, ns=(self._written, self._written))
+
+    def loaded(self, text):
+        self.write(text)
+        return load()
+
+    def mistake(self, text):
+        with self.assertRaises(ConfigurationError) as caught:
+            self.loaded(text)
+        self.assertIsInstance(caught.exception, InvalidConfigurationError)
+        self.assertIn(self.path, str(caught.exception))
+        self.assertEqual(len(str(caught.exception).splitlines()), 1)
+        return str(caught.exception)
+
+
+class TestSchema(SettingsTestCase):
+    def test_defaults(self):
+        # Those in the code and those that the operator reads are the same,
+        # but for what [mta] has.
+        ours = flattened(asdict(self.loaded('')))
+        for name, value in flattened(asdict(Settings())).items():
+            if name not in ('.relay.port', '.relay.max_connections'):
+                with self.subTest(name=name):
+                    self.assertEqual(ours[name], value)
+
+    def test_every_key_arrives(self):
+        default = flattened(asdict(self.loaded('')))
+        arrived = set()
+        for section, key, value in schema_keys():
+            text, expected = CHANGED.get(value, ('77s', 77.0))
+            changed = flattened(asdict(self.loaded(
+                f'[{section}]\n{key}: {text}\n')))
+            differing = {name for name in default
+                         if default[name] != changed[name]}
+            with self.subTest(key=key):
+                self.assertEqual(len(differing), 1)
+                name = differing.pop()
+                self.assertIn(name.rpartition('.')[2], (
+                    key, re.sub('_timeout$', '', key)))
+                self.assertEqual(changed[name], expected)
+                # And in a place of its own.
+                self.assertNotIn(name, arrived)
+                arrived.add(name)
+        self.assertEqual(len(arrived), 15)
+
+    def test_every_key_is_explained(self):
+        lines = read_text('mailman_mta_pool', 'schema.cfg').splitlines()
+        for _, key, value in schema_keys():
+            above = lines[lines.index(f'{key}: {value}') - 1]
+            with self.subTest(key=key):
+                self.assertTrue(above.startswith('# '), above)
+
+    def test_durations(self):
+        for text, seconds in (('90s', 90), ('10m', 600), ('1h30m', 5400),
+                              ('1d', 86400), ('0', 0), ('0s', 0)):
+            with self.subTest(text=text):
+                self.assertEqual(self.loaded(
+                    f'[pool]\nidle_timeout: {text}\n').pool.idle_timeout,
+                    seconds)
+
+    def test_relay_master_is_for_all(self):
+        settings = self.loaded('[relay.master]\nchunking: no\n')
+        self.assertFalse(settings.relay.wire.chunking)
+        settings = self.loaded(
+            '[relay.master]\nchunking: no\n[relay.mta]\npipelining: no\n')
+        self.assertFalse(settings.relay.wire.chunking)
+        self.assertFalse(settings.relay.wire.pipelining)
+
+    def test_comments_may_be_in_any_language(self):
+        self.assertEqual(self.loaded(
+            '# F\u00fcr uns\n[delivery]\nattempts: 4\n').attempts, 4)
+
+    def test_a_changed_file_is_read_again(self):
+        self.assertEqual(self.loaded('[delivery]\nattempts: 4\n').attempts, 4)
+        self.assertEqual(self.loaded('[delivery]\nattempts: 5\n').attempts, 5)
+
+    def test_no_plugin_section(self):
+        self.write('[delivery]\nattempts: 9\n')
+        with configuration('plugin.mta_pool', enabled='no'):
+            self.assertEqual(load().attempts, 3)
+
+    def test_from_a_package(self):
+        with configuration('plugin.mta_pool',
+                           configuration='python:mailman_mta_pool.schema'):
+            self.assertEqual(load().attempts, 3)
+
+
+class TestMistakes(SettingsTestCase):
+    def test_bad_values(self):
+        for section, key, value in schema_keys():
+            kind = ('auto or no' if value == 'auto'
+                    else 'a whole number' if value.isdigit()
+                    else 'a duration')
+            for bad in BAD[kind]:
+                with self.subTest(key=key, bad=bad):
+                    message = self.mistake(f'[{section}]\n{key}: {bad}\n')
+                    self.assertIn(f'[{section}] {key}', message)
+                    self.assertIn(repr(bad), message)
+                    self.assertIn(kind, message)
+
+    def test_zero_where_it_means_nothing(self):
+        for text in ('0', '0s'):
+            self.assertIn('[relay.mta] end_timeout', self.mistake(
+                f'[relay.mta]\nend_timeout: {text}\n'))
+
+    def test_unknown_key(self):
+        for section in ('pool', 'delivery', 'relay.mta', 'relay.master'):
+            with self.subTest(section=section):
+                message = self.mistake(f'[{section}]\nidle_time: 10s\n')
+                self.assertIn(f'[{section}] idle_time', message)
+                self.assertIn('unknown key', message)
+
+    def test_unknown_section(self):
+        for name in ('pools', 'pools.mta', 'relay.mta.other'):
+            with self.subTest(name=name):
+                message = self.mistake(f'[{name}]\nidle_timeout: 10s\n')
+                self.assertIn(f'[{name}]', message)
+
+    def test_unknown_relay(self):
+        self.assertIn('[relay.other]', self.mistake(
+            '[relay.other]\nchunking: no\n'))
+
+    def test_syntax(self):
+        for text in ('idle_timeout: 10s\n', '[pool\n', '[pool]\nwhat\n'):
+            with self.subTest(text=text):
+                self.mistake(text)
+
+    def test_not_text(self):
+        with open(self.path, 'wb') as fp:
+            fp.write(b'[pool]\n# \xff\xfe\n')
+        with self.assertRaises(ConfigurationError) as caught:
+            load()
+        self.assertIn(self.path, str(caught.exception))
+
+    def test_missing_file(self):
+        with self.assertRaises(ConfigurationError) as caught:
+            load()
+        self.assertIn(self.path, str(caught.exception))
+        self.assertIn(
+            '[plugin.mta_pool] configuration', str(caught.exception))
+
+    def test_missing_package(self):
+        for name in ('python:no.such.package', 'python:nonsense'):
+            with self.subTest(name=name), configuration(
+                    'plugin.mta_pool', configuration=name):
+                with self.assertRaises(ConfigurationError) as caught:
+                    load()
+                self.assertIn(name, str(caught.exception))
+
+
+class TestMTA(unittest.TestCase):
+    """What comes from [mta]."""
+
+    layer = ConfigLayer
+
+    def test_all_of_it(self):
+        with configuration(
+                'mta', smtp_host='mail.example.net', smtp_port=2525,
+                smtp_user='anne', smtp_pass='secret',
+                smtp_secure_mode='STARTTLS', smtp_verify_cert='no',
+                smtp_verify_hostname='no', max_sessions_per_connection=17,
+                max_delivery_threads=8):
+            settings = load()
+        relay = settings.relay
+        self.assertEqual(
+            (relay.host, relay.port, relay.user, relay.password),
+            ('mail.example.net', 2525, 'anne', 'secret'))
+        self.assertEqual(relay.secure_mode, 'starttls')
+        self.assertFalse(relay.verify_cert)
+        self.assertFalse(relay.verify_hostname)
+        self.assertEqual(relay.max_sessions_per_connection, 17)
+        self.assertEqual(settings.pool.max_connections, 8)
+
+    def test_none_and_one_thread_are_the_same(self):
+        for threads in (0, 1):
+            with configuration('mta', max_delivery_threads=threads):
+                self.assertEqual(load().pool.max_connections, 1)
+
+    def test_less_than_no_messages_is_no_limit(self):
+        with configuration('mta', max_sessions_per_connection=-1):
+            self.assertEqual(load().relay.max_sessions_per_connection, 0)
+
+    def test_mistakes(self):
+        for key, bad in (('smtp_port', 'smtp'), ('smtp_verify_cert', '?'),
+                         ('smtp_verify_hostname', ''),
+                         ('max_delivery_threads', 'many'),
+                         ('max_delivery_threads', '-1'),
+                         ('max_sessions_per_connection', '')):
+            with self.subTest(key=key), configuration('mta', **{key: bad}):
+                with self.assertRaises(ConfigurationError) as caught:
+                    load()
+                self.assertIn(f'[mta] {key}', str(caught.exception))
+                self.assertIn(repr(bad), str(caught.exception))
+                self.assertIn(config.filename, str(caught.exception))
+
+    def test_repr_has_no_secrets(self):
+        with configuration('mta', smtp_user='the-user', smtp_pass='pa55'):
+            settings = load()
+        for text in (repr(settings), str(settings), repr(settings.relay)):
+            self.assertNotIn('the-user', text)
+            self.assertNotIn('pa55', text)
+
+    def test_frozen(self):
+        settings = load()
+        with self.assertRaises(FrozenInstanceError):
+            settings.attempts = 5
+        with self.assertRaises(FrozenInstanceError):
+            settings.relay.wire.timeouts.end = 5
+        # Equal settings are the same relay.
+        self.assertEqual(settings, load())
+        self.assertEqual(hash(settings), hash(load()))

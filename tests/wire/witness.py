@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who sees what the client hands to its kernel and which replies it gets.
+
+From these two alone, and from the RFCs, it tells whether the client keeps to
+the rules, and what it must believe of each recipient.
+"""
+
+from mailman_mta_pool.wire.outcome import Fate, Stage
+from public import public
+from tests.wire.framing import Broken, Framing
+from typing import NamedTuple, Optional
+
+
+@public
+class Verdict(NamedTuple):
+    """What a client must say of one recipient.
+
+    :ivar stage: None where it does not matter.
+    :ivar answer: The deciding reply of the server; None where there is none.
+    """
+
+    fate: Fate
+    stage: Optional[Stage] = None
+    answer: Optional[tuple] = None
+
+
+class _Transaction:
+    """What of one transaction has been handed to the kernel.
+
+    Each of these is the position of its reply among all the replies.
+    """
+
+    def __init__(self, mail):
+        self.mail = mail
+        self.rcpts = []
+        self.data = None
+        self.bdat = None
+        self.end = None
+
+
+@public
+class Witness:
+    """Follows the dialogue.
+
+    :ivar heard: The replies of which the client has got every octet.
+    :ivar lines: The MAIL and RCPT commands of each transaction.
+    """
+
+    def __init__(self, one_by_one):
+        """Begin after EHLO.
+
+        :param one_by_one: Has the client to wait for each reply?
+        """
+        self._one_by_one = one_by_one
+        self._framing = Framing()
+        self._undecided = None
+        self._due = 0
+        self._transactions = []
+        self._by_bdat = False
+        self.heard = []
+        self.lines = []
+
+    def hand(self, octets):
+        """The client has handed octets to its kernel.
+
+        :raises Broken: if it should not have.
+        """
+        self._framing.add(octets)
+        while self._framing.pending:
+            self._check_turn()
+            item = self._framing.next()
+            if item is None:
+                return
+            if isinstance(item, tuple):
+                self._end()
+            else:
+                self._command(item)
+
+    def _check_turn(self):
+        if self._undecided is not None:
+            # RFC 2920, section 3.1: DATA is the last of its group.
+            if len(self.heard) <= self._undecided:
+                raise Broken('something was sent before the reply to DATA')
+            if self.heard[self._undecided].code == 354:
+                self._framing.data_follows()
+            self._undecided = None
+        if (self._one_by_one and not self._framing.in_content and
+                len(self.heard) < self._due):
+            raise Broken('it does not wait for the reply')
+
+    def _command(self, line):
+        verb, position = line[:4], self._due
+        if verb == b'MAIL':
+            self._transactions.append(_Transaction(position))
+            self.lines.append([])
+        if verb in (b'MAIL', b'RCPT'):
+            self.lines[-1].append(line)
+        if verb == b'RCPT':
+            self._transactions[-1].rcpts.append(position)
+        elif verb == b'DATA':
+            self._transactions[-1].data = self._undecided = position
+            if self._one_by_one and self.hopeless(-1):
+                raise Broken('DATA for nobody')
+        elif verb == b'BDAT':
+            # Its reply comes when its content has been read.
+            self._transactions[-1].bdat = position
+        self._due += verb != b'BDAT'
+
+    def _end(self):
+        self._transactions[-1].end = self._due
+        self._due += 1
+
+    # What has to be believed.
+
+    def _reply(self, position):
+        """Return the reply that is there, if it is one that decides."""
+        if position is None or position >= len(self.heard):
+            return None
+        reply = self.heard[position]
+        return None if reply.code == 421 else reply
+
+    def hopeless(self, number):
+        """Does the client know that nobody is to get this content?"""
+        rcpts = [self._reply(position)
+                 for position in self._transactions[number].rcpts]
+        return all(reply and reply.code >= 400 for reply in rcpts)
+
+    def not_understood(self, number):
+        """Was BDAT answered as by a server that does not know it?"""
+        transaction = self._transactions[number]
+        reply = transaction.bdat and self._reply(transaction.end)
+        return (bool(reply) and 500 <= reply.code <= 504 and
+                not self.hopeless(number))
+
+    def verdict(self, number, index):
+        """Say what the client must believe in the end.
+
+        :param number: The number of the transaction, counted in MAILs.
+        :param index: The number of the recipient in it, counted in RCPTs.
+        """
+        if number >= len(self._transactions):
+            return Verdict(Fate.not_attempted)
+        transaction = self._transactions[number]
+        rcpt = (transaction.rcpts[index]
+                if index < len(transaction.rcpts) else None)
+        if self.not_understood(number) and self._reply(rcpt).code < 300:
+            return Verdict(Fate.not_attempted)
+        for stage, position in ((Stage.mail, transaction.mail),
+                                (Stage.rcpt, rcpt),
+                                (Stage.data, transaction.data),
+                                (Stage.end, transaction.end)):
+            reply = self._reply(position)
+            if reply is not None and reply.code >= 400:
+                return Verdict(Fate.refused, stage, reply)
+        return self._undecided_by_refusal(transaction)
+
+    def _undecided_by_refusal(self, transaction):
+        if transaction.end is None:
+            return Verdict(Fate.not_attempted)
+        reply = self._reply(transaction.end)
+        if reply is not None:
+            return Verdict(Fate.accepted, Stage.end, reply)
+        if self.heard and self.heard[-1].code == 421:
+            if len(self.heard) - 1 == transaction.end:
+                return Verdict(Fate.refused, Stage.end, self.heard[-1])
+            # It answers nothing after that, so it has read nothing either.
+            return Verdict(Fate.not_attempted)
+        return Verdict(Fate.in_doubt)
