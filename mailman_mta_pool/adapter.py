@@ -4,6 +4,7 @@
 import smtplib
 
 from mailman_mta_pool.connection import on_the_wire
+from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import IConnection, ITransactionConnection
 from mailman_mta_pool.wire.outcome import (
     Fate,
@@ -68,12 +69,21 @@ class OneAtATime:
         """See `ITransactionConnection`; that is the connection's concern."""
         return self.is_open
 
+    def abort(self) -> None:
+        """See `ITransactionConnection`; there is no way to do it."""
+
     def converse(self, feed: Callable[[], Optional[Transaction]],
                  report: Callable[[Outcome], None]) -> None:
         """See `ITransactionConnection`."""
         transaction = feed()
         while transaction is not None:
-            report(self._send(transaction))
+            try:
+                report(self._send(transaction))
+            except RelayUnavailable:
+                self.is_open = False
+                report(outcome_of_all(transaction, Result(
+                    Fate.not_attempted, Stage.connect, None)))
+                raise
             transaction = feed()
 
     def _send(self, transaction: Transaction) -> Outcome:
@@ -81,6 +91,8 @@ class OneAtATime:
         try:
             refused = self._connection.sendmail(
                 transaction.sender, names, transaction.content.octets)
+        except RelayUnavailable:
+            raise
         except smtplib.SMTPRecipientsRefused as error:
             # Nobody got it.  Whom it does not name is not refused, though
             # smtplib leaves them out when the server says 421.

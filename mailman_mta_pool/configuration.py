@@ -91,11 +91,16 @@ class Section:
         """Yes or no."""
         return self._read(key, as_boolean, 'yes or no')
 
+    def choice(self, key: str, *values: str) -> str:
+        """One of several words."""
+        choices = {value: value for value in values}
+        return self._read(
+            key, lambda text: choices[text.lower()],
+            ', '.join(values[:-1]) + f' or {values[-1]}')
+
     def automatic(self, key: str) -> bool:
         """True for auto, False for no."""
-        choices = dict(auto=True, no=False)
-        return self._read(
-            key, lambda text: choices[text.lower()], 'auto or no')
+        return self.choice(key, 'auto', 'no') == 'auto'
 
 
 @public

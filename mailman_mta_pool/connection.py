@@ -88,6 +88,17 @@ class SMTPConnection:
             envsender, tuple(recipients), as_content(msg))
         log.debug('envsender: %s, recipients: %s, size(msg): %s',
                   envsender, recipients, transaction.content.size)
+        outcome = self._send_alone(transaction)
+        if outcome.having(Fate.not_attempted) and not self._was_421(outcome):
+            # It offers CHUNKING, but does not know BDAT.  That is known now.
+            outcome = self._send_alone(transaction)
+        return _as_smtplib_tells(outcome)
+
+    def _was_421(self, outcome: Outcome) -> bool:
+        return any(result.reply is not None and result.reply.code == 421
+                   for result in outcome.results)
+
+    def _send_alone(self, transaction: Transaction) -> Outcome:
         if self.is_open and not self.is_alive():
             self.quit()
         waiting = [transaction]
@@ -100,7 +111,7 @@ class SMTPConnection:
             if not outcomes or any(
                     result.reply is None for result in outcomes[0].results):
                 raise
-        return _as_smtplib_tells(outcomes[0])
+        return outcomes[0]
 
     def quit(self) -> None:
         """See `IConnection`."""
@@ -136,6 +147,12 @@ class SMTPConnection:
             sock, conversation, self._wire.timeouts,
             trace=self._log_octets if self.debug else None)
         self._messages = 0
+
+    def abort(self) -> None:
+        """See `ITransactionConnection`."""
+        session = self._session
+        if session is not None:
+            session.abort()
 
     def converse(self, feed: Callable[[], Optional[Transaction]],
                  report: Callable[[Outcome], None]) -> None:

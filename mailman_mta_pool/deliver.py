@@ -4,45 +4,26 @@
 import time
 import logging
 
+from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
-from mailman_mta_pool.dispatch import Dispatch
-from mailman_mta_pool.interfaces import IOutbound
-from mailman_mta_pool.relay import Relay, relay_for
-from mailman_mta_pool.retry import enqueue_for_retry
-from mailman_mta_pool.settings import load
-from mailman_mta_pool.settlement import Ledger
+from mailman_mta_pool.errors import DeliveryBroken, NothingMoreToSend
+from mailman_mta_pool.interruption import signals_held_back, Turn
+from mailman_mta_pool.journal.file import Journal
+from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
+from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.ledger import Ledger
+from mailman_mta_pool.outbound import Outbound
+from mailman_mta_pool.queues import find_handed_over, Queues
+from mailman_mta_pool.relay import relay_for
+from mailman_mta_pool.settings import load, Settings
 from mailman_mta_pool.smtplog import PostLog
-from mailman_mta_pool.strategies import strategy_for
+from mailman_mta_pool.strategies import plain_sender, strategy_for
+from mailman_mta_pool.strategies.order import in_order
 from public import public
-from typing import Any, Dict, Tuple
-from zope.interface import implementer
+from typing import Any, Dict, Optional
 
 
 log = logging.getLogger('mailman.smtp')
-
-
-@implementer(IOutbound)
-class _Outbound:
-    """The dispatch of one post, and the ledger of its outcomes."""
-
-    def __init__(self, relay: Relay, attempts: int) -> None:
-        self.ledger = Ledger()
-        self._relay = relay
-        self._dispatch = Dispatch(relay, attempts, self.ledger.settle)
-        self.submit = self._dispatch.submit
-
-    def finish(self) -> Dict[str, Tuple[int, bytes]]:
-        """See `IOutbound`."""
-        self._dispatch.finish()
-        if self._dispatch.unavailable is not None:
-            log.error('Mail server unavailable: %s',
-                      self._dispatch.unavailable)
-        return self.ledger.refused
-
-    def close(self) -> None:
-        """Stop, if it has not finished; see to the idle connections."""
-        self._dispatch.abandon()
-        self._relay.pool.tend()
 
 
 @public
@@ -62,29 +43,108 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     :raises SomeRecipientsFailed: if some were refused.
     :raises ConfigurationError: if a setting is no good; nothing was sent.
     """
-    recipients = msgdata.get('recipients')
-    if not recipients:
+    if not msgdata.get('recipients'):
         # Could be None, could be an empty sequence.
         return
     settings = load()
-    post_log = PostLog(mlist, msg, msgdata)
-    started = time.monotonic()
-    outbound = _Outbound(
-        relay_for(settings.relay, settings.pool), settings.attempts)
-    strategy = strategy_for(mlist, msgdata, outbound, settings.coalesce)
-    try:
-        refused = strategy.deliver(mlist, msg, msgdata)
-    except BaseException:
-        # Whatever it is, it goes on up, and the runner will keep the post for
-        # those whom msgdata names.
+    turn = Turn(settings.delivery)
+    with signals_held_back(turn), suppress(FinishedElsewhere):
+        with journal_of(msg, msgdata, settings.delivery, turn) as journal:
+            _Delivery(mlist, msg, msgdata, settings, turn, journal).run()
+
+
+class _Delivery:
+    """One post, from the queue entry to what becomes of each recipient."""
+
+    def __init__(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
+                 settings: Settings, turn: Turn,
+                 journal: Optional[Journal]) -> None:
+        self._post = mlist, msg, msgdata
+        self._settings = settings
+        self._turn = turn
+        self._recipients = list(dict.fromkeys(msgdata['recipients']))
+        self._queues = Queues(msg, msgdata, journal)
+        self._earlier = Settled() if journal is None else journal.settled
+        self._ledger = Ledger(
+            journal,
+            plain_sender=plain_sender(mlist, msg, msgdata),
+            shunts=settings.delivery.message_rejected == 'shunt')
+
+    def run(self) -> None:
+        split = self._settings.delivery.split
+        if self._earlier:
+            self._resume()
+        elif 0 < split < len(self._recipients):
+            self._divide(split)
+        else:
+            self._send()
+
+    def _resume(self) -> None:
+        """Mailman was killed while it delivered this queue entry.
+
+        The rest gets an entry of its own: three times, and Mailman would put
+        this one aside for good.
+        """
+        find_handed_over(self._earlier)
+        left = self._earlier.left(self._recipients)
+        log.info('%s: a delivery that was broken off goes on; %d of %d '
+                 'recipients are left', self._post[1]['message-id'],
+                 len(left), len(self._recipients))
+        if left:
+            self._queues.put_back(left)
+        self._ledger.carry_over(self._earlier.bounced)
+        tell_mailman(self._ledger, self._queues)
+
+    def _divide(self, split: int) -> None:
+        """Let several runners share the post."""
+        recipients = in_order(self._recipients)
+        for start in range(0, len(recipients), split):
+            self._queues.put_back(recipients[start:start + split])
+
+    def _send(self) -> None:
+        mlist, msg, msgdata = self._post
+        post_log = PostLog(mlist, msg, msgdata)
+        started = time.monotonic()
+        relay = relay_for(self._settings.relay, self._settings.pool)
+        outbound = Outbound(
+            relay, self._settings.delivery, self._ledger, self._turn)
+        strategy = strategy_for(
+            mlist, msgdata, outbound, self._settings.delivery.coalesce)
+        try:
+            with suppress(NothingMoreToSend):
+                strategy.deliver(mlist, msg, msgdata)
+            outbound.finish()
+        except BaseException as error:
+            # Whatever it is, it goes on up, and the runner will keep the post
+            # for those whom msgdata names.
+            outbound.close()
+            msgdata['recipients'] = self._ledger.unserved(self._recipients)
+            if isinstance(error, OSError):
+                raise DeliveryBroken(f'{error}') from error
+            raise
         outbound.close()
-        msgdata['recipients'] = outbound.ledger.unserved(recipients)
-        raise
-    outbound.close()
-    post_log.write(time.monotonic() - started, refused)
-    temporary, permanent = outbound.ledger.verdict()
+        left = self._ledger.close(self._recipients, outbound.unavailable)
+        post_log.write(
+            time.monotonic() - started, self._ledger, outbound.unavailable,
+            len(self._recipients) - len(left))
+        if left:
+            self._queues.put_back(left)
+        tell_mailman(self._ledger, self._queues)
+
+
+def tell_mailman(ledger: Ledger, queues: Queues) -> None:
+    """Say what becomes of those who were not served.
+
+    :raises SomeRecipientsFailed: with those refused for good, or else with
+        those refused for the time being.
+    """
+    if ledger.rejected:
+        queues.shunt(list(ledger.rejected))
+    temporary = list(ledger.deferred) + ledger.untried
+    permanent = [(recipient, code, text)
+                 for recipient, (code, text) in ledger.bounced.items()]
     if temporary and permanent:
-        enqueue_for_retry(msg, msgdata, temporary)
+        queues.retry(temporary)
         temporary = []
     if temporary or permanent:
         raise SomeRecipientsFailed(temporary, permanent)

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Transactions in, outcomes out: the workers and the bounded queue between.
+"""Transactions in, outcomes out: the bounded queue between the renderer and
+the workers.
 
-There are at most as many workers as connections, and no more than there is
-work for.  A transaction of which nothing can have been accepted, because the
-connection was lost too early, goes again at once on a fresh connection.
+A transaction of which nothing can have been accepted, because the connection
+was lost too early, goes again at once on a fresh connection.
 """
 
-import logging
-import smtplib
-import threading
+import time
 
-from collections import deque
-from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
+from mailman_mta_pool.backlog import Backlog
+from mailman_mta_pool.crew import Crew, Talk
+from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
+from mailman_mta_pool.interfaces import ITurn
 from mailman_mta_pool.relay import Relay
+from mailman_mta_pool.setbacks import Setbacks
+from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.outcome import (
     Fate,
     Outcome,
@@ -21,244 +23,166 @@ from mailman_mta_pool.wire.outcome import (
     Stage,
     Transaction,
 )
-from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Optional
+from zope.interface import implementer
 
-
-log = logging.getLogger('mailman.smtp')
 
 # What may wait to be sent, in octets; one transaction may always wait.
 MAX_OCTETS = 8 * 1024 * 1024
+# How often the main thread looks whether its turn is over, in seconds, while
+# it waits for the workers.
+TICK = 0.1
+# How much it counts that a transaction was in flight when a connection was
+# lost that had carried others, in attempts.
+SMALL = 0.1
+IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
+
+
+@implementer(ITurn)
+class _Endless:
+    """A turn that nobody ends; see `ITurn`."""
+
+    is_over = False
+    is_too_late = False
 
 
 @public
 class Dispatch:
     """Sends the transactions of one post over the connections of a relay."""
 
-    def __init__(self, relay: Relay, attempts: int,
-                 settle: Callable[[Outcome], None],
+    def __init__(self, relay: Relay, delivery: DeliverySettings,
+                 settle: Callable[[Outcome], Any], *,
+                 turn: Any = _Endless(),
+                 clock: Callable[[], float] = time.monotonic,
                  max_octets: int = MAX_OCTETS) -> None:
-        """Prepare; the first worker starts with the first transaction.
+        """Prepare; nothing starts before the first transaction.
 
         :param relay: Where to.
-        :param attempts: How often a transaction of which nothing was accepted
-            is sent, the first time included.
-        :param settle: Called with each outcome, from any thread but never
-            from two at once.
+        :param delivery: How often and how long to try.
+        :param settle: Called with each outcome that stands, from any thread
+            but never from two at once.  It returns `Orders`, or None for
+            none.
+        :param turn: An `ITurn`, which says when to stop.
+        :param clock: Seconds that only grow.
         :param max_octets: How much content may wait to be sent.
         """
         self._relay = relay
-        self._attempts = attempts
         self._settle = settle
+        self._turn = turn
         self._max_octets = max_octets
-        self._changed = threading.Condition()
-        self._waiting: Deque[Transaction] = deque()
-        self._octets = 0
-        # How often those were tried that go again, by identity.
-        self._tried: Dict[int, int] = {}
-        self._ceiling = relay.pool_settings.max_connections
-        self._workers: List[threading.Thread] = []
-        self._working = 0
-        self._idle = 0
-        self._no_more = False
-        # Connections lost since anything was last settled.
-        self._fruitless = 0
-        self.unavailable: Optional[RelayUnavailable] = None
-        self._failure: Optional[BaseException] = None
-        self._abandoned = False
+        self._is_full = False
+        self._backlog = Backlog()
+        self._setbacks = Setbacks(relay.name, delivery, clock)
+        self._crew = Crew(
+            relay, self._backlog, self._setbacks, self._judge, self._has_room)
 
-    # The producer's side.
+    @property
+    def unavailable(self) -> Optional[RelayUnavailable]:
+        """Why the relay cannot be used, or None."""
+        return self._crew.unavailable
+
+    # In the main thread.
 
     def submit(self, transaction: Transaction) -> None:
         """Queue a transaction; wait as long as too much is waiting.
 
-        If the relay has turned out to be unavailable, it is settled at once.
+        :raises NothingMoreToSend: if it will not be sent: the turn is over,
+            the relay unavailable, or the message rejected.
         """
-        size = transaction.content.size
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (not self._waiting or self._over or
-                         self._octets + size <= self._max_octets))
-            if self._over:
-                self._settle(self._not_sent(transaction))
-                return
-            self._waiting.append(transaction)
-            self._octets += size
-            if self._idle:
-                self._changed.notify_all()
-            elif self._working < self._ceiling:
-                self._start_worker()
+        crew = self._crew
+        with crew.changed:
+            if self._backlog.octets >= self._max_octets:
+                self._is_full = True
+                self._wait_until(lambda: crew.is_over or not self._is_full)
+            self._look_at_the_clock()
+            if crew.is_over:
+                raise NothingMoreToSend
+            self._backlog.append(transaction)
+            crew.set_to_work()
 
     def finish(self) -> None:
-        """Wait until every transaction is settled.
+        """Wait until every transaction is settled, or none is sent any more.
 
-        :raises Exception: what a worker died of, if one did; everything is
-            settled all the same.
+        :raises Exception: what a worker died of, if one did.
         """
-        with self._changed:
-            self._no_more = True
-            self._changed.notify_all()
-        for worker in self._workers:
-            worker.join()
-        if self._failure is not None:
-            raise self._failure
+        self._wait_for_the_rest()
+        if self._crew.failure is not None:
+            raise self._crew.failure
 
     def abandon(self) -> None:
-        """Send nothing more; wait for what is in flight.
+        """Send nothing more; wait for what is in flight."""
+        with self._crew.changed:
+            self._crew.stop()
+        self._wait_for_the_rest()
 
-        What was waiting is settled as not attempted.
-        """
-        with self._changed:
-            self._abandoned = True
-            self._drain()
-            self._no_more = True
-            self._changed.notify_all()
-        for worker in self._workers:
-            worker.join()
+    def _wait_for_the_rest(self) -> None:
+        crew = self._crew
+        with crew.changed:
+            crew.complete()
+            self._wait_until(lambda: crew.is_done)
+            crew.is_over = True
+            # Whatever comes of these now, comes too late to be told.
+            for transaction in self._backlog.give_up():
+                self._settle(outcome_of_all(transaction, IN_DOUBT))
+        crew.join()
 
-    @property
-    def _over(self) -> bool:
-        return (self._abandoned or self.unavailable is not None or
-                self._failure is not None)
+    def _wait_until(self, is_ready: Callable[[], bool]) -> None:
+        """Wait under the lock, and keep an eye on the turn."""
+        while not is_ready():
+            self._look_at_the_clock()
+            if self._turn.is_too_late:
+                self._crew.abort()
+                return
+            self._crew.changed.wait(TICK)
 
-    def _not_sent(self, transaction: Transaction) -> Outcome:
-        error = self.unavailable
-        reply = None
-        if error is not None and error.code is not None:
-            reply = Reply(error.code, (str(error).encode(),))
-        return outcome_of_all(
-            transaction, Result(Fate.not_attempted, Stage.connect, reply))
+    def _look_at_the_clock(self) -> None:
+        if self._turn.is_over and not self._crew.is_over:
+            self._crew.stop()
 
-    def _drain(self) -> None:
-        while self._waiting:
-            self._settle(self._not_sent(self._waiting.popleft()))
-        self._octets = 0
-        self._changed.notify_all()
+    # In the workers, under the lock.
 
-    # The workers' side.
+    def _has_room(self) -> None:
+        if self._is_full and 2 * self._backlog.octets <= self._max_octets:
+            # Before the queue is empty, but not for every transaction.
+            self._is_full = False
+            self._crew.changed.notify()
 
-    def _start_worker(self) -> None:
-        self._working += 1
-        worker = threading.Thread(
-            target=self._work, name='mta-pool-worker', daemon=True)
-        self._workers.append(worker)
-        worker.start()
-
-    def _work(self) -> None:
-        try:
-            while self._wait_for_work():
-                self._serve()
-        except RelayUnavailable as error:
-            self._retire(error)
-        except BaseException as error:
-            # A mistake of ours: what was learnt is settled, and it goes on
-            # up in the main thread.
-            with self._changed:
-                self._working -= 1
-                self._failure = error
-                self._drain()
-        else:
-            with self._changed:
-                self._working -= 1
-
-    def _wait_for_work(self) -> bool:
-        with self._changed:
-            self._idle += 1
-            self._changed.wait_for(lambda: self._waiting or self._no_more)
-            self._idle -= 1
-            return bool(self._waiting)
-
-    def _serve(self) -> None:
-        """Use one connection for as long as it lasts and there is work."""
-        lost: List[Transaction] = []
-
-        def report(outcome: Outcome) -> None:
-            with self._changed:
-                self._judge(outcome, lost)
-        with self._relay.pool.connection() as connection:
-            try:
-                connection.converse(self._next, report)
-            except smtplib.SMTPServerDisconnected as error:
-                log.info('%s: %s', self._relay.name, error)
-                self._note_loss(error)
-            finally:
-                self._put_back(lost)
-
-    def _next(self) -> Optional[Transaction]:
-        with self._changed:
-            if not self._waiting:
-                return None
-            transaction = self._waiting.popleft()
-            self._octets -= transaction.content.size
-            self._changed.notify_all()
-            return transaction
-
-    def _judge(self, outcome: Outcome, lost: List[Transaction]) -> None:
+    def _judge(self, outcome: Outcome, talk: Talk) -> None:
         """Settle an outcome, or send again what can be."""
-        transaction = outcome.transaction
-        tried = self._tried.pop(id(transaction), 0)
-        again = outcome.having(Fate.not_attempted)
-        if not again:
-            if not outcome.having(Fate.in_doubt):
-                self._fruitless = 0
-            self._settle(outcome)
+        tried = self._backlog.release(outcome.transaction)
+        if tried is None:
             return
-        # The oldest one may be what broke the connection.  The others only
-        # happened to be in flight behind it.
-        tried += not lost
-        if len(again) < len(outcome.results):
-            self._settle(_only(outcome, Fate.not_attempted, False))
-            outcome = _only(outcome, Fate.not_attempted, True)
-        lost.append(outcome.transaction)
-        if tried >= self._attempts or self._over:
-            self._settle(outcome)
-            lost[-1] = lost[-1]._replace(recipients=())
+        fates = [result.fate for result in outcome.results]
+        if Fate.not_attempted in fates:
+            # The first one on a connection may be what broke it.  Others
+            # only happened to be in flight.
+            tried += 1 if talk.is_fruitless else SMALL
+            outcome = self._set_aside(outcome, tried, talk)
+        elif fates[0] is not Fate.in_doubt:
+            self._setbacks.progress()
+        talk.is_fruitless = False
+        if outcome.results:
+            self._obey(self._settle(outcome))
+
+    def _set_aside(self, outcome: Outcome, tried: float,
+                   talk: Talk) -> Outcome:
+        """Keep what is to be sent again; return what is to be settled."""
+        if not self._crew.is_over:
+            if not self._setbacks.may_try_again(tried):
+                return outcome
+            again = outcome.part(
+                lambda result: result.fate is Fate.not_attempted).transaction
+            talk.lost.append(again)
+            self._backlog.remember(again, tried)
+        return outcome.part(
+            lambda result: result.fate is not Fate.not_attempted)
+
+    def _obey(self, orders: Any) -> None:
+        if orders is None:
             return
-        self._tried[id(outcome.transaction)] = tried
-
-    def _put_back(self, lost: List[Transaction]) -> None:
-        """Those that go again go first, and in their order."""
-        with self._changed:
-            for transaction in reversed(lost):
-                if transaction.recipients:
-                    self._waiting.appendleft(transaction)
-                    self._octets += transaction.content.size
-            if self._over:
-                self._drain()
-
-    def _note_loss(self, error: Exception) -> None:
-        """One connection was lost; too many of them are the relay's failure.
-
-        A timeout has cost so much that one for each worker is enough.
-        """
-        with self._changed:
-            self._fruitless += (
-                self._attempts if isinstance(error, PhaseTimeout) else 1)
-            if self._fruitless >= self._attempts * self._working:
-                self.unavailable = RelayUnavailable(
-                    self._relay.name, 'dialogue',
-                    f'connections are lost without any progress: {error}')
-                self._drain()
-
-    def _retire(self, error: RelayUnavailable) -> None:
-        """No connection for this worker.  Others may have theirs."""
-        with self._changed:
-            self._working -= 1
-            self._ceiling = max(1, self._working)
-            if self._working == 0:
-                self.unavailable = error
-                self._drain()
-
-
-def _only(outcome: Outcome, fate: Fate, wanted: bool) -> Outcome:
-    """The part of an outcome that ended so, or the part that did not."""
-    part = [
-        (recipient, result)
-        for recipient, result in zip(
-            outcome.transaction.recipients, outcome.results)
-        if (result.fate is fate) is wanted]
-    return Outcome(
-        outcome.transaction._replace(
-            recipients=tuple(recipient for recipient, _ in part)),
-        tuple(result for _, result in part))
+        if orders.limit is not None:
+            self._relay.lessons.learn_limit(orders.limit)
+        if orders.halt and not self._crew.is_over:
+            self._crew.stop()
+        self._crew.put_first(orders.again)

@@ -46,6 +46,19 @@ class PoolClosed(RuntimeError):
 
 
 @public
+class NothingMoreToSend(Exception):
+    """The rest of the post is not to be sent now; it is not an error."""
+
+
+@public
+class DeliveryBroken(RuntimeError):
+    """An `OSError` of our own machine broke a delivery.
+
+    The runner would try again at once, for ever, if it got the original.
+    """
+
+
+@public
 class RelayUnavailable(smtplib.SMTPException):
     """The server cannot be used: no member and no message is at fault.
 

@@ -2,7 +2,14 @@
 """Every contract of this package."""
 
 from public import public
+from typing import Tuple
 from zope.interface import Attribute, Interface
+
+
+# The reply code and the reply text for a recipient, as in the failures that
+# `smtplib.SMTP.sendmail` returns.
+Failure = Tuple[int, bytes]
+public(Failure=Failure)
 
 
 @public
@@ -53,6 +60,12 @@ class ITransactionConnection(IConnection):
         """Connect, and authenticate where that is configured.
 
         :raises RelayUnavailable: if that fails, in whatever way.
+        """
+
+    def abort():
+        """Break the connection, from another thread.
+
+        Whoever is in `converse` gets the error for a lost connection.
         """
 
     def is_alive():
@@ -136,6 +149,41 @@ class IPool(Interface):
 
 
 @public
+class ITurn(Interface):
+    """For how long a delivery may go on."""
+
+    is_over = Attribute("""\
+        Is nothing more to be sent, though what is in flight may finish?""")
+
+    is_too_late = Attribute("""\
+        Is even what is in flight to be given up?""")
+
+
+@public
+class IRecord(Interface):
+    """What is told, once for each recipient, that something is settled.
+
+    It is called by one thread at a time.
+    """
+
+    def served(recipients):
+        """The server took the responsibility for these.
+
+        :type recipients: sequence of str
+        """
+
+    def bounced(recipient, code, text):
+        """The server refused this one for good.
+
+        :type recipient: str
+        :param code: The reply code.
+        :type code: int
+        :param text: The reply text.
+        :type text: bytes
+        """
+
+
+@public
 class IOutbound(Interface):
     """Where the strategies put their transactions."""
 
@@ -146,6 +194,8 @@ class IOutbound(Interface):
 
         :param transaction: What to send.
         :type transaction: `mailman_mta_pool.wire.outcome.Transaction`
+        :raises NothingMoreToSend: if the rest of the post is not to be sent
+            now.
         """
 
     def finish():

@@ -6,6 +6,7 @@ import time
 import select
 import socket
 
+from contextlib import suppress
 from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.conversation import Conversation
@@ -15,7 +16,7 @@ from public import public
 from typing import Callable, Optional, Sequence, Tuple
 
 
-READ_SIZE = 64 * 1024
+READ_SIZE = 16 * 1024
 # What poll() takes at the most, in seconds, is little more than this.
 LONGEST = 86400.0
 # RFC 8446, section 5.1.
@@ -57,11 +58,18 @@ class Session:
         # count as unsent, the server cannot have read.
         self._write_size = (
             TLS_RECORD if isinstance(sock, ssl.SSLSocket) else BLOCK)
+        # TLS may hold more than it gave, and poll() does not see that.
+        self._pending = getattr(sock, 'pending', None)
         self._writing = False
         # The kernel takes no more, but replies may still be waiting there.
         self._write_error: Optional[OSError] = None
+        # The server has closed it, or has spoken unasked.
+        self._is_over = False
         self._progress: Tuple[int, int] = (-1, -1)
-        self._deadline = 0.0
+        self._since = 0.0
+        self._shortest = min(
+            timeouts.mail, timeouts.rcpt, timeouts.data, timeouts.block,
+            timeouts.end)
 
     def run(self, feed: Callable[[], Fed],
             report: Callable[[Outcome], None]) -> None:
@@ -74,14 +82,17 @@ class Session:
         conversation = self._conversation
         try:
             while True:
-                self._top_up(feed)
                 # The server works while we do the book-keeping.
                 self._flush()
                 for outcome in conversation.outcomes():
                     report(outcome)
+                self._top_up(feed)
                 if conversation.idle:
-                    return
+                    break
                 self._wait()
+            # What was fed last may have been refused by ourselves.
+            for outcome in conversation.outcomes():
+                report(outcome)
         except BaseException:
             # Whatever it was: each transaction that was taken is reported.
             conversation.lose()
@@ -94,18 +105,23 @@ class Session:
         while conversation.room:
             fed = feed()
             if fed is None:
-                return
+                break
             conversation.submit(*fed)
+        self._flush()
 
     def _wait(self) -> None:
         """Wait until the server says something or can take more."""
         remaining = self._remaining()
         if remaining <= 0:
             raise PhaseTimeout(self._what_is_late())
-        self._want_writing(
-            self._conversation.unsent and self._write_error is None)
+        # A server that is near has often answered by now.
+        if self._read():
+            return
+        writing = self._conversation.unsent and self._write_error is None
+        if writing != self._writing:
+            self._want_writing(writing)
         for _, events in self._poll.poll(min(remaining, LONGEST) * 1000):
-            if events & ~select.POLLOUT:
+            if events != select.POLLOUT:
                 self._read()
 
     def _flush(self) -> None:
@@ -114,8 +130,10 @@ class Session:
             octets = conversation.bytes_to_send()
             if not octets:
                 return
+            if len(octets) > self._write_size:
+                octets = octets[:self._write_size]
             try:
-                sent = self._sock.send(octets[:self._write_size])
+                sent = self._sock.send(octets)
             except NOT_NOW:
                 return
             except OSError as error:
@@ -126,20 +144,19 @@ class Session:
                 self._trace('>', bytes(octets[:sent]))
             conversation.sent(sent)
 
-    def _read(self) -> None:
-        # TLS may hold more than it gave, and poll() does not see that.
-        pending = getattr(self._sock, 'pending', None)
+    def _read(self) -> bool:
+        """Take in what has come, and tell whether that is anything."""
         while True:
             try:
                 data = self._sock.recv(READ_SIZE)
             except NOT_NOW:
-                return
+                return False
             except OSError as error:
                 raise ConnectionLost(
                     f'the connection broke: {error}') from error
             self._take(data)
-            if pending is None or not pending():
-                return
+            if self._pending is None or not self._pending():
+                return True
 
     def _take(self, data: bytes) -> None:
         if not data:
@@ -155,11 +172,9 @@ class Session:
                 f'the server closes: {self._conversation.closed_by}')
 
     def _want_writing(self, writing: bool) -> None:
-        if writing != self._writing:
-            self._writing = writing
-            self._poll.modify(
-                self._sock,
-                select.POLLIN | (select.POLLOUT if writing else 0))
+        self._writing = writing
+        self._poll.modify(
+            self._sock, select.POLLIN | (select.POLLOUT if writing else 0))
 
     def _phase(self) -> str:
         conversation = self._conversation
@@ -177,9 +192,12 @@ class Session:
             conversation.answered,
             conversation.octets_sent // BLOCK if conversation.unsent else -1)
         if progress != self._progress:
+            # Which phase it is matters only once nothing has come for a
+            # while.
             self._progress = progress
-            self._deadline = now + getattr(self._timeouts, self._phase())
-        return self._deadline - now
+            self._since = now
+            return self._shortest
+        return self._since + getattr(self._timeouts, self._phase()) - now
 
     def _what_is_late(self) -> str:
         phase = self._phase()
@@ -190,16 +208,17 @@ class Session:
 
     def is_alive(self) -> bool:
         """Is the idle connection still open, and has nothing come unasked?"""
-        if self._conversation.surplus:
+        if self._is_over or self._conversation.surplus:
             return False
         try:
             self._sock.recv(1)
         except NOT_NOW:
             return True
         except OSError:
-            return False
+            pass
         # It is closed, or a 421 is waiting that must not be taken for the
         # answer to what comes next.
+        self._is_over = True
         return False
 
     def quit(self) -> None:
@@ -214,6 +233,12 @@ class Session:
             pass
         finally:
             self.close()
+
+    def abort(self) -> None:
+        """Break the connection, from another thread than the one in `run`."""
+        with suppress(OSError):
+            # Not that of SSLSocket, which takes away what `run` works with.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket, without a word."""

@@ -77,19 +77,47 @@ class PoolSettings:
 
 @public
 @dataclass(frozen=True)
-class Settings:
-    """Everything.
+class DeliverySettings:
+    """How a post is delivered; durations are in seconds, and 0 is never.
 
     :ivar coalesce: May individual deliveries whose sender and content turn
         out to be equal share a transaction?
-    :ivar attempts: How often a transaction is sent of which the server has
-        certainly accepted nothing, the first time included.
+    :ivar attempts: How often a transaction may be the first on a connection
+        that is lost before the server has accepted anything.
+    :ivar patience: How long to try again while the server is unavailable.
+    :ivar message_rejected: What becomes of the recipients of a message that
+        the server rejects: 'shunt' or 'bounce'.
+    :ivar journal: What the journal survives: 'process', 'power', or 'no'.
+    :ivar stop_timeout: How long what is in flight may take to finish after a
+        signal.
+    :ivar time_slice: After how long other posts have their turn.
+    :ivar split: How many recipients one queue entry may have; 0 is no limit.
+    :ivar server_verp: May the server make the VERP'd senders, if it can?
+    :ivar max_recipients_server_verp: Recipients in a transaction, then.
+    :ivar dsn: Ask for delivery status notifications (RFC 3461)?
     """
+
+    coalesce: bool = False
+    attempts: int = 3
+    patience: float = 30.0
+    message_rejected: str = 'shunt'
+    journal: str = 'process'
+    stop_timeout: float = 30.0
+    time_slice: float = 60.0
+    split: int = 0
+    server_verp: bool = True
+    max_recipients_server_verp: int = 1000
+    dsn: bool = False
+
+
+@public
+@dataclass(frozen=True)
+class Settings:
+    """Everything."""
 
     relay: RelaySettings = RelaySettings()
     pool: PoolSettings = PoolSettings()
-    coalesce: bool = True
-    attempts: int = 3
+    delivery: DeliverySettings = DeliverySettings()
 
 
 @public
@@ -115,8 +143,21 @@ def load() -> Settings:
             idle_timeout=pool.seconds('idle_timeout', zero=True),
             max_lifetime=pool.seconds('max_lifetime', zero=True),
             ),
-        coalesce=delivery.boolean('coalesce'),
-        attempts=delivery.whole('attempts', least=1),
+        delivery=DeliverySettings(
+            coalesce=delivery.boolean('coalesce'),
+            attempts=delivery.whole('attempts', least=1),
+            patience=delivery.seconds('patience', zero=True),
+            message_rejected=delivery.choice(
+                'message_rejected', 'shunt', 'bounce'),
+            journal=delivery.choice('journal', 'process', 'power', 'no'),
+            stop_timeout=delivery.seconds('stop_timeout'),
+            time_slice=delivery.seconds('time_slice', zero=True),
+            split=delivery.whole('split'),
+            server_verp=delivery.automatic('server_verp'),
+            max_recipients_server_verp=delivery.whole(
+                'max_recipients_server_verp', least=1),
+            dsn=delivery.boolean('dsn'),
+            ),
         )
 
 

@@ -1,79 +1,121 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the answers mean for Mailman."""
+"""What an answer means.  This is where a reply code is judged.
 
-from mailman_mta_pool.wire.outcome import Fate, Outcome, Result
+The table says it for one recipient.  Some answers mean one thing or another
+depending on what the server said to others; `Ledger` decides those.
+"""
+
+import re
+import enum
+
+from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
+from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Dict, Iterable, List, NamedTuple, Set, Tuple
-
-
-# Temporary, unspecified: what stock Mailman uses where there was no reply.
-NO_REPLY = 444
+from typing import FrozenSet, NamedTuple, Tuple
 
 
 @public
-class Verdict(NamedTuple):
-    """What becomes of the recipients that were not served.
+class Meaning(enum.Enum):
+    """What an answer says of a recipient."""
 
-    :ivar temporary: They go to the retry queue.
-    :ivar permanent: They are bounces: recipient, code and text of each.
-    """
+    #: Has got the post.
+    served = 'served'
+    #: A permanent failure: Mailman registers a bounce.
+    bounced = 'bounced'
+    #: A temporary failure: Mailman's retry queue has it.
+    deferred = 'deferred'
+    #: Temporary; and the post may have arrived all the same.
+    in_doubt = 'in doubt'
+    #: The server does not want *us*: its operator or ours has to mend it.
+    denied = 'denied'
+    #: `denied`, if it is said to everybody; otherwise `bounced`.
+    denied_if_all = 'denied if all'
+    #: The server does not want this message, whoever is to get it.
+    rejected = 'rejected'
+    #: `rejected`, if it is said to everybody; otherwise `bounced`.
+    rejected_if_all = 'rejected if all'
+    #: Nothing was accepted, and nothing can have been.
+    unsent = 'unsent'
 
-    temporary: List[str]
-    permanent: List[Tuple[str, int, bytes]]
+
+class _Row(NamedTuple):
+    stages: FrozenSet[Stage]
+    #: For the reply code and the enhanced status code, if there is one.
+    answer: str
+    meaning: Meaning
+
+
+ANY = frozenset(Stage)
+MAIL = frozenset([Stage.mail])
+RCPT = frozenset([Stage.rcpt])
+CONTENT = frozenset([Stage.data, Stage.end])
+
+# The first row that fits.  The codes are those of RFC 5321, section 4.2.3,
+# and RFC 3463.
+TABLE: Tuple[_Row, ...] = (
+    # An address that we do not send to this server: 5.1.3, 5.6.7.
+    _Row(frozenset([Stage.here]), '5', Meaning.bounced),
+    # RFC 4954, section 6: authentication required.  Whoever says it of one
+    # recipient alone does not keep the others from their mail.
+    _Row(RCPT, '530', Meaning.denied_if_all),
+    _Row(ANY, '530', Meaning.denied),
+    # "Relay access denied", "not from this network".
+    _Row(RCPT, r'5\d\d 5\.7\.', Meaning.denied_if_all),
+    # RFC 5321, section 4.5.3.1.10: 552 is to be treated as temporary.
+    _Row(RCPT, '552', Meaning.deferred),
+    _Row(RCPT, '5', Meaning.bounced),
+    _Row(MAIL, '5', Meaning.rejected),
+    # Too big: nobody gets it.
+    _Row(CONTENT, '552', Meaning.rejected),
+    _Row(CONTENT, '5', Meaning.rejected_if_all),
+    _Row(ANY, '4', Meaning.deferred),
+    )
 
 
 @public
-class Ledger:
-    """The outcomes of one post, as they come in.
+def meaning_of(result: Result) -> Meaning:
+    """Look up what became of one recipient.
 
-    It is written to by one thread at a time; `Dispatch` sees to that.
-
-    :ivar refused: Delivery failures as defined by `smtplib.SMTP.sendmail`:
-        a reply code and a text for each recipient that was not served.
-    :ivar in_doubt: How many of those may have been served.
+    :param result: How it ended.
+    :return: What that means, as far as one recipient's answer can tell.
     """
-
-    def __init__(self) -> None:
-        self.refused: Dict[str, Tuple[int, bytes]] = {}
-        self.in_doubt = 0
-        self._served: Set[str] = set()
-
-    def settle(self, outcome: Outcome) -> None:
-        """Enter an outcome."""
-        for recipient, result in zip(
-                outcome.transaction.recipients, outcome.results):
-            if result.fate is Fate.accepted:
-                self._served.add(recipient)
-            else:
-                self.refused[recipient] = _failure(result)
-                self.in_doubt += result.fate is Fate.in_doubt
-
-    def unserved(self, recipients: Iterable[str]) -> List[str]:
-        """Return those of the recipients that the server has not accepted."""
-        return [recipient for recipient in recipients
-                if recipient not in self._served]
-
-    def verdict(self) -> Verdict:
-        """Return what Mailman is to do for the rest.
-
-        RFC 5321, section 4.5.3.1.10: 552 is to be treated as temporary.
-        """
-        verdict = Verdict([], [])
-        for recipient, (code, text) in self.refused.items():
-            if code >= 500 and code != 552:
-                verdict.permanent.append((recipient, code, text))
-            else:
-                verdict.temporary.append(recipient)
-        return verdict
-
-
-def _failure(result: Result) -> Tuple[int, bytes]:
-    """Code and text as Mailman has them in its log and its bounces."""
+    if result.fate is Fate.accepted:
+        return Meaning.served
     if result.fate is Fate.in_doubt:
-        return NO_REPLY, b'The connection was lost before the server answered'
+        return Meaning.in_doubt
     if result.fate is Fate.not_attempted:
-        # Whatever the server said, it did not say it of this recipient.
-        reason = b'' if result.reply is None else b': ' + result.reply.text
-        return NO_REPLY, b'Not sent' + reason
+        return Meaning.unsent
     assert result.reply is not None
-    return result.reply.code, result.reply.text
+    answer = f'{result.reply.code} {result.reply.enhanced or ""}'
+    for row in TABLE:
+        if result.stage in row.stages and re.match(row.answer, answer):
+            return row.meaning
+    # The parser lets no other codes through, and the engine no 3xx.
+    return Meaning.deferred
+
+
+# RFC 5321, section 4.5.3.1.10, and RFC 3463, section 3.5.
+_TOO_MANY = re.compile(r'(452|552) ([45]\.5\.3)?$')
+
+
+@public
+def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
+    """Find those whose only fault is to have come too late.
+
+    :param outcome: A transaction to several recipients.
+    :return: The indices of the recipients that were refused because the
+        server had accepted so many before them.
+    """
+    results = outcome.results
+    accepted = [index for index, result in enumerate(results)
+                if result.stage in (Stage.data, Stage.end)]
+    if not accepted or len(results) == 1:
+        return frozenset()
+    return frozenset(
+        index for index, result in enumerate(results)
+        if index > accepted[0] and result.stage is Stage.rcpt and
+        result.reply is not None and _says_too_many(result.reply))
+
+
+def _says_too_many(reply: Reply) -> bool:
+    return _TOO_MANY.match(f'{reply.code} {reply.enhanced or ""}') is not None

@@ -5,8 +5,9 @@ import logging
 
 from mailman.config import config
 from mailman.utilities.string import expand
+from mailman_mta_pool.ledger import Ledger
 from public import public
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional
 
 
 log = logging.getLogger('mailman.smtp')
@@ -42,28 +43,54 @@ class PostLog:
         if template.lower() != 'no':
             log.info('%s', expand(template, self._mlist, self._substitutions))
 
-    def write(self, seconds: float,
-              refused: Dict[str, Tuple[int, bytes]]) -> None:
+    def write(self, seconds: float, ledger: Ledger,
+              unavailable: Optional[Exception], recipients: int) -> None:
         """Write the lines of a post that is done.
 
         :param seconds: How long it took.
-        :param refused: Who was not served, with code and text.
+        :param ledger: What became of it.
+        :param unavailable: Why the relay could not be used, or None.
+        :param recipients: How many it was delivered to now; the others have
+            their turn later.
         """
         if self._size is None:
             self._size = len(self._msg.as_string())
+        failures = ledger.failures
+        refused = len(failures) + len(ledger.untried)
         # The schema documents $seconds; the default template has $time.
         self._substitutions.update(
             size=self._size, time=seconds, seconds=seconds,
-            refused=len(refused))
+            recip=recipients, refused=refused)
+        self._write_troubles(ledger, unavailable)
         self._write('every')
         if refused:
             self._write('refused')
         else:
             self._write_success()
-        for recipient, (code, text) in refused.items():
+        for recipient, (code, text) in failures.items():
             self._substitutions.update(
                 recip=recipient, smtpcode=code, smtpmsg=text)
             self._write('failure')
+
+    def _write_troubles(self, ledger: Ledger,
+                        unavailable: Optional[Exception]) -> None:
+        """What the templates have no line for."""
+        name = self._substitutions['msgid']
+        if unavailable is not None:
+            log.error('Mail server unavailable: %s; %s is tried again later '
+                      'for %d recipients', unavailable, name,
+                      len(ledger.untried))
+        if ledger.denial is not None:
+            log.error('The mail server does not take mail from us: %s; %s is '
+                      'tried again later for %d recipients', ledger.denial,
+                      name, len(ledger.untried) + len(ledger.deferred))
+        if ledger.rejection is not None:
+            log.error('The mail server rejects %s: %s; it is in the shunt '
+                      'queue for %d recipients', name, ledger.rejection,
+                      len(ledger.rejected))
+        if ledger.in_doubt:
+            log.warning('%s: %d recipients are tried again later, though '
+                        'they may have got it', name, ledger.in_doubt)
 
     def _write_success(self) -> None:
         if not self._to_list:

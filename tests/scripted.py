@@ -86,6 +86,7 @@ class _Session:
             pass
         finally:
             self.close()
+            self._server.closed(self)
 
     def _continue_with_tls(self):
         self._sock = self._server.tls.wrap_socket(self._sock, server_side=True)
@@ -143,6 +144,8 @@ class _Session:
     def _take_content(self):
         lines = []
         for line in self._file:
+            if not lines:
+                self._server.answer_to('CONTENT', self)
             if line == b'.\r\n':
                 break
             lines.append(line[1:] if line.startswith(b'.') else line)
@@ -207,38 +210,44 @@ class Scripted:
 
     def __init__(self, script=lambda command, session: None, *,
                  extensions=('PIPELINING', 'SIZE 0', '8BITMIME'),
-                 tls=None, delay=0):
+                 tls=None, delay=0, idle=None, port=None):
         """Prepare it.
 
         :param script: Called from any thread with a command line as str and
             with the `_Session` to which it was sent.  `CONNECT` stands for
-            the connection and `.` for the end of the content.  It returns
-            the reply as str, with LF between lines, or as raw bytes; None
-            for the usual one; `CLOSE`; or `HANG`.  After a 421 the server
-            closes the connection.
+            the connection, `CONTENT` for the first line of the content, and
+            `.` for its end.  It returns the reply as str, with LF between
+            lines, or as raw bytes; None for the usual one; `CLOSE`; or
+            `HANG`.  After a 421 the server closes the connection.
         :param extensions: What follows EHLO.
         :param tls: The server's context for STARTTLS.
         :param delay: How many seconds pass before each reply.
+        :param idle: After how many seconds of silence it closes a connection.
+        :param port: Where to listen; by default where nobody does.
         """
         self.host = HOST
-        self.port = None
+        self.port = port
         self.extensions = extensions
         self.tls = tls
         #: How many connections there have been.
         self.connections = 0
+        #: The numbers of those that are open.
+        self.open = set()
         #: Each command as (number of the connection, line).
         self.commands = []
         #: The `Accepted` ones, oldest first.
         self.accepted = []
         self._script = script
         self._delay = delay
+        self._idle = idle
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._sessions = []
         self._threads = []
 
     def __enter__(self):
-        self._listener = socket.create_server((HOST, 0), backlog=64)
+        self._listener = socket.create_server(
+            (HOST, self.port or 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         self._start(self._listen)
         return self
@@ -265,8 +274,10 @@ class Scripted:
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(self._idle)
             with self._changed:
                 self.connections += 1
+                self.open.add(self.connections)
                 session = _Session(self, sock, self.connections)
                 self._sessions.append(session)
                 self._changed.notify_all()
@@ -275,7 +286,7 @@ class Scripted:
     def answer_to(self, command, session):
         """What the script says; `CLOSE` and `HANG` are done here."""
         with self._changed:
-            if command != 'CONNECT':
+            if command not in ('CONNECT', 'CONTENT'):
                 self.commands.append((session.number, command))
                 self._changed.notify_all()
         if self._delay:
@@ -286,6 +297,12 @@ class Scripted:
         if reply is CLOSE or reply is HANG:
             raise _Over
         return reply
+
+    def closed(self, session):
+        """Take note of the end of a connection."""
+        with self._changed:
+            self.open.discard(session.number)
+            self._changed.notify_all()
 
     def accept(self, message):
         """Take note of a message."""
@@ -302,7 +319,7 @@ class Scripted:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: predicate(self), 20):
-                raise TimeoutError(self.commands)
+                raise TimeoutError(self.commands[-40:])
 
     def said(self, verb):
         """Return the commands of that verb, in the order of their arrival."""

@@ -18,13 +18,23 @@ ROOT = Path(__file__).resolve().parent.parent
 BELOW = {
     'demo': {'deliver', 'plugin'},
     'plugin': {'connection', 'deliver'},
-    'deliver': {'strategies', 'dispatch', 'settlement', 'retry', 'smtplog'},
+    'deliver': {
+        'interruption', 'journal', 'outbound', 'queues', 'smtplog',
+        'strategies',
+        },
     'strategies': {'rendering'},
     'rendering': set(),
+    'outbound': {'dispatch', 'ledger'},
+    'smtplog': {'ledger'},
+    'ledger': {'settlement'},
     'settlement': set(),
-    'retry': set(),
-    'smtplog': set(),
-    'dispatch': {'relay'},
+    'queues': {'journal'},
+    'journal': set(),
+    'interruption': set(),
+    'dispatch': {'crew'},
+    'crew': {'backlog', 'relay', 'setbacks'},
+    'backlog': set(),
+    'setbacks': set(),
     'relay': {'adapter', 'components', 'pool'},
     'pool': {'connection'},
     'adapter': {'connection'},
@@ -41,15 +51,17 @@ BELOW = {
     }
 EVERYBODYS = {
     'errors', 'interfaces', 'settings', 'wire.content', 'wire.outcome',
+    'wire.replies',
     }
 
 # Who may import which of the world's modules; nobody else may.
 ONLY_IN = {
     'mailman': {
-        'configuration', 'connection', 'deliver', 'demo', 'plugin',
-        'rendering', 'retry', 'settings', 'smtplog', 'strategies',
+        'configuration', 'connection', 'deliver', 'demo', 'interruption',
+        'journal', 'plugin', 'queues', 'rendering', 'settings', 'smtplog',
+        'strategies',
         },
-    'threading': {'demo', 'dispatch', 'journal', 'pool'},
+    'threading': {'crew', 'demo', 'journal', 'pool'},
     }
 NEVER_IN = {
     'wire': {

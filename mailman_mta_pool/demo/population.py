@@ -6,6 +6,7 @@ These functions need an initialized Mailman; outside of one, call them through
 `ThrowawaySite.call`.
 """
 
+from datetime import datetime
 from email import message_from_bytes
 from itertools import islice
 from mailman.app.lifecycle import create_list as mailman_create_list
@@ -172,6 +173,26 @@ def member_addresses(fqdn_listname):
 
 
 @public
+def as_queued(content, list_id, **msgdata):
+    """Make of a post what comes out of Mailman's pipeline.
+
+    This needs no site.
+
+    :param content: The message.
+    :type content: bytes
+    :param list_id: The list's id.
+    :param msgdata: Added to the metadata.
+    :return: The message and its metadata.
+    """
+    msg = message_from_bytes(content, Message)
+    msg.original_size = len(content)
+    return msg, {
+        'listid': list_id, 'to_list': True, 'original_size': len(content),
+        # Mailman's own now() wants an initialized configuration.
+        'received_time': datetime.now(), **msgdata}
+
+
+@public
 def enqueue(content, fqdn_listname, queue='out', handlers=(), **msgdata):
     """Put a post in a queue, as it comes out of Mailman's pipeline.
 
@@ -185,13 +206,9 @@ def enqueue(content, fqdn_listname, queue='out', handlers=(), **msgdata):
     :return: The queue entry's name, without an extension.
     """
     mlist = getUtility(IListManager).get(fqdn_listname)
-    msg = message_from_bytes(content, Message)
-    msg.original_size = len(content)
     if 'recipients' not in msgdata:
         msgdata['recipients'] = member_addresses(fqdn_listname)
-    metadata = {
-        'listid': mlist.list_id, 'to_list': True,
-        'original_size': len(content), 'received_time': now(), **msgdata}
+    msg, metadata = as_queued(content, mlist.list_id, **msgdata)
     for name in handlers:
         config.handlers[name].process(mlist, msg, metadata)
     return config.switchboards[queue].enqueue(msg, metadata)

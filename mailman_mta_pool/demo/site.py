@@ -54,9 +54,12 @@ class ThrowawaySite:
     :param extra: Further sections, as the text of a configuration file.
     :type extra: str
     :param keep: Leave the directory behind.
+    :param template: Another site, at rest, whose lists and members this one
+        starts with.
+    :type template: `ThrowawaySite`
     """
 
-    def __init__(self, mta=None, extra='', keep=False):
+    def __init__(self, mta=None, extra='', keep=False, template=None):
         self._keep = keep
         self._runners = []
         with signals_held():
@@ -64,6 +67,8 @@ class ThrowawaySite:
             atexit.register(self.close)
         self.var = self.directory / 'var'
         self.configuration = self.directory / 'mailman.cfg'
+        if template is not None:
+            shutil.copytree(template.var / 'data', self.var / 'data')
         self.configure(mta, extra)
 
     def __enter__(self):
@@ -222,6 +227,14 @@ class ThrowawaySite:
         :raises SiteError: when none is, with what the last ones said.
         """
         if not any(runner.running for runner in self._runners):
-            said = ''.join(path.read_text(errors='replace')
-                           for path in self.directory.glob('runner-*.txt'))
-            raise SiteError(f'no runner is running: {self._runners} {said}')
+            raise SiteError(
+                f'no runner is running: {self._runners} {self.said()}')
+
+    def said(self, name='*'):
+        """What the runners of that name have printed, the last ones last.
+
+        It is little: what they have to say goes into the logs.
+        """
+        return ''.join(
+            path.read_text(errors='replace')
+            for path in sorted(self.directory.glob(f'runner-{name}.txt')))

@@ -32,6 +32,7 @@ class _ToHeader:
     """The slot of a personalized To: header."""
 
     slots = frozenset(['recipient', 'user_name'])
+    before = after = b''
     ends_line = True
 
     def __init__(self, name: str, policy: Any) -> None:
@@ -98,7 +99,14 @@ class Compiled:
             if index and isinstance(self._holes[index - 1], _ToHeader):
                 octets = octets[len(b'\r\n'):]
             fixed.append(octets)
-        self._end(fixed)
+        for index, hole in enumerate(self._holes):
+            fixed[index] += hole.before
+            fixed[index + 1] = hole.after + fixed[index + 1]
+        # Whether a slot that comes last ends its line can depend on the value:
+        # a soft line break of quoted-printable does.
+        self._is_open = bool(self._holes) and not fixed[-1]
+        if not self._is_open and not fixed[-1].endswith(b'\n'):
+            fixed[-1] += b'\r\n'
         self._fixed = fixed
         self._stuffed = [
             stuff(piece, index == 0 or self._holes[index - 1].ends_line)
@@ -106,13 +114,6 @@ class Compiled:
         self._stuffed[-1] += b'.\r\n'
         self._eight_bit = not all(piece.isascii() for piece in fixed)
         self._common: Optional[Content] = None
-
-    def _end(self, fixed: List[bytes]) -> None:
-        """See to it that the content ends in CRLF, as `Content` does."""
-        last_is_hole = not fixed[-1] and self._holes
-        if not (self._holes[-1].ends_line if last_is_hole
-                else fixed[-1].endswith(b'\n')):
-            fixed[-1] += b'\r\n'
 
     def content(self, values: Values) -> Content:
         """Return what one recipient gets.
@@ -133,6 +134,9 @@ class Compiled:
             eight_bit = eight_bit or not octets.isascii()
             pieces += octets, piece
             stuffed += stuff(octets), transparent
+        if self._is_open and not octets.endswith(b'\n'):
+            pieces[-1] = b'\r\n'
+            stuffed[-1] = b'\r\n.\r\n'
         return SplicedContent(tuple(pieces), tuple(stuffed), eight_bit)
 
 

@@ -73,12 +73,12 @@ class Kinds:
             return None
         if not value:
             return 'empty'
-        if value.isascii():
-            if value.isalnum():
-                return 'ascii'
-        elif not _can_encode(value, 'utf-8'):
+        if value.isspace():
             return None
-        if value.isspace() or not LINE_ENDS.isdisjoint(value):
+        # No line end is printable, and nothing else that breaks things is.
+        if not value.isprintable() and (
+                not LINE_ENDS.isdisjoint(value) or
+                not _can_encode(value, 'utf-8')):
             return None
         if value.isascii():
             return 'ascii'

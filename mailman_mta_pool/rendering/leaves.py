@@ -52,7 +52,9 @@ class Leaf:
     """One leaf with slots in it.
 
     :ivar slots: The names of its slots.
-    :ivar ends_line: Does its last line have a line ending?
+    :ivar before: The lines before those with slots, encoded and canonical.
+    :ivar after: The lines after those.
+    :ivar ends_line: Do those with slots end in a line ending?
     """
 
     def __init__(self, octets: bytes, encode: Callable[[bytes], bytes],
@@ -72,34 +74,30 @@ class Leaf:
             cut = len(before) // BASE64_LINE * BASE64_LINE
         else:
             cut = before.rfind(b'\n') + 1
-        self._before = self.finish(self._encode(before[:cut]))
-        first = before[cut:]
+        self.before = self.finish(self._encode(before[:cut]))
         after = b''
-        if self._encode is not _base64 and rest:
+        if self._encode is not _base64:
             end = rest[-1].find(b'\n') + 1
             after = rest[-1][end:] if end else b''
             rest[-1] = rest[-1][:len(rest[-1]) - len(after)]
-        self._after = (
-            self.finish(self._encode(after)) if after else b'')
-        self._first = first
+        self.after = self.finish(self._encode(after))
+        self._first = before[cut:]
         self._rest = tuple(
             (SLOTS[name], piece) for name, piece in zip(names, rest))
 
     def finish(self, encoded: bytes) -> bytes:
         """Do what the email package's generator does with a payload."""
-        octets = canonical(encoded)
-        if self._mangle_from and b'From ' in octets:
-            octets = FROM.sub(b'>From ', octets)
-        return octets
+        if self._mangle_from and b'From ' in encoded:
+            encoded = FROM.sub(b'>From ', encoded)
+        return canonical(encoded)
 
     def render(self, values: Values) -> bytes:
-        """Return the encoded leaf for one recipient, canonical."""
+        """Return the lines with slots for one recipient, canonical."""
         parts = [self._first]
         for value, piece in self._rest:
             parts.append(value(values).encode(self._charset, 'replace'))
             parts.append(piece)
-        middle = self.finish(self._encode(b''.join(parts)))
-        return b''.join((self._before, middle, self._after))
+        return self.finish(self._encode(b''.join(parts)))
 
 
 @public
@@ -114,29 +112,35 @@ def leaf_of(part: Message, marked: Marked) -> Optional[Leaf]:
     payload = part.get_payload()
     if not isinstance(payload, str):
         return None
-    try:
-        raw = payload.encode('ascii', 'surrogateescape')
-        octets, encode = _decoded(part, raw)
-    except (UnicodeError, binascii.Error):
-        octets, encode = payload.encode('utf-8', 'replace'), _identity
-        raw = octets
     charset = str(part.get_content_charset() or 'us-ascii')
     try:
         codec = codecs.lookup(charset).name
-    except LookupError:
-        codec = charset = 'us-ascii'
-    token = marked.token.encode('ascii')
-    if token not in octets and not _hidden(octets, marked, charset):
+        raw = payload.encode('ascii')
+        octets, encode = _decoded(part, raw)
+    except (LookupError, UnicodeError, binascii.Error):
+        if _is_personal(payload.encode('utf-8', 'replace'), marked, 'utf-8'):
+            raise Unspliceable('values in octets of an unknown kind')
         return None
-    if STATEFUL.match(codec):
-        raise Unspliceable(f'values in {codec}')
+    if _is_unlike_ascii(codec):
+        if marked.token in octets.decode(charset, 'replace'):
+            raise Unspliceable(f'values in {codec}')
+        return None
+    if not _is_personal(octets, marked, charset):
+        return None
     leaf = Leaf(
         octets, encode, charset, bool(part.policy.mangle_from_), marked)
-    if leaf.render(marked.values) != leaf.finish(raw):
+    if (leaf.before + leaf.render(marked.values) + leaf.after
+            != leaf.finish(raw)):
         raise Unspliceable('the encoding cannot be done piece by piece')
     return leaf
 
 
-def _hidden(octets: bytes, marked: Marked, charset: str) -> bool:
-    """Is a marked value there in an encoded word, with no token to see?"""
-    return b'=?' in octets and bool(marked.split(octets, charset)[1])
+def _is_unlike_ascii(codec: str) -> bool:
+    return (STATEFUL.match(codec) is not None or
+            'a1'.encode(codec, 'replace') != b'a1')
+
+
+def _is_personal(octets: bytes, marked: Marked, charset: str) -> bool:
+    """Is a mark there, or a marked value in an encoded word?"""
+    return marked.token.encode('ascii') in octets or (
+        b'=?' in octets and bool(marked.split(octets, charset)[1]))

@@ -6,6 +6,8 @@ properties of `Member`, and of `UserManager.get_user`, which ask the database
 about thirty times for each recipient.
 """
 
+import functools
+
 from mailman.config import config
 from mailman.interfaces.languages import ILanguageManager
 from mailman.interfaces.member import MemberRole
@@ -14,9 +16,18 @@ from mailman.model.member import Member
 from mailman.model.preferences import Preferences
 from mailman.model.user import User
 from public import public
-from sqlalchemy import select
-from sqlalchemy.orm import aliased
-from typing import Any, Dict, FrozenSet, Iterable, NamedTuple, Optional
+from sqlalchemy import bindparam, select
+from typing import (
+    Any,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 from zope.component import getUtility
 
 
@@ -78,80 +89,102 @@ def look_up(mlist: Any, recipients: Iterable[str], *, members: bool,
         for recipient in recipients}
 
 
-_user = aliased(User)
-_owner = aliased(User)
-_of_member = aliased(Preferences)
-_of_address = aliased(Preferences)
-_of_user = aliased(Preferences)
+# The tables, not the classes: to configure their mappers, all of Mailman's
+# model must have been imported.
+_address = Address.__table__
+_member = Member.__table__
+_user = User.__table__.alias()
+_owner = User.__table__.alias()
+_of_member = Preferences.__table__.alias()
+_of_address = Preferences.__table__.alias()
+_of_user = Preferences.__table__.alias()
 _COLUMNS = (
-    Address.email, Address._original, Address.display_name,
-    _owner.display_name)
+    _address.c.email, _address.c._original, _address.c.display_name,
+    _owner.c.display_name)
+_ADDRESSED = _address.c.email.in_(bindparam('addresses', expanding=True))
 _LANGUAGES = (
-    _of_member._preferred_language, _of_address._preferred_language,
-    _of_user._preferred_language)
+    _of_member.c.preferred_language, _of_address.c.preferred_language,
+    _of_user.c.preferred_language)
 
 
-def _by_address(mlist: Any, recipients: Iterable[str],
+def _by_address(mlist: Any, recipients: List[str],
                 languages: bool) -> Dict[str, MemberValues]:
-    rows = _rows(
-        mlist, recipients, languages, Member.id,
-        lambda member: member.join(Address, Member.address_id == Address.id))
     return {
         email: MemberValues(
             address_name or owner_name or '', address_name, email,
             original or email, language)
-        for (email, original, address_name, owner_name, _, language) in rows}
+        for (email, original, address_name, owner_name, _, language) in _rows(
+            _explicit(languages), mlist, recipients, languages)}
 
 
-def _by_preferred_address(mlist: Any, recipients: Iterable[str],
+def _by_preferred_address(mlist: Any, recipients: List[str],
                           languages: bool) -> Dict[str, MemberValues]:
-    rows = _rows(
-        mlist, recipients, languages, _user.display_name,
-        lambda member: member.join(
-            _user, Member.user_id == _user.id).join(
-            Address, _user._preferred_address_id == Address.id).where(
-            Member.address_id.is_(None)))
     return {
         email: MemberValues(
             user_name or '', address_name, email, original or email, language)
-        for (email, original, address_name, _, user_name, language) in rows}
+        for (email, original, address_name, _, user_name, language) in _rows(
+            _preferred(languages), mlist, recipients, languages)}
 
 
-def _rows(mlist: Any, recipients: Iterable[str], languages: bool,
-          extra: Any, to_address: Any) -> Iterable[Any]:
+# The statements are built once.  With some hundred addresses in each, building
+# them takes longer than running them.
+
+@functools.lru_cache(None)
+def _explicit(languages: bool) -> Any:
+    return _query(languages, _member.c.id, _member.join(
+        _address, _member.c.address_id == _address.c.id))
+
+
+@functools.lru_cache(None)
+def _preferred(languages: bool) -> Any:
+    return _query(languages, _user.c.display_name, _member.join(
+        _user, _member.c.user_id == _user.c.id).join(
+        _address, _user.c._preferred_address_id == _address.c.id)).where(
+        _member.c.address_id.is_(None))
+
+
+@functools.lru_cache(None)
+def _owners() -> Any:
+    return select(_address.c.email, _owner.c.display_name).select_from(
+        _address.join(_owner, _address.c.user_id == _owner.c.id)).where(
+        _ADDRESSED)
+
+
+def _query(languages: bool, extra: Any, tables: Any) -> Any:
     columns = (_COLUMNS + (extra,) + (_LANGUAGES if languages else ()))
-    query = to_address(select(*columns).select_from(Member)).outerjoin(
-        _owner, Address.user_id == _owner.id)
+    tables = tables.outerjoin(_owner, _address.c.user_id == _owner.c.id)
     if languages:
-        query = query.outerjoin(
-            _of_member, Member.preferences_id == _of_member.id).outerjoin(
-            _of_address, Address.preferences_id == _of_address.id).outerjoin(
-            _of_user, _owner.preferences_id == _of_user.id)
-    query = query.where(
-        Member.list_id == mlist.list_id,
-        Member.role == MemberRole.member,
-        Address.email.in_(recipients))
+        tables = tables.outerjoin(
+            _of_member, _member.c.preferences_id == _of_member.c.id).outerjoin(
+            _of_address,
+            _address.c.preferences_id == _of_address.c.id).outerjoin(
+            _of_user, _owner.c.preferences_id == _of_user.c.id)
+    return select(*columns).select_from(tables).where(
+        _member.c.list_id == bindparam('list_id'),
+        _member.c.role == MemberRole.member, _ADDRESSED)
+
+
+def _rows(query: Any, mlist: Any, recipients: List[str],
+          languages: bool) -> Iterator[Tuple[Any, ...]]:
+    rows = config.db.store.execute(
+        query, {'list_id': mlist.list_id, 'addresses': recipients}).all()
+    if not languages:
+        for row in rows:
+            yield (*row, None)
+        return
     manager = getUtility(ILanguageManager)
     default = mlist.preferred_language
-    for row in config.db.store.execute(query):
-        fields = tuple(row)
-        if not languages:
-            yield fields + (None,)
-            continue
+    for row in rows:
         # See `Member._lookup`.
-        code = next(
-            (code for code in fields[5:] if code is not None), None)
+        code = next((code for code in row[5:] if code is not None), None)
         language = default if code is None else manager[code]
-        yield fields[:5] + (language.description,)
+        yield (*row[:5], language.description)
 
 
 def _user_names(recipients: Iterable[str]) -> Dict[str, str]:
-    lowered = [recipient.lower() for recipient in recipients]
     return dict(
-        tuple(row) for row in config.db.store.execute(
-            select(Address.email, User.display_name).select_from(
-                Address).join(User, Address.user_id == User.id).where(
-                Address.email.in_(lowered))))
+        tuple(row) for row in config.db.store.execute(_owners(), {
+            'addresses': [recipient.lower() for recipient in recipients]}))
 
 
 #: Every field of a recipient that a mark can show to be needed.

@@ -184,7 +184,16 @@ class Renderer:
     # Mailman's callbacks.
 
     def _compile(self, values: Values, flagged: bool) -> Compiled:
-        marked = Marked(values)
+        try:
+            return self._compile_marked(Marked(values), flagged)
+        except Unspliceable:
+            raise
+        except Exception as error:
+            # If it is not the marks that cannot be rendered but the post, the
+            # reference raises the same.
+            raise Unspliceable(repr(error)) from error
+
+    def _compile_marked(self, marked: Marked, flagged: bool) -> Compiled:
         msgdata = self._msgdata.copy()
         if self._signs:
             msgdata['arc_signed'] = True

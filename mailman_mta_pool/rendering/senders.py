@@ -10,42 +10,52 @@ from typing import Callable, Optional
 
 log = logging.getLogger('mailman.smtp')
 
+CHECKED = 2
+
 
 @public
 class Senders:
     """Makes the senders that a delivery of Mailman's makes, quicker."""
 
     def __init__(self, reference: Callable[[str], str]) -> None:
-        """Find out how they are made.
+        """Nothing is made before the first sender is wanted.
 
         :param reference: Returns the sender for a recipient; Mailman's own
             `_get_sender`, bound to the post.
         """
         self._reference = reference
+        self._to_check = CHECKED
+        self._is_known = False
+        self._constant: Optional[str] = None
+        self._template: Optional[str] = None
+
+    def _find_out(self) -> None:
+        """Find out how they are made."""
+        self._is_known = True
         token = f'm{secrets.token_hex(6)}'
         local, domain = f'{token}local', f'{token}domain'
-        made = reference(f'{local}@{domain}')
+        made = self._reference(f'{local}@{domain}')
+        if token not in made:
+            self._constant = made
+            return
         # Templates of str.format(), so braces of the site's own are doubled.
         template = made.replace('{', '{{').replace('}', '}}')
         template = template.replace(local, '{0}').replace(domain, '{1}')
-        self._template: Optional[str] = template
-        self._is_constant = template == made.replace(
-            '{', '{{').replace('}', '}}')
-        self._constant = made
-        if token in template:
-            self._template = None
-        self._checked = 0
+        if token not in template:
+            self._template = template
 
     def sender(self, recipient: str) -> str:
         """Return the envelope sender for a recipient."""
-        if self._is_constant:
+        if not self._is_known:
+            self._find_out()
+        if self._constant is not None:
             return self._constant
         local, at, domain = recipient.rpartition('@')
         if self._template is None or not at:
             return self._reference(recipient)
         sender = self._template.format(local, domain)
-        if self._checked < 2:
-            self._checked += 1
+        if self._to_check > 0:
+            self._to_check -= 1
             reference = self._reference(recipient)
             if reference != sender:
                 log.warning('VERP senders are made one by one: %s, not %s',

@@ -22,30 +22,44 @@ PERSONAL = frozenset([
     'user_name_or_email'])
 
 
+class _Known(SimpleNamespace):
+    """Something of which we know what Mailman's own callbacks ask.
+
+    A site's callback may ask for anything.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):
+            # Python's own, and zope.interface's.
+            raise AttributeError(name)
+        raise Unspliceable(f'a callback asks for {name}')
+
+
 @public
 def member_like(values: Optional[MemberValues]) -> Any:
     """Return what the decorate handler asks of a member, or None."""
     if values is None:
         return None
-    return SimpleNamespace(
-        _address=SimpleNamespace(
+    return _Known(
+        _address=_Known(
             display_name=values.address_name,
             email=values.email,
             original_email=values.original_email),
         display_name=values.name,
-        preferred_language=SimpleNamespace(description=values.language))
+        preferred_language=_Known(description=values.language))
 
 
-class _Users:
+class _Users(_Known):
     """Knows one user."""
 
     def __init__(self, values: Values) -> None:
+        super().__init__()
         self._name = values.user_name
 
     def get_user(self, email: str) -> Any:
         if self._name is None:
             return None
-        return SimpleNamespace(display_name=self._name)
+        return _Known(display_name=self._name)
 
 
 class _Templates:

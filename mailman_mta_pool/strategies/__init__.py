@@ -3,10 +3,20 @@
 
 from mailman.config import config
 from mailman.interfaces.mailinglist import Personalization
+from mailman_mta_pool.rendering.reference import WithoutConnection
 from mailman_mta_pool.strategies.bulk import PooledBulkDelivery
 from mailman_mta_pool.strategies.individual import PooledIndividualDelivery
 from public import public
 from typing import Any, Dict
+
+
+@public
+def plain_sender(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> str:
+    """Return the envelope sender that the post has without VERP.
+
+    See `mailman.mta.base.BaseDelivery`.
+    """
+    return WithoutConnection()._get_sender(mlist, msg, msgdata)
 
 
 @public

@@ -2,7 +2,10 @@
 """A transaction for each recipient: VERP, personalization, or both."""
 
 from mailman.mta.deliver import Deliver
-from mailman_mta_pool.rendering.reference import WithoutConnection
+from mailman_mta_pool.rendering.reference import (
+    end_database_transaction,
+    WithoutConnection,
+)
 from mailman_mta_pool.rendering.renderer import Renderer
 from mailman_mta_pool.rendering.senders import Senders
 from mailman_mta_pool.strategies.coalescing import Coalescing
@@ -29,8 +32,12 @@ class PooledIndividualDelivery(Deliver, WithoutConnection):
     def deliver(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
                 ) -> Dict[str, Tuple[int, bytes]]:
         """See `IMailTransportAgentDelivery`."""
-        senders = Senders(lambda recipient: self._get_sender(
-            mlist, msg, dict(msgdata, recipient=recipient)))
+        def sender_for(recipient: str) -> str:
+            sender = self._get_sender(
+                mlist, msg, dict(msgdata, recipient=recipient))
+            end_database_transaction()
+            return sender
+        senders = Senders(sender_for)
         renderer = Renderer(self.callbacks, mlist, msg, msgdata)
         together = Coalescing(self._outbound.submit, self._max_together)
         recipients = in_order(msgdata.get('recipients', ()))

@@ -73,8 +73,10 @@ class Capabilities:
         """
         found = []
         for line in text.decode('latin-1').split('\n')[1:]:
-            # Some old servers say "AUTH=LOGIN PLAIN".
-            words = line.replace('AUTH=', 'AUTH ').split()
+            if line[:5].upper() == 'AUTH=':
+                # Some old servers say "AUTH=LOGIN PLAIN".
+                line = 'AUTH ' + line[5:]
+            words = line.split()
             if words:
                 found.append((words[0], tuple(words[1:])))
         return cls(found)

@@ -22,8 +22,8 @@ def stuff(octets: bytes, at_line_start: bool = True) -> bytes:
     :param octets: A canonical text, or a piece of one.
     :param at_line_start: Does the piece begin at the start of a line?
     """
-    if b'\n.' in octets:
-        octets = octets.replace(b'\r\n.', b'\r\n..')
+    # The CR may be the last octet of the piece before.
+    octets = octets.replace(b'\n.', b'\n..')
     if at_line_start and octets.startswith(b'.'):
         octets = b'.' + octets
     return octets

@@ -11,18 +11,19 @@ transactions are in flight, up to a given depth.
 from collections import deque
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
+from mailman_mta_pool.wire.chunking import Chunker
 from mailman_mta_pool.wire.exchange import Event, Exchange
-from mailman_mta_pool.wire.lessons import Chunking, Lessons
+from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.outbox import Outbox
 from mailman_mta_pool.wire.outcome import Outcome, Stage, Transaction
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from public import public
-from typing import Deque, Iterator, List, Optional, Sequence, Tuple
+from typing import Deque, Iterator, Optional, Sequence, Tuple
 
 
-# A reply to BDAT which says that the server does not know the command, though
-# it has offered it: proxies do that (RFC 5321, section 4.2.2).
-_NOT_UNDERSTOOD = frozenset([500, 501, 502, 503, 504])
+# Looking up a member of an Enum takes longer than the rest of what is done for
+# a reply.
+_MAIL, _RCPT, _DATA, _END = Stage.mail, Stage.rcpt, Stage.data, Stage.end
 
 
 @public
@@ -50,9 +51,10 @@ class Conversation:
         :param depth: With BDAT, how many transactions may be in flight.
         """
         self._server = server
-        self._lessons = Lessons() if lessons is None else lessons
         self._pipelining = pipelining and server.pipelining
-        self._chunking = chunking and server.chunking and self._pipelining
+        self._chunker = Chunker(
+            chunking and server.chunking and self._pipelining,
+            Lessons() if lessons is None else lessons)
         self._depth = depth
         self._parser = ReplyParser()
         self._out = Outbox()
@@ -65,12 +67,12 @@ class Conversation:
         # The transaction whose envelope is on its way and whose content waits
         # for the server's word.
         self._open: Optional[Exchange] = None
-        # The first BDAT that this server ever got is in flight, alone.
-        self._trial: Optional[Exchange] = None
         # RSET goes before the next MAIL: a transaction was left open, or BDAT
         # was pipelined and may yet fail (RFC 3030, section 4.2: the state is
         # indeterminate then).
         self._must_reset = False
+        # What RSET was refused with, until the server closes.
+        self._last_word: Optional[Reply] = None
         self._outcomes: Deque[Outcome] = deque()
         self.answered = 0
         self.closed_by: Optional[Reply] = None
@@ -80,16 +82,16 @@ class Conversation:
     @property
     def idle(self) -> bool:
         """Is nothing in flight and nothing waiting?"""
-        return not (self._exchanges or self._awaited or self._out)
+        return not (self._exchanges or self._awaited or self.unsent)
 
     @property
     def room(self) -> int:
         """How many more transactions may be submitted now."""
-        if self.closed_by is not None:
+        if self.closed_by is not None or self._last_word is not None:
             return 0
-        if not self._pipelining or self._trial is not None:
+        if not self._pipelining or self._chunker.trial is not None:
             limit = 1
-        elif self._chunking and self._lessons.chunking is Chunking.proved:
+        elif self._chunker.is_proved:
             limit = self._depth
         else:
             # One whose content is on its way, one whose envelope is, and one
@@ -110,7 +112,7 @@ class Conversation:
     @property
     def unsent(self) -> bool:
         """Are there octets that the kernel has not taken yet?"""
-        return bool(self._out)
+        return self._out.sent < self._out.added
 
     @property
     def octets_sent(self) -> int:
@@ -164,14 +166,28 @@ class Conversation:
         :raises ProtocolError: if it is not SMTP, or answers nothing that was
             asked.  The connection is to be closed and `lose` to be called.
         """
+        awaited = self._awaited
         for reply in self._parser.feed(data):
             self.answered += 1
             if reply.code == 421:
                 self._hang_up(reply)
                 return
-            if not self._awaited:
+            if not awaited:
                 raise ProtocolError(f'a reply to nothing: {reply}')
-            self._take(reply, *self._awaited.popleft())
+            stage, exchange, index = awaited.popleft()
+            if exchange is None:
+                self._take_reset(reply)
+            elif self._out.sent <= exchange.begin:
+                raise ProtocolError(
+                    f'{stage.value} was answered before it was sent: {reply}')
+            elif stage is _RCPT:
+                exchange.take_rcpt(index, reply)
+            elif stage is _MAIL:
+                exchange.take_mail(reply)
+            elif stage is _DATA:
+                self._take_data(exchange, reply)
+            else:
+                self._take_end(exchange, reply)
         self._advance()
 
     def lose(self) -> None:
@@ -180,15 +196,11 @@ class Conversation:
         Each recipient that is not settled yet is in doubt if the end of its
         content was handed to the kernel, and was not attempted if not.
         """
-        trial = self._trial
-        if trial is not None:
-            # If it was reading the content, that may be what it could not
-            # bear.
-            assert trial.end is not None
-            reading = (trial.end - trial.transaction.content.size
-                       <= self._out.sent)
-            self._end_trial(Chunking.off if reading and not self.closed_by
-                            else Chunking.untried)
+        if self._last_word is not None:
+            refusal, self._last_word = self._last_word, None
+            self._hang_up(refusal)
+            return
+        self._chunker.lose(self._out.sent, self.closed_by is not None)
         for exchange in self._exchanges:
             if not exchange.settled:
                 exchange.lose(self._out.sent)
@@ -208,7 +220,7 @@ class Conversation:
             if exchange is None:
                 if not self._queued or not self._may_begin():
                     return
-                by_bdat = self._may_chunk()
+                by_bdat = self._chunker.wants_next(not self._awaited)
                 if self._must_reset:
                     self._reset()
                     if not self._pipelining:
@@ -220,19 +232,13 @@ class Conversation:
                 self._next_command(exchange)
 
     def _may_begin(self) -> bool:
-        return self._trial is None if self._pipelining else not self._awaited
-
-    def _may_chunk(self) -> bool:
-        """Shall the next transaction go by BDAT?"""
-        if not self._chunking:
-            return False
-        if self._lessons.chunking is Chunking.proved:
-            return True
-        return not self._awaited and self._lessons.claim_trial()
+        if self._pipelining:
+            return self._chunker.trial is None
+        return not self._awaited
 
     def _reset(self) -> None:
         self._out.add(b'RSET\r\n')
-        self._awaited.append((Stage.mail, None, 0))
+        self._awaited.append((_MAIL, None, 0))
         self._must_reset = False
 
     def _begin(self, exchange: Exchange, by_bdat: bool) -> None:
@@ -240,78 +246,63 @@ class Conversation:
         if not self._pipelining:
             exchange.move(Event.envelope)
             self._open = exchange
-            self._send(exchange, exchange.commands.popleft())
+            self._send_next(exchange)
         elif by_bdat:
             self._send_whole(exchange)
         else:
             self._send_group(exchange)
 
     def _send_group(self, exchange: Exchange) -> None:
-        octets = self._envelope(exchange)
-        octets.append(b'DATA\r\n')
-        self._out.add(b''.join(octets))
-        self._awaited.append((Stage.data, exchange, 0))
+        self._send_envelope(exchange, b'DATA\r\n')
+        self._awaited.append((_DATA, exchange, 0))
         exchange.move(Event.envelope)
         self._open = exchange
 
     def _send_whole(self, exchange: Exchange) -> None:
         content = exchange.transaction.content
-        octets = self._envelope(exchange)
-        octets.append(b'BDAT %d LAST\r\n' % content.size)
-        self._out.add(b''.join(octets))
-        for piece in content.pieces:
-            self._out.add(piece)
-        self._awaited.append((Stage.end, exchange, 0))
+        self._send_envelope(exchange, b'BDAT %d LAST\r\n' % content.size)
+        self._out.extend(content.pieces)
+        self._awaited.append((_END, exchange, 0))
         exchange.end = self._out.added
         exchange.move(Event.whole)
         self._must_reset = True
-        if self._lessons.chunking is Chunking.on_trial:
-            self._trial = exchange
+        self._chunker.begin(exchange)
 
-    def _envelope(self, exchange: Exchange) -> List[bytes]:
-        octets = []
-        for stage, index, command in exchange.commands:
-            octets.append(command)
-            self._awaited.append((stage, exchange, index))
+    def _send_envelope(self, exchange: Exchange, last: bytes) -> None:
+        exchange.commands.append(last)
+        self._out.extend(exchange.commands)
+        self._awaited.extend(exchange.due)
         exchange.commands.clear()
-        return octets
+        exchange.due.clear()
 
-    def _send(self, exchange: Exchange,
-              command: Tuple[Stage, int, bytes]) -> None:
-        stage, index, octets = command
+    def _send_next(self, exchange: Exchange) -> None:
         exchange.begin = self._out.added
-        self._out.add(octets)
-        self._awaited.append((stage, exchange, index))
+        self._out.add(exchange.commands.pop(0))
+        self._awaited.append(exchange.due.pop(0))
 
     def _next_command(self, exchange: Exchange) -> None:
         """The plain dialogue: one command, then its reply."""
         if exchange.hopeless:
             self._must_reset = exchange.mail_accepted
             self._finish(exchange, Event.declined)
-        elif exchange.commands:
-            self._send(exchange, exchange.commands.popleft())
         else:
-            self._send(exchange, (Stage.data, 0, b'DATA\r\n'))
+            if not exchange.commands:
+                exchange.commands.append(b'DATA\r\n')
+                exchange.due.append((_DATA, exchange, 0))
+            self._send_next(exchange)
 
     # What an answer does.
 
-    def _take(self, reply: Reply, stage: Stage,
-              exchange: Optional[Exchange], index: int) -> None:
-        if exchange is None:
-            # RSET has only one answer, 250 (RFC 5321, section 4.1.1.5).
-            if reply.code >= 300:
-                raise ProtocolError(f'RSET was answered with {reply}')
-        elif self._out.sent <= exchange.begin:
-            raise ProtocolError(
-                f'{stage.value} was answered before it was sent: {reply}')
-        elif stage is Stage.rcpt:
-            exchange.take_rcpt(index, reply)
-        elif stage is Stage.mail:
-            exchange.take_mail(reply)
-        elif stage is Stage.data:
-            self._take_data(exchange, reply)
-        else:
-            self._take_end(exchange, reply)
+    def _take_reset(self, reply: Reply) -> None:
+        # RSET has only one answer, 250 (RFC 5321, section 4.1.1.5).
+        if self._last_word is None and reply.code >= 400:
+            # Exim says 554 after ten of them, and closes: then it has read
+            # nothing of what follows.  Any other reply comes here, too.
+            self._last_word = reply
+            self._awaited.appendleft((_MAIL, None, 0))
+        elif reply.code >= 300 or self._last_word is not None:
+            refusal, self._last_word = self._last_word or reply, None
+            raise ProtocolError(f'RSET was answered with {refusal}')
 
     def _take_data(self, exchange: Exchange, reply: Reply) -> None:
         if reply.code == 354:
@@ -321,11 +312,10 @@ class Conversation:
                 self._out.add(b'.\r\n')
                 exchange.move(Event.nobody)
             else:
-                for piece in exchange.transaction.content.stuffed:
-                    self._out.add(piece)
+                self._out.extend(exchange.transaction.content.stuffed)
                 exchange.end = self._out.added
                 exchange.move(Event.go_ahead)
-            self._awaited.append((Stage.end, exchange, 0))
+            self._awaited.append((_END, exchange, 0))
             self._open = None
         elif reply.code >= 400:
             self._must_reset = exchange.mail_accepted
@@ -335,39 +325,20 @@ class Conversation:
             raise ProtocolError(f'DATA was answered with {reply}')
 
     def _take_end(self, exchange: Exchange, reply: Reply) -> None:
-        if 300 <= reply.code < 400:
-            raise ProtocolError(f'the content was answered with {reply}')
-        if reply.code < 300:
+        code = reply.code
+        if code < 300:
             if exchange.end is not None and self._out.sent < exchange.end:
                 raise ProtocolError(
                     f'the content was accepted before its end: {reply}')
             if exchange.hopeless and exchange.by_bdat:
                 raise ProtocolError(
                     f'content for nobody was accepted: {reply}')
+        elif code < 400:
+            raise ProtocolError(f'the content was answered with {reply}')
         if exchange.by_bdat:
-            self._judge_chunking(exchange, reply)
+            self._chunker.judge(exchange, reply)
         exchange.take_end(reply)
         self._finish(exchange, Event.answered)
-
-    def _judge_chunking(self, exchange: Exchange, reply: Reply) -> None:
-        not_understood = (
-            not exchange.hopeless and reply.code in _NOT_UNDERSTOOD)
-        on_trial = self._trial is exchange
-        if not_understood:
-            self._end_trial(Chunking.off)
-            exchange.give_up(reply)
-        elif on_trial:
-            # That nobody was accepted says nothing of BDAT.
-            self._end_trial(Chunking.untried if exchange.hopeless
-                            else Chunking.proved)
-        if not_understood and on_trial:
-            # Whoever did not know BDAT may take the content for commands.
-            raise ProtocolError(
-                f'CHUNKING is offered, but BDAT was answered with {reply}')
-
-    def _end_trial(self, verdict: Chunking) -> None:
-        self._trial = None
-        self._lessons.end_trial(verdict)
 
     def _finish(self, exchange: Exchange, event: str) -> None:
         exchange.move(event)

@@ -21,8 +21,12 @@ _QUOTED = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
 _DOMAIN = rf'[A-Za-z0-9_{_UTF8}](?:[A-Za-z0-9_.{_UTF8}-]*[A-Za-z0-9_{_UTF8}])?'
 _LITERAL = r'\[[A-Za-z0-9:.-]+\]'
 _MAILBOX = re.compile(
-    f'(?:{_ATOM}|{_QUOTED})@(?:{_DOMAIN}|{_LITERAL})|postmaster',
-    re.IGNORECASE)
+    f'(?:{_ATOM}|{_QUOTED})@(?:{_DOMAIN}|{_LITERAL})|(?ai:postmaster)')
+# What leaves room for MAIL FROM:<> in a command line of 512 octets (RFC 5321,
+# section 4.5.3.1.4; parameters count extra).  A mailbox may have 254, but the
+# senders that VERP makes can be longer.  No server need take more, and what it
+# makes of the rest is not for somebody's address to find out.
+MAX_LENGTH = 498
 # The ideographic and other Unicode spaces and separators are not for us to
 # judge one by one: str.isprintable() is False for all of them but U+0020.
 
@@ -50,12 +54,14 @@ def is_mailbox(address: str) -> bool:
 
     :param address: The address without angle brackets.
     :return: False for whatever is not a mailbox of RFC 5321 or RFC 6531; CR,
-        LF, NUL, angle brackets, commas, comments, a space outside quotes and
-        a missing domain among them.  (`postmaster` needs no domain: RFC 5321,
-        section 4.1.1.3.)
+        LF, NUL, angle brackets, commas, comments, a space outside quotes, a
+        missing domain and more than `MAX_LENGTH` octets among them.
+        (`postmaster` needs no domain: RFC 5321, section 4.1.1.3.)
     """
-    return (_MAILBOX.fullmatch(address) is not None and
-            (address.isascii() or address.isprintable()))
+    return (len(address) <= MAX_LENGTH and
+            _MAILBOX.fullmatch(address) is not None and
+            (address.isascii() or address.isprintable() and
+             len(address.encode()) <= MAX_LENGTH))
 
 
 @public

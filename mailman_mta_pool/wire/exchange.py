@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One transaction on its way: its commands, its answers, its legal moves."""
 
-from collections import deque
 from mailman_mta_pool.errors import IllegalMove, ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.envelope import (
@@ -19,7 +18,13 @@ from mailman_mta_pool.wire.outcome import (
 )
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
+
+
+# Looking up a member of an Enum takes longer than the rest of what is done for
+# a reply.
+_MAIL, _RCPT, _END = Stage.mail, Stage.rcpt, Stage.end
+_ACCEPTED = Fate.accepted
 
 
 @public
@@ -86,8 +91,9 @@ public(MOVES=MOVES)
 class Exchange:
     """A transaction that is being sent, and what is known of each recipient.
 
-    :ivar commands: MAIL and the RCPTs that are still to be sent, each with
-        its stage and the index of its recipient.
+    :ivar commands: MAIL and the RCPTs that are still to be sent.
+    :ivar due: For each of those, what its reply will answer: the stage, this
+        exchange, and the index of the recipient.
     :ivar begin: The count of octets sent before its first command.
     :ivar end: The count of octets sent once its content has gone; None as
         long as that is not on its way.
@@ -95,7 +101,7 @@ class Exchange:
     """
 
     __slots__ = ('_results', '_to_come', 'begin', 'by_bdat', 'commands', 'end',
-                 'mail_accepted', 'state', 'transaction')
+                 'due', 'mail_accepted', 'state', 'transaction')
 
     def __init__(self, transaction: Transaction, recipients: Sequence[str],
                  server: Capabilities) -> None:
@@ -105,30 +111,34 @@ class Exchange:
         self.end: Optional[int] = None
         self.by_bdat = False
         self.mail_accepted = False
-        self.commands: Deque[Tuple[Stage, int, bytes]] = deque()
+        self.commands: List[bytes] = []
+        self.due: List[Tuple[Stage, Exchange, int]] = []
+        self._results: List[Optional[Result]] = []
+        # The recipients to whom the content may still go.
+        self._to_come = 0
         refused = refuse_message(
             transaction.sender, transaction.content, server)
-        self._results: List[Optional[Result]] = [
-            refused or refuse_recipient(recipient, server)
-            for recipient in recipients]
-        # The recipients to whom the content may still go.
-        self._to_come = self._results.count(None)
-        if self._to_come:
+        if refused is None:
             self._prepare(recipients, server)
+        else:
+            self._results = [refused] * len(recipients)
 
     def _prepare(self, recipients: Sequence[str],
                  server: Capabilities) -> None:
-        named = [
-            (index, recipient)
-            for index, recipient in enumerate(recipients)
-            if self._results[index] is None]
-        international = not all(name.isascii() for _, name in named)
-        self.commands.append((Stage.mail, 0, mail_command(
-            self.transaction.sender, self.transaction.content, server,
-            international)))
-        self.commands.extend(
-            (Stage.rcpt, index, rcpt_command(recipient))
-            for index, recipient in named)
+        results, commands, due = self._results, self.commands, self.due
+        commands.append(b'')
+        due.append((_MAIL, self, 0))
+        international = False
+        for index, recipient in enumerate(recipients):
+            refused = refuse_recipient(recipient, server)
+            results.append(refused)
+            if refused is None:
+                commands.append(rcpt_command(recipient))
+                due.append((_RCPT, self, index))
+                international = international or not recipient.isascii()
+        self._to_come = len(commands) - 1
+        sender, _, content = self.transaction
+        commands[0] = mail_command(sender, content, server, international)
 
     def move(self, event: str) -> None:
         """Go from one state to the next.
@@ -166,29 +176,30 @@ class Exchange:
 
     def take_mail(self, reply: Reply) -> None:
         """The answer to MAIL."""
-        if 300 <= reply.code < 400:
-            raise ProtocolError(f'MAIL was answered with {reply}')
         if reply.code < 300:
             self.mail_accepted = True
+        elif reply.code < 400:
+            raise ProtocolError(f'MAIL was answered with {reply}')
         else:
-            self.refuse_rest(Stage.mail, reply)
+            self.refuse_rest(_MAIL, reply)
 
     def take_rcpt(self, index: int, reply: Reply) -> None:
         """The answer to one RCPT."""
-        if 300 <= reply.code < 400:
-            raise ProtocolError(f'RCPT was answered with {reply}')
-        if self._results[index] is not None:
-            # MAIL was refused and has settled it.
-            if reply.code < 300:
+        known = self._results[index]
+        if reply.code < 300:
+            if known is not None:
+                # MAIL was refused and has settled it.
                 raise ProtocolError(f'RCPT without MAIL was accepted: {reply}')
-        elif reply.code >= 400:
-            self._results[index] = Result(Fate.refused, Stage.rcpt, reply)
+        elif reply.code < 400:
+            raise ProtocolError(f'RCPT was answered with {reply}')
+        elif known is None:
+            self._results[index] = Result(Fate.refused, _RCPT, reply)
             self._to_come -= 1
 
     def take_end(self, reply: Reply) -> None:
         """The answer to the end of the content, or to a lone dot."""
         if reply.code < 300:
-            self._settle_rest(Result(Fate.accepted, Stage.end, reply))
+            self._settle_rest(Result(_ACCEPTED, _END, reply))
         else:
             self.refuse_rest(Stage.end, reply)
 
@@ -211,5 +222,10 @@ class Exchange:
         self.move(Event.lost)
 
     def _settle_rest(self, result: Result) -> None:
-        self._results = [
-            result if known is None else known for known in self._results]
+        if self._to_come == len(self._results) and self._results[0] is None:
+            # No one stands out, as nearly always.
+            self._results = [result] * self._to_come
+        else:
+            self._results = [
+                result if known is None else known
+                for known in self._results]

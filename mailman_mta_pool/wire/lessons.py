@@ -4,7 +4,7 @@
 import enum
 
 from public import public
-from typing import List
+from typing import List, Optional
 
 
 @public
@@ -27,12 +27,25 @@ class Lessons:
     """Shared by all connections to one server.
 
     :ivar chunking: Whether its CHUNKING works.
+    :ivar max_recipients: The most recipients that it takes in a transaction;
+        None as long as nothing is known.
     """
 
     def __init__(self) -> None:
         self.chunking = Chunking.untried
+        self.max_recipients: Optional[int] = None
         # Whoever takes it out makes the trial; list.pop() is atomic.
         self._permit: List[bool] = [True]
+
+    def learn_limit(self, recipients: int) -> None:
+        """Remember that it takes no more recipients in a transaction.
+
+        :param recipients: One or more; the smallest that was ever learnt
+            holds.
+        """
+        known = self.max_recipients
+        if known is None or recipients < known:
+            self.max_recipients = max(1, recipients)
 
     def claim_trial(self) -> bool:
         """Ask to be the one that tries CHUNKING.

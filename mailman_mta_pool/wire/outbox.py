@@ -3,12 +3,13 @@
 
 from collections import deque
 from public import public
-from typing import Deque, List
+from typing import Deque, List, Sequence
 
 
 # What is handed to the kernel at once, and the block of content of
 # RFC 5321, section 4.5.3.2.5 that has a timeout of its own.
 BLOCK = 256 * 1024
+_NOTHING = memoryview(b'')
 
 
 @public
@@ -23,7 +24,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._pieces: Deque[bytes] = deque()
-        self._head = memoryview(b'')
+        self._head = _NOTHING
         self.added = 0
         self.sent = 0
 
@@ -35,15 +36,24 @@ class Outbox:
         self._pieces.append(octets)
         self.added += len(octets)
 
+    def extend(self, pieces: Sequence[bytes]) -> None:
+        """Put several pieces at the end."""
+        self._pieces.extend(pieces)
+        self.added += sum(map(len, pieces))
+
     def peek(self) -> memoryview:
         """Return the next octets, at most a block, without taking them."""
         if not self._head and self._pieces:
             self._head = memoryview(self._gather())
-        return self._head[:BLOCK]
+        return self._head if len(self._head) <= BLOCK else self._head[:BLOCK]
 
     def _gather(self) -> bytes:
         """Take as many pieces as fit into a block, but at least one."""
         pieces = self._pieces
+        if self.added - self.sent <= BLOCK:
+            octets = b''.join(pieces)
+            pieces.clear()
+            return octets
         first = pieces.popleft()
         gathered: List[bytes] = [first]
         room = BLOCK - len(first)
@@ -54,11 +64,12 @@ class Outbox:
 
     def advance(self, octets: int) -> None:
         """Take off the first octets: they have gone."""
-        self._head = self._head[octets:]
+        self._head = (
+            self._head[octets:] if octets < len(self._head) else _NOTHING)
         self.sent += octets
 
     def clear(self) -> None:
         """Forget what has not gone."""
         self._pieces.clear()
-        self._head = memoryview(b'')
+        self._head = _NOTHING
         self.added = self.sent

@@ -6,7 +6,7 @@ import enum
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 
 @public
@@ -86,6 +86,18 @@ class Outcome(NamedTuple):
             for recipient, result in zip(
                 self.transaction.recipients, self.results)
             if result.fate is fate)
+
+    def part(self, wanted: Callable[[Result], bool]) -> 'Outcome':
+        """Return the outcome of those recipients whose result is wanted."""
+        part = [
+            (recipient, result)
+            for recipient, result in zip(
+                self.transaction.recipients, self.results)
+            if wanted(result)]
+        return Outcome(
+            self.transaction._replace(
+                recipients=tuple(recipient for recipient, _ in part)),
+            tuple(result for _, result in part))
 
 
 @public

@@ -17,7 +17,8 @@ MAX_LINES = 100
 # parsing cheap.  Replies with a queue id are new each time, so it is bounded.
 MAX_REMEMBERED = 64
 
-LINE = re.compile(rb'([2-5][0-9]{2})(?:([ -])(.*))?', re.DOTALL)
+CODES = {b'%d' % code: code for code in range(200, 600)}
+SEPARATORS = frozenset([b'', b' ', b'-'])
 ENHANCED = re.compile(rb'([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]|$)')
 
 
@@ -63,7 +64,7 @@ class ReplyParser:
 
     def __init__(self) -> None:
         self._rest = b''
-        self._code = b''
+        self._code = 0
         self._lines: List[bytes] = []
         self._remembered: Dict[bytes, Reply] = {}
 
@@ -98,28 +99,35 @@ class ReplyParser:
 
     def _parse(self, raw: bytes) -> Optional[Reply]:
         line = raw[:-1] if raw.endswith(b'\r') else raw
-        match = LINE.fullmatch(line)
         if len(line) > MAX_LINE:
             raise ProtocolError(
                 f'a reply line is longer than {MAX_LINE} octets')
-        if match is None or b'\0' in line:
+        code = CODES.get(line[:3])
+        separator = line[3:4]
+        if code is None or separator not in SEPARATORS or b'\0' in line:
             raise ProtocolError(f'not an SMTP reply: {line[:80]!r}')
-        code, separator, text = match.groups()
+        if separator != b'-' and not self._lines:
+            return self._remember(raw, Reply(code, (line[4:],)))
+        return self._continue(code, line[4:], separator == b'-')
+
+    def _remember(self, raw: bytes, reply: Reply) -> Reply:
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[raw] = reply
+        return reply
+
+    def _continue(self, code: int, text: bytes,
+                  more: bool) -> Optional[Reply]:
         if self._lines and code != self._code:
             raise ProtocolError(
-                f'the code changes in mid-reply: {self._code.decode()} '
-                f'becomes {code.decode()}')
+                f'the code changes in mid-reply: {self._code} '
+                f'becomes {code}')
         self._code = code
-        self._lines.append(text or b'')
-        if separator == b'-':
-            if len(self._lines) >= MAX_LINES:
-                raise ProtocolError(
-                    f'a reply has more than {MAX_LINES} lines')
-            return None
-        reply = Reply(int(code), tuple(self._lines))
-        if len(self._lines) == 1:
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[raw] = reply
-        self._lines.clear()
-        return reply
+        self._lines.append(text)
+        if not more:
+            reply = Reply(code, tuple(self._lines))
+            self._lines.clear()
+            return reply
+        if len(self._lines) >= MAX_LINES:
+            raise ProtocolError(f'a reply has more than {MAX_LINES} lines')
+        return None

@@ -10,10 +10,12 @@ from mailman_mta_pool.connection import SMTPConnection
 from mailman_mta_pool.dispatch import Dispatch
 from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.settings import (
+    DeliverySettings,
     PoolSettings,
     RelaySettings,
     WireSettings,
 )
+from mailman_mta_pool.wire.outcome import Fate
 from public import public
 from typing import NamedTuple
 
@@ -67,23 +69,39 @@ def converse(connection, transactions):
 
 
 @public
-def dispatch(server, transactions, wire=WireSettings(), attempts=3):
+def dispatch(server, transactions, wire=WireSettings()):
     """Send transactions over several connections.
+
+    The first goes alone: with BDAT, until it has worked once, the other
+    connections use DATA.
 
     :return: The outcomes, in any order.
     """
     relay = Relay(
         RelaySettings(host=server.host, port=server.port, wire=wire),
         PoolSettings(max_connections=CONNECTIONS))
+    transactions = list(transactions)
     outcomes = []
-    work = Dispatch(relay, attempts, outcomes.append)
     try:
-        for transaction in transactions:
-            work.submit(transaction)
-        work.finish()
+        for part in transactions[:1], transactions[1:]:
+            work = Dispatch(relay, DeliverySettings(), outcomes.append)
+            for transaction in part:
+                work.submit(transaction)
+            work.finish()
     finally:
         relay.pool.close()
     return outcomes
+
+
+@public
+def fates(outcomes):
+    """Tell who met with which fate.
+
+    :return: A dictionary of `Fate` and lists of recipients.
+    """
+    return {fate: [recipient for outcome in outcomes
+                   for recipient in outcome.having(fate)]
+            for fate in Fate}
 
 
 @public

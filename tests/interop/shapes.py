@@ -146,10 +146,6 @@ def _random(count: int) -> Iterator[Shape]:
 
 @public
 def shapes() -> List[Shape]:
-    """Return the messages.
-
-    None has a NUL, which is in no message that Mailman sends: its place is in
-    tests of their own.
-    """
+    """Return the messages, `COUNT` of them."""
     made = [*_whole(), *_bodies(), *_long(), *_texts()]
     return made + list(_random(COUNT - len(made)))

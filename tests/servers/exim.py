@@ -42,14 +42,14 @@ pid_file_path = {directory}/exim.pid
 local_interfaces = {host}
 daemon_smtp_ports = {port}
 primary_hostname = exim.example.net
-acl_smtp_rcpt = accept
+acl_smtp_rcpt = check_rcpt
 acl_smtp_data = accept
 host_lookup =
 rfc1413_hosts =
 smtp_accept_max = 0
 smtp_accept_queue_per_connection = 0
 smtp_accept_max_per_connection = 0
-smtp_accept_max_nonmail = -1
+smtp_accept_max_nonmail_hosts = {impatient_with}
 recipients_max = 0
 message_size_limit = 100M
 message_id_header_text =
@@ -65,6 +65,11 @@ remote_max_parallel = 1
 allow_utf8_domains = true
 strip_trailing_dot = false
 {extra}
+
+begin acl
+check_rcpt:
+{rules}
+  accept
 
 begin routers
 everything:
@@ -144,15 +149,20 @@ class Exim:
     :param queue_only: Accept, and leave the messages on the spool.
     :param enforce_sync: Refuse a client that does not wait where the RFCs
         say so.
+    :param patient: Bear any number of commands that are no part of a message,
+        such as RSET.  By default Exim hangs up after ten of them.
+    :param rules: The beginning of the ACL for RCPT, which then accepts.
     :param extra: Further lines for the main part of the configuration.
     """
 
     def __init__(self, discard=False, queue_only=False, enforce_sync=True,
-                 extra=''):
+                 patient=True, rules='', extra=''):
         self._options = {
             'router': DISCARD if discard else DELIVER,
             'queue_only': str(queue_only).lower(),
             'enforce_sync': str(enforce_sync).lower(),
+            'impatient_with': '' if patient else '*',
+            'rules': rules,
             'extra': extra,
             }
         self.host = HOST

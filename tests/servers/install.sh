@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# Install the real mail servers that the tests use, on Debian, as root.
+# Install the real servers that the tests use, on Debian, as root.
 # Running it again does nothing.  Where it was not run the tests that need the
 # servers are skipped.
 #
@@ -33,6 +33,11 @@ install_postfix() {
     install_packages postfix
 }
 
+install_postgresql() {
+    ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && return
+    install_packages postgresql
+}
+
 install_exim() {
     # shellcheck disable=SC2086
     install_packages $libraries
@@ -51,7 +56,7 @@ install_exim() {
 }
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    echo 'install.sh: the mail servers need root on a Debian system' >&2
+    echo 'install.sh: the servers need root on a Debian system' >&2
     exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
@@ -59,3 +64,4 @@ export DEBIAN_FRONTEND=noninteractive
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -qq update
 install_postfix
 install_exim
+install_postgresql

@@ -146,21 +146,29 @@ class Postfix:
     def _configure(self):
         user = pwd.getpwnam('postfix')
         for name in ('etc', 'queue', 'data', 'log'):
-            os.mkdir(self._path(name), 0o755)
+            os.mkdir(self._path(name))
+            make_passable(self._path(name))
         os.chown(self._path('data'), user.pw_uid, user.pw_gid)
         self.port = free_port()
         parameters = _defaults(self.directory)
         parameters.update(self._parameters)
-        with open(self._path('etc', 'main.cf'), 'w') as fp:
-            for key, value in sorted(parameters.items()):
-                print('{} = {}'.format(key, value), file=fp)
-        with open(self._path('etc', 'master.cf'), 'w') as fp:
-            fp.write(MASTER.format(host=HOST, port=self.port))
+        self._write('main.cf', ''.join(
+            '{} = {}\n'.format(key, value)
+            for key, value in sorted(parameters.items())))
+        self._write('master.cf', MASTER.format(host=HOST, port=self.port))
+
+    def _write(self, name, text):
+        path = self._path('etc', name)
+        with open(path, 'w') as fp:
+            fp.write(text)
+        # Mailman's test layers have a umask that keeps others out.
+        os.chmod(path, 0o644)
 
     def _postfix(self, command):
         subprocess.run(
             ('postfix', '-c', self._path('etc'), command), check=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            umask=0o022)
 
     def stop(self):
         """Stop the server as an administrator does, and keep its queue.

@@ -24,7 +24,8 @@ BAD = ('', 'anne', 'anne@', '@example.com', 'a b@example.com',
        'anne@example.com\0', '<anne@example.com>', 'a>@example.com',
        'anne@example.com, bart@example.com', 'anne@example.com (Anne)',
        '"a"b@example.com', '"a@example.com', '"\r\n"@example.com',
-       'anne@exa\u2028mple.com', 'anne\u00a0@example.com', '\ud800@a.example')
+       600 * 'a' + '@example.com', 'anne@exa\u2028mple.com',
+       'anne\u00a0@example.com', '\ud800@a.example')
 public(BAD=BAD, GOOD=GOOD, INTERNATIONAL=INTERNATIONAL)
 
 

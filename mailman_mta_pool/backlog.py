@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What waits to be sent, and what the connections have in hand."""
+
+from collections import deque
+from mailman_mta_pool.wire.outcome import Transaction
+from public import public
+from typing import Deque, Dict, Iterable, List, Optional
+
+
+@public
+class Backlog:
+    """The transactions of a post on their way through a dispatch.
+
+    It is not thread-safe; `Crew` has the lock.
+
+    :ivar octets: How much content is waiting.
+    """
+
+    def __init__(self) -> None:
+        self.octets = 0
+        self._waiting: Deque[Transaction] = deque()
+        # By identity: two transactions may be equal.
+        self._in_hand: Dict[int, Transaction] = {}
+        self._tried: Dict[int, float] = {}
+
+    def __len__(self) -> int:
+        """How many are waiting."""
+        return len(self._waiting)
+
+    def append(self, transaction: Transaction) -> None:
+        """Let it wait for its turn."""
+        self._waiting.append(transaction)
+        self.octets += transaction.content.size
+
+    def extend_left(self, transactions: Iterable[Transaction]) -> None:
+        """Let these go before all others, and in their order."""
+        for transaction in reversed(list(transactions)):
+            self._waiting.appendleft(transaction)
+            self.octets += transaction.content.size
+
+    def clear(self) -> None:
+        """Forget what is waiting."""
+        self._waiting.clear()
+        self.octets = 0
+
+    def take(self, limit: Optional[int]) -> Optional[Transaction]:
+        """Give one to a connection.
+
+        :param limit: The most recipients that it may have; the others wait.
+        :return: None if none is waiting.
+        """
+        if not self._waiting:
+            return None
+        transaction = self._waiting.popleft()
+        self.octets -= transaction.content.size
+        recipients = transaction.recipients
+        if limit is not None and len(recipients) > limit:
+            self.extend_left([
+                transaction._replace(recipients=recipients[limit:])])
+            transaction = transaction._replace(recipients=recipients[:limit])
+        self._in_hand[id(transaction)] = transaction
+        return transaction
+
+    @property
+    def is_in_hand(self) -> bool:
+        """Has a connection anything?"""
+        return bool(self._in_hand)
+
+    def release(self, transaction: Transaction) -> Optional[float]:
+        """Take one back from its connection.
+
+        :return: How often it was tried before; None if it has been given up
+            meanwhile.
+        """
+        if self._in_hand.pop(id(transaction), None) is None:
+            return None
+        return self._tried.pop(id(transaction), 0.0)
+
+    def remember(self, transaction: Transaction, tried: float) -> None:
+        """It goes again: note how often it was tried."""
+        self._tried[id(transaction)] = tried
+
+    def give_up(self) -> List[Transaction]:
+        """Return what the connections have; they keep it to themselves."""
+        in_hand = list(self._in_hand.values())
+        self._in_hand.clear()
+        return in_hand

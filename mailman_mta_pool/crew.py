@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The workers: threads, each with a connection for as long as there is work.
+
+There are at most as many as connections, and no more than there is work for.
+"""
+
+import logging
+import smtplib
+import threading
+
+from contextlib import contextmanager
+from mailman_mta_pool.backlog import Backlog
+from mailman_mta_pool.errors import RelayUnavailable
+from mailman_mta_pool.relay import Relay
+from mailman_mta_pool.setbacks import Setbacks
+from mailman_mta_pool.wire.outcome import Outcome, Transaction
+from public import public
+from typing import Any, Callable, Iterator, List, Optional, Set
+
+
+log = logging.getLogger('mailman.smtp')
+
+# How long an aborted connection may take to say what became of its
+# transactions, in seconds.
+GRACE = 5.0
+
+
+@public
+class Talk:
+    """What happens while one connection lasts.
+
+    :ivar lost: The transactions of which nothing was accepted, to go again.
+    :ivar is_fruitless: Has nothing been told of any transaction yet?
+    """
+
+    def __init__(self) -> None:
+        self.lost: List[Transaction] = []
+        self.is_fruitless = True
+
+
+@public
+class Crew:
+    """Takes transactions from the backlog over connections to the server.
+
+    :ivar changed: The lock of it all, and what the main thread waits for.
+    :ivar is_over: Is nothing more to be sent?
+    :ivar unavailable: Why the relay cannot be used, if it cannot.
+    :ivar failure: What a worker died of, if one did.
+    """
+
+    def __init__(self, relay: Relay, backlog: Backlog, setbacks: Setbacks,
+                 judge: Callable[[Outcome, Talk], None],
+                 has_room: Callable[[], None]) -> None:
+        """Prepare; the first worker starts with the first transaction.
+
+        :param relay: Where to.
+        :param backlog: What to send; to be touched under the lock only.
+        :param setbacks: How much to bear.
+        :param judge: Called under the lock with each outcome.
+        :param has_room: Called under the lock when a transaction was taken.
+        """
+        self._relay = relay
+        self._backlog = backlog
+        self._setbacks = setbacks
+        self._judge = judge
+        self._has_room = has_room
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self._work = threading.Condition(lock)
+        self._ceiling = relay.pool_settings.max_connections
+        self._talking: Set[Any] = set()
+        self._working = self._opening = self._idle = 0
+        self._gone: List[threading.Thread] = []
+        self._is_complete = False
+        self.is_over = False
+        self.unavailable: Optional[RelayUnavailable] = None
+        self.failure: Optional[BaseException] = None
+
+    # For the main thread.  But for `join`, all of it under the lock.
+
+    def set_to_work(self) -> None:
+        """Something is waiting: let somebody take it."""
+        # Who was notified counts as idle until it has the lock.
+        self._work.notify()
+        if (self._idle < len(self._backlog) and
+                self._working < self._ceiling):
+            self._hire()
+
+    def complete(self) -> None:
+        """Nothing more comes."""
+        self._is_complete = True
+        self._work.notify_all()
+
+    @property
+    def is_done(self) -> bool:
+        """Is all sent, or at least nothing on its way any more?"""
+        if self.is_over:
+            return not self._backlog.is_in_hand
+        # Whoever is still opening a connection has nothing in hand.
+        return not self._backlog and self._working == self._opening
+
+    def stop(self) -> None:
+        """What is waiting is not sent; nobody hears of it again."""
+        self.is_over = True
+        self._backlog.clear()
+        self.changed.notify()
+        self._work.notify_all()
+
+    def abort(self) -> None:
+        """Break the connections, and wait a little for what they tell."""
+        for connection in self._talking:
+            connection.abort()
+        self.changed.wait_for(lambda: not self._backlog.is_in_hand, GRACE)
+
+    def join(self) -> None:
+        """Wait for the threads that have nothing more to do."""
+        for worker in self._gone:
+            worker.join()
+
+    # For the workers.
+
+    def _hire(self) -> None:
+        self._working += 1
+        threading.Thread(
+            target=self._labour, name='mta-pool-worker', daemon=True).start()
+
+    def _labour(self) -> None:
+        try:
+            while self._wait_for_work():
+                try:
+                    self._serve()
+                except RelayUnavailable as error:
+                    if not self._persist(error):
+                        break
+        except BaseException as error:
+            # A mistake of ours: what was learnt is settled, and it goes on
+            # up in the main thread.
+            with self.changed:
+                self.failure = error
+                self.stop()
+        finally:
+            with self.changed:
+                self._working -= 1
+                self._gone.append(threading.current_thread())
+                self.changed.notify()
+
+    def _wait_for_work(self) -> bool:
+        with self.changed:
+            self._idle += 1
+            self._work.wait_for(
+                lambda: self._backlog or self._is_complete or self.is_over)
+            self._idle -= 1
+            return bool(self._backlog)
+
+    def _serve(self) -> None:
+        """Use one connection for as long as it lasts and there is work."""
+        talk = Talk()
+
+        def report(outcome: Outcome) -> None:
+            with self.changed:
+                self._judge(outcome, talk)
+        with self._opened() as connection:
+            try:
+                connection.converse(self._next, report)
+            except smtplib.SMTPServerDisconnected as error:
+                log.info('%s: %s', self._relay.name, error)
+                self._note_loss(error)
+            finally:
+                self._leave(connection, talk.lost)
+
+    def _next(self) -> Optional[Transaction]:
+        with self.changed:
+            transaction = self._backlog.take(
+                self._relay.lessons.max_recipients)
+            if transaction is not None:
+                self._has_room()
+            return transaction
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        with self.changed:
+            self._opening += 1
+            self._setbacks.opening()
+        is_open = False
+        try:
+            with self._relay.pool.connection() as connection:
+                self._begin(connection)
+                is_open = True
+                yield connection
+        finally:
+            if not is_open:
+                with self.changed:
+                    self._opening -= 1
+                    self.changed.notify()
+
+    def _begin(self, connection: Any) -> None:
+        with self.changed:
+            self._opening -= 1
+            self._talking.add(connection)
+            if self._setbacks.outage:
+                # The relay is back.
+                self._ceiling = self._relay.pool_settings.max_connections
+                for _ in range(min(len(self._backlog) - 1,
+                                   self._ceiling - self._working)):
+                    self._hire()
+            self._setbacks.opened()
+
+    def _leave(self, connection: Any, lost: List[Transaction]) -> None:
+        with self.changed:
+            self._talking.discard(connection)
+            self.put_first(lost)
+            self.changed.notify()
+
+    def put_first(self, transactions: List[Transaction]) -> None:
+        """Let these go before all others; under the lock."""
+        if not self.is_over:
+            self._backlog.extend_left(transactions)
+            self._work.notify(len(transactions))
+
+    # When things go wrong.
+
+    def _persist(self, error: RelayUnavailable) -> bool:
+        """No connection for this worker; others may have theirs.
+
+        :return: True to try again, after a pause.
+        """
+        with self.changed:
+            if self._talking or (error.waiting_helps and self._working > 1):
+                self._ceiling = max(1, self._working - 1)
+                return False
+            pause = self._setbacks.pause(error)
+            if pause is None:
+                self._give_up(error)
+                return False
+            log.info('%s; trying again in %g s', error, pause)
+            self._work.wait_for(lambda: self.is_over, pause)
+            return not self.is_over
+
+    def _give_up(self, error: RelayUnavailable) -> None:
+        if not self.is_over:
+            self.unavailable = error
+            self.stop()
+
+    def _note_loss(self, error: Exception) -> None:
+        with self.changed:
+            unavailable = self._setbacks.lost(error, self._working)
+            if unavailable is not None:
+                self._give_up(unavailable)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Signals held back to a safe point, and the time slices of big posts.
+
+Mailman's runner raises an exception out of its signal handler, wherever it
+happens to be.  In the middle of a delivery that would put the post into the
+shunt queue though some have got it.
+"""
+
+import time
+import signal
+import logging
+
+from contextlib import contextmanager, suppress
+from mailman.interfaces.runner import RunnerInterrupt
+from mailman_mta_pool.interfaces import ITurn
+from mailman_mta_pool.settings import DeliverySettings
+from public import public
+from types import FrameType
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from zope.interface import implementer
+
+
+log = logging.getLogger('mailman.runner')
+
+# Those on which a runner stops, and Mailman's methods between which an
+# exception does no harm: it sleeps there.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+BUSY = '_one_iteration'
+
+
+@public
+@implementer(ITurn)
+class Turn:
+    """See `ITurn`: a delivery's turn ends with a signal or a time slice.
+
+    :ivar signum: The signal that ended it, or None.
+    """
+
+    def __init__(self, delivery: DeliverySettings,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin now.
+
+        :param delivery: For `time_slice` and `stop_timeout`.
+        :param clock: Seconds that only grow.
+        """
+        self._clock = clock
+        self._stop_timeout = delivery.stop_timeout
+        self._ends: Optional[float] = None
+        if delivery.time_slice > 0:
+            self._ends = clock() + delivery.time_slice
+        self._stopped_at = 0.0
+        self.signum: Optional[int] = None
+
+    def stop(self, signum: int) -> None:
+        """End it because of a signal; to be called by its handler."""
+        if self.signum is None:
+            self._stopped_at = self._clock()
+            self.signum = signum
+
+    @property
+    def is_over(self) -> bool:
+        """See `ITurn`."""
+        return self.signum is not None or (
+            self._ends is not None and self._ends <= self._clock())
+
+    @property
+    def is_too_late(self) -> bool:
+        """See `ITurn`."""
+        return (self.signum is not None and
+                self._stopped_at + self._stop_timeout <= self._clock())
+
+
+Handler = Callable[[int, Optional[FrameType]], Any]
+
+
+class _Guard:
+    """Stands before the handlers that were there, from the first post on.
+
+    It stays, because an exception is no better in the moment between the end
+    of a delivery and that of its queue entry.
+    """
+
+    def __init__(self) -> None:
+        self._behind: Dict[int, Tuple[Handler, Handler]] = {}
+        self.turn: Optional[Turn] = None
+
+    def stand(self) -> None:
+        """Take the place of whoever handles the signals now."""
+        for signum in SIGNALS:
+            current = signal.getsignal(signum)
+            if not callable(current) or current == self._ours(signum):
+                # Whoever has the system's own handler knows what it does.
+                continue
+            handler = self._handler(current)
+            try:
+                signal.signal(signum, handler)
+            except ValueError:
+                # Not the main thread, so nobody is interrupted.
+                return
+            self._behind[signum] = current, handler
+
+    def _ours(self, signum: int) -> Optional[Handler]:
+        return self._behind.get(signum, (None, None))[1]
+
+    def _handler(self, behind: Any) -> Handler:
+        def handle(signum: int, frame: Optional[FrameType]) -> None:
+            if self.turn is not None:
+                self.turn.stop(signum)
+            elif _is_busy(frame):
+                tell(behind, signum, frame)
+            else:
+                behind(signum, frame)
+        return handle
+
+    def pass_on(self, signum: int) -> None:
+        """Let those who were there before us know."""
+        tell(self._behind[signum][0], signum, None)
+
+
+def _is_busy(frame: Optional[FrameType]) -> bool:
+    """Is the runner at work on a queue entry?"""
+    while frame is not None:
+        if frame.f_code.co_name == BUSY:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def tell(handler: Handler, signum: int, frame: Optional[FrameType]) -> None:
+    """Let Mailman's handler do its work but for the exception.
+
+    The runner has been told to stop then, and does when the entry is done.
+    """
+    with suppress(RunnerInterrupt):
+        handler(signum, frame)
+
+
+_guard = _Guard()
+
+
+@public
+@contextmanager
+def signals_held_back(turn: Turn) -> Iterator[None]:
+    """Let signals end the turn, and hear of them when it is left.
+
+    :param turn: What a SIGTERM, SIGINT or SIGUSR1 ends.
+    """
+    _guard.stand()
+    _guard.turn = turn
+    try:
+        yield
+    finally:
+        _guard.turn = None
+        if turn.signum is not None:
+            log.info('Stopped sending because of signal %d', turn.signum)
+            _guard.pass_on(turn.signum)

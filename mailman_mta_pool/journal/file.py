@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One journal: a file that is locked, appended to, and removed at the end."""
+
+import os
+import fcntl
+import logging
+import threading
+
+from mailman_mta_pool.interfaces import IRecord
+from mailman_mta_pool.journal.records import (
+    begun_line,
+    bounced_line,
+    done_line,
+    served_line,
+    Settled,
+)
+from public import public
+from typing import Iterable, Optional
+from zope.interface import implementer
+
+
+log = logging.getLogger('mailman.smtp')
+
+
+@public
+class Locked(Exception):
+    """Another process is delivering the same queue entry."""
+
+
+@public
+@implementer(IRecord)
+class Journal:
+    """See `IRecord`; it also records what other queue entries take over.
+
+    What cannot be written, because the disk is full, say, is logged once;
+    the delivery goes on without the journal.
+
+    :ivar settled: What was recorded before it was opened now.
+    """
+
+    def __init__(self, path: str, power: bool = False) -> None:
+        """Open, lock, and read it; make it where it does not exist.
+
+        :param path: The file; its directory exists.
+        :param power: Must it survive a power failure?
+        :raises Locked: if another process has it.
+        :raises OSError: if it cannot be made or read.
+        """
+        self.path = path
+        self._fd = _locked(path)
+        self._broken = False
+        self._flush: Optional[_Flush] = None
+        with open(os.dup(self._fd), 'rb') as fp:
+            self.settled = Settled(fp.read())
+        # What comes next starts a line.
+        os.ftruncate(self._fd, self.settled.end)
+        if power:
+            self._flush = _Flush(self._fd)
+            _sync_directory(os.path.dirname(path))
+
+    def served(self, recipients: Iterable[str]) -> None:
+        """See `IRecord`."""
+        self._append(served_line(recipients))
+
+    def bounced(self, recipient: str, code: int, text: bytes) -> None:
+        """See `IRecord`."""
+        self._append(bounced_line(recipient, code, text))
+
+    def handing_over(self, token: str, recipients: Iterable[str]) -> None:
+        """Another queue entry is about to be made.
+
+        :param token: What is in its metadata, to find it by.
+        :param recipients: Those that it will have.
+        """
+        self._append(begun_line(token, recipients))
+        if self._flush is not None and not self._broken:
+            os.fsync(self._fd)
+
+    def handed_over(self, token: str) -> None:
+        """That queue entry is there."""
+        self._append(done_line(token))
+
+    def _append(self, line: bytes) -> None:
+        if self._broken:
+            return
+        try:
+            if os.write(self._fd, line) < len(line):
+                raise OSError('no room for the whole line')
+        except OSError as error:
+            self._broken = True
+            log.error('The journal %s cannot be written, and the delivery '
+                      'goes on without it: %s', self.path, error)
+        else:
+            if self._flush is not None:
+                self._flush.wanted()
+
+    def close(self) -> None:
+        """Let go of it; the file stays."""
+        if self._flush is not None:
+            self._flush.end()
+        os.close(self._fd)
+
+    def remove(self) -> None:
+        """Take the file away; before it is closed."""
+        os.unlink(self.path)
+
+
+def _locked(path: str) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT |
+                     os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise Locked(path) from None
+        # It was removed before we had the lock.
+        os.close(fd)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Flush:
+    """Brings to the disk what was written meanwhile, group by group."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._wanted = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(
+            target=self._run, name='mta-pool-journal', daemon=True)
+        self._thread.start()
+
+    def wanted(self) -> None:
+        self._wanted.set()
+
+    def end(self) -> None:
+        self._over = True
+        self._wanted.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over:
+            self._wanted.wait()
+            self._wanted.clear()
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                log.error('The journal is not safe from a power failure: %s',
+                          error)
+                return

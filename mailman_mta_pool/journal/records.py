@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lines of a journal: what they say, and how they are read back.
+
+Each line is a JSON array and ends in LF.  A line without one was torn when
+the machine or the disk gave out, and says nothing.
+"""
+
+import json
+
+from mailman_mta_pool.interfaces import Failure
+from public import public
+from typing import Dict, Iterable, List, Set
+
+
+SERVED, BOUNCED, BEGUN, DONE = 'served', 'bounced', 'handing over', 'handed'
+
+
+def _line(*values: object) -> bytes:
+    return json.dumps(values, separators=(',', ':')).encode('ascii') + b'\n'
+
+
+@public
+def served_line(recipients: Iterable[str]) -> bytes:
+    """The server took the responsibility for these."""
+    return _line(SERVED, *recipients)
+
+
+@public
+def bounced_line(recipient: str, code: int, text: bytes) -> bytes:
+    """The server refused this one for good."""
+    return _line(BOUNCED, recipient, code, text.decode('latin-1'))
+
+
+@public
+def begun_line(token: str, recipients: Iterable[str]) -> bytes:
+    """These are about to be put into another queue entry with that token."""
+    return _line(BEGUN, token, *recipients)
+
+
+@public
+def done_line(token: str) -> bytes:
+    """The other queue entry is there."""
+    return _line(DONE, token)
+
+
+@public
+class Settled:
+    """What a journal says.
+
+    :ivar served: Those for whom the server took responsibility.
+    :ivar bounced: Code and text for those refused for good.
+    :ivar handed_over: The recipients that another queue entry has, by the
+        token of that entry.
+    :ivar handing_over: Those that another entry may have or may not.
+    :ivar end: Where the last complete line ends, in octets.
+    """
+
+    def __init__(self, text: bytes = b'') -> None:
+        """Read.
+
+        :param text: The journal.
+        """
+        self.served: Set[str] = set()
+        self.bounced: Dict[str, Failure] = {}
+        self.handed_over: Dict[str, List[str]] = {}
+        self.handing_over: Dict[str, List[str]] = {}
+        self.end = text.rfind(b'\n') + 1
+        for line in text[:self.end].splitlines():
+            self._read(line)
+
+    def __bool__(self) -> bool:
+        """Is there anything at all in it?"""
+        return bool(self.served or self.bounced or self.handed_over or
+                    self.handing_over)
+
+    def _read(self, line: bytes) -> None:
+        try:
+            kind, *values = json.loads(line)
+        except ValueError:
+            # It was torn in the middle of the file: a full disk that had
+            # room again.
+            return
+        if kind == SERVED:
+            self.served.update(values)
+        elif kind == BOUNCED:
+            recipient, code, text = values
+            self.bounced[recipient] = code, text.encode('latin-1')
+        elif kind == BEGUN:
+            self.handing_over[values[0]] = values[1:]
+        elif kind == DONE and values[0] in self.handing_over:
+            self.handed_over[values[0]] = self.handing_over.pop(values[0])
+
+    def left(self, recipients: Iterable[str]) -> List[str]:
+        """Return those of whom it says nothing, each once, in order."""
+        known = self.served.union(
+            self.bounced, *self.handed_over.values())
+        return [recipient for recipient in dict.fromkeys(recipients)
+                if recipient not in known]

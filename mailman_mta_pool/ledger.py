@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The books of one post: who was served, who was not, and who is left."""
+
+from mailman_mta_pool.interfaces import Failure
+from mailman_mta_pool.settlement import Meaning, meaning_of, over_the_limit
+from mailman_mta_pool.wire.outcome import Outcome, Result, Stage, Transaction
+from mailman_mta_pool.wire.replies import Reply
+from public import public
+from typing import (
+    Any,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+)
+
+
+# Temporary, unspecified: what stock Mailman uses where there was no reply.
+NO_REPLY = 444
+# How many recipients in how many domains must be refused with 5.7.x, and how
+# many transactions with 5xx at their end, before it counts as a word about
+# all of them.
+DENIED_RECIPIENTS, DENIED_DOMAINS = 3, 2
+REJECTED_TRANSACTIONS = 3
+
+
+@public
+class Orders(NamedTuple):
+    """What is to be done about an outcome.
+
+    :ivar again: To be sent at once.
+    :ivar limit: The most recipients that the server takes in a transaction,
+        if that is what was learnt.
+    :ivar halt: Send nothing more of this post.
+    """
+
+    again: Tuple[Transaction, ...] = ()
+    limit: Optional[int] = None
+    halt: bool = False
+
+
+NOTHING = Orders()
+HALT = Orders(halt=True)
+
+_PAST_RCPT = frozenset([Stage.data, Stage.end])
+_PAST_MAIL = _PAST_RCPT | {Stage.rcpt}
+_DENIALS = frozenset([Meaning.denied, Meaning.denied_if_all])
+
+
+@public
+class Ledger:
+    """The outcomes of one post, as they come in.
+
+    It is written to by one thread at a time; `Dispatch` sees to that.
+
+    :ivar served: Those for whom the server took responsibility.
+    :ivar bounced: Code and text of those refused for good.
+    :ivar deferred: Code and text of those refused for the time being.
+    :ivar rejected: Those for whom the server did not want the message.
+    :ivar untried: Those for whom the relay was not available.
+    :ivar in_doubt: How many of the deferred may have got it all the same.
+    :ivar rejection: The reply that rejected the message for all, or None.
+    :ivar denial: The reply that refused *us*, or None.
+    """
+
+    def __init__(self, record: Any = None, *,
+                 plain_sender: Optional[str] = None,
+                 shunts: bool = True) -> None:
+        """Begin the books.
+
+        :param record: The `IRecord` that is told what is settled; None for
+            nobody.
+        :param plain_sender: The envelope sender to be used where the server
+            refuses the VERP'd one; None where there is none.
+        :param shunts: False if a rejected message is a bounce of everybody.
+        """
+        self._record: Any = _Nobody() if record is None else record
+        self._plain_sender = plain_sender
+        self._shunts = shunts
+        self.served: Set[str] = set()
+        self.bounced: Dict[str, Failure] = {}
+        self.deferred: Dict[str, Failure] = {}
+        self.rejected: Dict[str, Failure] = {}
+        self.untried: List[str] = []
+        self.in_doubt = 0
+        self.rejection: Optional[Reply] = None
+        self.denial: Optional[Reply] = None
+        # Those whose answers may mean one thing or another.
+        self._denied: Dict[str, Reply] = {}
+        self._rejected: Dict[str, Reply] = {}
+        self._rejected_transactions = 0
+        self._denied_to_all = True
+
+    # What comes in.
+
+    def carry_over(self, bounced: Dict[str, Failure]) -> None:
+        """Enter those whom an earlier delivery has recorded as refused."""
+        self.bounced.update(bounced)
+
+    def settle(self, outcome: Outcome) -> Orders:
+        """Enter an outcome, and say what is to be done about it."""
+        late = over_the_limit(outcome)
+        unsuited = self._with_unsuitable_sender(outcome)
+        recipients = outcome.transaction.recipients
+        served = []
+        for index, result in enumerate(outcome.results):
+            if index in late or index in unsuited:
+                continue
+            meaning = meaning_of(result)
+            if meaning is Meaning.served:
+                served.append(recipients[index])
+            else:
+                self._enter(recipients[index], meaning, result)
+            if result.stage in _PAST_MAIL and meaning not in _DENIALS:
+                self._denied_to_all = False
+        if served:
+            self.served.update(served)
+            self._record.served(served)
+        self._weigh(outcome)
+        halt = self.rejection is not None or self.denial is not None
+        if not late and not unsuited:
+            return HALT if halt else NOTHING
+        return self._orders(outcome, late, unsuited, halt)
+
+    def _with_unsuitable_sender(self, outcome: Outcome) -> FrozenSet[int]:
+        """Did the server refuse what may be nothing but a long local part?"""
+        if self._plain_sender in (None, outcome.transaction.sender):
+            return frozenset()
+        return frozenset(
+            index for index, result in enumerate(outcome.results)
+            if result.stage is Stage.mail and result.reply is not None and
+            result.reply.code >= 500 and result.reply.code not in (530, 552))
+
+    def _orders(self, outcome: Outcome, late: FrozenSet[int],
+                unsuited: FrozenSet[int], halt: bool) -> Orders:
+        transaction = outcome.transaction
+        again = [
+            transaction._replace(
+                sender=sender, recipients=tuple(
+                    transaction.recipients[index] for index in sorted(those)))
+            for those, sender in ((late, transaction.sender),
+                                  (unsuited, self._plain_sender or ''))
+            if those]
+        limit = sum(
+            result.stage in _PAST_RCPT for result in outcome.results)
+        return Orders(tuple(again), limit if late else None, halt)
+
+    def _enter(self, recipient: str, meaning: Meaning,
+               result: Result) -> None:
+        reply = result.reply
+        if not self._shunts and meaning in (
+                Meaning.rejected, Meaning.rejected_if_all):
+            meaning = Meaning.bounced
+        if meaning is Meaning.in_doubt:
+            self.in_doubt += 1
+            self.deferred[recipient] = (
+                NO_REPLY, b'The connection was lost before the server '
+                b'answered')
+        elif meaning is Meaning.unsent:
+            # Whatever the server said, it did not say it of this recipient.
+            self.deferred[recipient] = NO_REPLY, b'Not sent' + (
+                b'' if reply is None else b': ' + reply.text)
+        elif meaning is Meaning.bounced:
+            assert reply is not None
+            self._bounce(recipient, reply)
+        else:
+            assert reply is not None
+            self._hold(recipient, meaning, reply)
+
+    def _hold(self, recipient: str, meaning: Meaning, reply: Reply) -> None:
+        if meaning is Meaning.denied_if_all:
+            self._denied[recipient] = reply
+        elif meaning is Meaning.rejected_if_all:
+            self._rejected[recipient] = reply
+        elif meaning is Meaning.rejected:
+            self.rejected[recipient] = reply.code, reply.text
+            self.rejection = self.rejection or reply
+        else:
+            self.deferred[recipient] = reply.code, reply.text
+            if meaning is Meaning.denied:
+                self.denial = self.denial or reply
+
+    def _bounce(self, recipient: str, reply: Reply) -> None:
+        self.bounced[recipient] = reply.code, reply.text
+        self._record.bounced(recipient, reply.code, reply.text)
+
+    # What several answers mean together.
+
+    def _weigh(self, outcome: Outcome) -> None:
+        """Decide on those that are held, if it can be decided now."""
+        if self._denied:
+            self._weigh_denied()
+        if self._rejected:
+            self._weigh_rejected(outcome)
+
+    def _weigh_denied(self) -> None:
+        if self.denial is None and not self._denied_to_all:
+            self._bounce_all(self._denied)
+        elif self.denial is not None or self._is_about_us():
+            reply = next(iter(self._denied.values()))
+            self.denial = self.denial or reply
+            self._defer_all(self._denied)
+
+    def _is_about_us(self) -> bool:
+        """Everybody was refused; is that enough to tell?"""
+        if any(reply.code == 530 for reply in self._denied.values()):
+            # "Authentication required" needs no second word.
+            return True
+        domains = {recipient.rpartition('@')[2].lower()
+                   for recipient in self._denied}
+        return (len(self._denied) >= DENIED_RECIPIENTS and
+                len(domains) >= DENIED_DOMAINS)
+
+    def _weigh_rejected(self, outcome: Outcome) -> None:
+        if self.rejection is None:
+            ended = [result for result in outcome.results
+                     if meaning_of(result) is Meaning.rejected_if_all]
+            self._rejected_transactions += bool(ended)
+            if len(ended) > 1:
+                self.rejection = ended[0].reply
+            elif self.served:
+                self._bounce_all(self._rejected)
+            elif self._rejected_transactions >= REJECTED_TRANSACTIONS:
+                self.rejection = next(iter(self._rejected.values()))
+        if self.rejection is not None:
+            self._reject_all()
+
+    def _bounce_all(self, held: Dict[str, Reply]) -> None:
+        for recipient, reply in held.items():
+            self._bounce(recipient, reply)
+        held.clear()
+
+    def _defer_all(self, held: Dict[str, Reply]) -> None:
+        for recipient, reply in held.items():
+            self.deferred[recipient] = reply.code, reply.text
+        held.clear()
+
+    def _reject_all(self) -> None:
+        for recipient, reply in self._rejected.items():
+            self.rejected[recipient] = reply.code, reply.text
+        self._rejected.clear()
+
+    # What goes out.
+
+    def close(self, recipients: Iterable[str],
+              unavailable: Optional[Exception]) -> List[str]:
+        """Decide on all that is not decided: nothing more comes.
+
+        :param recipients: Those of the post.
+        :param unavailable: Why the relay could not be used, or None.
+        :return: Those who still have to be served.
+        """
+        self._bounce_all(self._denied)
+        if self._rejected:
+            self.rejection = self.rejection or next(
+                iter(self._rejected.values()))
+            self._reject_all()
+        left = self._unsettled(recipients)
+        if unavailable is not None or self.denial is not None:
+            self.untried = left
+            return []
+        if self.rejection is not None:
+            self.rejected.update(dict.fromkeys(
+                left, (self.rejection.code, self.rejection.text)))
+            return []
+        return left
+
+    @property
+    def failures(self) -> Dict[str, Failure]:
+        """Delivery failures as defined by `smtplib.SMTP.sendmail`."""
+        return {**self.bounced, **self.deferred, **self.rejected}
+
+    def _unsettled(self, recipients: Iterable[str]) -> List[str]:
+        """Return those of whom nothing is known, each once, in order."""
+        return [recipient for recipient in dict.fromkeys(recipients)
+                if not (recipient in self.served or
+                        recipient in self.bounced or
+                        recipient in self.deferred or
+                        recipient in self.rejected)]
+
+    def unserved(self, recipients: Iterable[str]) -> List[str]:
+        """Return those who have not got the post, each once, in order."""
+        return [recipient for recipient in dict.fromkeys(recipients)
+                if recipient not in self.served]
+
+
+class _Nobody:
+    def served(self, recipients: Iterable[str]) -> None:
+        pass
+
+    def bounced(self, recipient: str, code: int, text: bytes) -> None:
+        pass

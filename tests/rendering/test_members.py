@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The batched look-ups say of everybody what Mailman says."""
+
+import unittest
+
+from mailman.config import config
+from mailman.interfaces.database import IDatabaseFactory
+from mailman.interfaces.usermanager import IUserManager
+from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.rendering.members import look_up, MemberValues, Values
+from tests.rendering.counting import statements
+from tests.rendering.population import NAMES, Population
+from tests.servers.postgresql import available, PostgreSQL
+from zope.component import getUtility
+
+
+SECTION = """
+[database]
+class: mailman.database.postgresql.PostgreSQLDatabase
+url: {}
+"""
+
+
+def stock(mlist, recipient):
+    """What Mailman's roster, members and users say, one by one."""
+    member = mlist.members.get_member(recipient)
+    user = getUtility(IUserManager).get_user(recipient)
+    return Values(
+        recipient,
+        None if member is None else MemberValues(
+            member.display_name, member.address.display_name,
+            member.address.email, member.address.original_email,
+            member.preferred_language.description),
+        None if user is None else user.display_name)
+
+
+class TestMembersInSQLite(unittest.TestCase):
+    layer = ConfigLayer
+    names = NAMES
+
+    def setUp(self):
+        population = Population(self.names)
+        self._mlist = population.mlist
+        self._recipients = population.recipients + list(population.wild)
+        config.db.commit()
+
+    def look_up(self, recipients, members=True, languages=True, users=True):
+        return look_up(self._mlist, recipients, members=members,
+                       languages=languages, users=users)
+
+    def test_as_stock(self):
+        found = self.look_up(self._recipients)
+        self.assertEqual(set(found), set(self._recipients))
+        for recipient in self._recipients:
+            with self.subTest(recipient=recipient):
+                self.assertEqual(
+                    found[recipient], stock(self._mlist, recipient))
+
+    def test_population_is_odd_enough(self):
+        found = self.look_up(self._recipients).values()
+        members = [value.member for value in found if value.member]
+        self.assertIn(None, [value.member for value in found])
+        self.assertIn(None, [value.user_name for value in found])
+        self.assertIn('', [member.name for member in members])
+        self.assertGreater(len({member.language for member in members}), 3)
+        self.assertTrue(any(
+            member.email != member.original_email for member in members))
+        self.assertTrue(any(
+            member.name != member.address_name for member in members))
+
+    def test_in_another_language(self):
+        # Those who have chosen none get the list's.
+        for code in ('fr', 'xk'):
+            self._mlist.preferred_language = code
+            found = self.look_up(self._recipients)
+            for recipient in self._recipients:
+                with self.subTest(code=code, recipient=recipient):
+                    self.assertEqual(
+                        found[recipient], stock(self._mlist, recipient))
+
+    def test_only_what_is_asked_for(self):
+        for members in (False, True):
+            for languages in (False, True):
+                for users in (False, True):
+                    self.check(members, languages, users)
+
+    def check(self, members, languages, users):
+        found = self.look_up(self._recipients, members, languages, users)
+        for recipient in self._recipients:
+            expected = stock(self._mlist, recipient)
+            if not users:
+                expected = expected._replace(user_name=None)
+            if not members:
+                expected = expected._replace(member=None)
+            elif expected.member is not None and not languages:
+                expected = expected._replace(
+                    member=expected.member._replace(language=None))
+            with self.subTest(recipient=recipient, members=members,
+                              languages=languages, users=users):
+                self.assertEqual(found[recipient], expected)
+
+    def test_other_lists_and_roles_do_not_count(self):
+        found = self.look_up(['nonmember@example.com', 'owner@example.com',
+                              'user@example.com'])
+        for values in found.values():
+            self.assertIsNone(values.member)
+
+    def test_statements(self):
+        # What is read of the list itself is read once for a post.
+        self.assertEqual(self._mlist.preferred_language.code, 'en')
+        for kind, count in (('members', 2), ('users', 1)):
+            wanted = dict(members=False, users=False, languages=False)
+            wanted[kind] = True
+            with self.subTest(kind=kind), statements() as seen:
+                self.look_up(self._recipients, **wanted)
+            self.assertEqual(len(seen), count, seen)
+
+    def test_nobody(self):
+        self.assertEqual(self.look_up([]), {})
+
+
+class PostgreSQLLayer(ConfigLayer):
+    """Mailman's database is in PostgreSQL for a while."""
+
+    server = None
+
+    @classmethod
+    def setUp(cls):
+        # The tests are skipped, the layer is not.
+        if available():
+            return
+        cls.server = PostgreSQL()
+        cls.server.__enter__()
+        config.push('postgresql', SECTION.format(cls.server.url))
+        cls.other = config.db
+        try:
+            config.db = getUtility(IDatabaseFactory, 'testing').create()
+        except BaseException:
+            cls.server.__exit__()
+            raise
+
+    @classmethod
+    def testSetUp(cls):
+        """Mailman's own is not called twice."""
+
+    @classmethod
+    def testTearDown(cls):
+        """Mailman's own is not called twice."""
+
+    @classmethod
+    def tearDown(cls):
+        if cls.server is None:
+            return
+        config.db.close_session()
+        config.db.engine.dispose()
+        config.db = cls.other
+        config.pop('postgresql')
+        cls.server.__exit__()
+        cls.server = None
+
+
+@unittest.skipIf(available(), available())
+class TestMembersInPostgreSQL(TestMembersInSQLite):
+    layer = PostgreSQLLayer
+    # It has no NUL in a text.
+    names = tuple(name for name in NAMES if '\0' not in name)
+
+    def test_it_is_postgresql(self):
+        self.assertEqual(config.db.engine.dialect.name, 'postgresql')

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whole deliveries: a real `out` runner, a real mailman.cfg, real queues."""
+
+import io
+import base64
+import signal
+import unittest
+
+from mailman.interfaces.mailinglist import Personalization
+from mailman_mta_pool.demo.compare import compare, Options
+from tests.scripted import Scripted
+from tests.servers.postfix import available, Postfix
+from tests.site import LIST, OURS, POST, STOCK
+from tests.site_case import SiteTestCase
+
+
+PASSWORD = 'Tr0mbone-Zebra'
+UNAVAILABLE = 'Mail server unavailable'
+FOOTER = 'list:member:regular:footer'
+
+
+def refuses(**replies):
+    """A script that answers the RCPTs of some with a reply of their own.
+
+    :param replies: By the local part.
+    """
+    def script(command, session):
+        if command.startswith('RCPT'):
+            local_part = command.partition('<')[2].partition('@')[0]
+            return replies.get(local_part)
+    return script
+
+
+def contents(server):
+    """What each recipient got: a dictionary of senders and contents."""
+    return {recipient: (message.sender, message.content)
+            for message in server.accepted
+            for recipient in message.recipients}
+
+
+@unittest.skipIf(available(), available())
+class TestPostfix(SiteTestCase):
+    """Two hundred members behind a real Postfix."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.use(Postfix())
+        self.site = self.site(
+            self.server, members=200, max_delivery_threads=4)
+
+    def deliver(self, **msgdata):
+        """Deliver a post; return the number of connections."""
+        before = self.connections()
+        self.site.run(msgdata)
+        self.assertEachOnce(self.site, self.server.delivered().elements())
+        self.assertQuiet(self.site)
+        return self.connections() - before
+
+    def connections(self):
+        log = self.server.wait_until_delivered()
+        return log.text.count(': connect from')
+
+    def test_verp(self):
+        connections = self.deliver(verp=True)
+        self.assertIn(connections, range(1, 5))
+        self.assertEqual(self.server.log().senders(), {
+            recipient: ['ant-bounces+{}={}@example.com'.format(
+                *recipient.split('@'))]
+            for recipient in self.site.members})
+
+    def test_bulk(self):
+        connections = self.deliver(verp=False)
+        self.assertIn(connections, range(1, 5))
+        self.assertEqual(
+            {sender for sender, recipients in self.server.received()},
+            {'ant-bounces@example.com'})
+
+
+class TestSlowServer(unittest.TestCase):
+    def test_five_times_as_fast_as_stock(self):
+        # With 20 ms for each command nothing but the dialogue counts, so
+        # that a machine that is busy slows both down alike.
+        options = Options(members=60, threads=8, delay=0.02)
+        stock, ours = compare(options, stream=io.StringIO())
+        self.assertTrue(stock.complete)
+        self.assertTrue(ours.complete)
+        self.assertEqual(ours.record.deliveries, stock.record.deliveries)
+        ratio = ours.rate / stock.rate
+        print(f'\n20 ms per command, VERP, 8 threads: stock {stock.rate:.1f},'
+              f' ours {ours.rate:.1f} recipients/s, {ratio:.1f} times')
+        self.assertGreaterEqual(ratio, 5)
+
+
+class TestUnavailable(SiteTestCase):
+    """The post waits, and nobody is blamed."""
+
+    def assertOneLine(self, site, text):
+        """It is said once in the log what is wrong."""
+        lines = [line for line in site.log('smtp.log').splitlines()
+                 if UNAVAILABLE in line]
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn(text, lines[0])
+
+    def test_unreachable(self):
+        for verp in (True, False):
+            with self.subTest(verp=verp):
+                site = self.site(
+                    members=30, settings={'delivery': {'patience': 0}})
+                site.run({'verp': verp})
+                self.assertEachOnce(site, (), waiting=['retry'])
+                self.assertOneLine(site, 'refused')
+                self.assertQuiet(site)
+        # The server is up again, and everybody gets the post.
+        server = self.use(Scripted())
+        site.set_up(server)
+        site.retry()
+        site.run()
+        self.assertEachOnce(site, server.served)
+
+    def test_wrong_password(self):
+        def script(command, session):
+            if command.startswith('AUTH'):
+                return '535 5.7.8 Authentication credentials invalid'
+        for mechanism in ('PLAIN', 'LOGIN'):
+            with self.subTest(mechanism=mechanism):
+                server = self.use(Scripted(
+                    script, extensions=('PIPELINING', f'AUTH {mechanism}')))
+                site = self.site(
+                    server, smtp_user='ant', smtp_pass=PASSWORD)
+                site.run({'verp': True})
+                self.assertTrue(server.said('AUTH'))
+                self.assertEqual(server.said('MAIL'), [])
+                self.assertEachOnce(site, (), waiting=['retry'])
+                self.assertOneLine(site, '535')
+                self.assertSecret(site)
+
+    def assertSecret(self, site):
+        """The password is in no log, in no disguise."""
+        logs = site.logs()
+        for octets in (PASSWORD, f'\0ant\0{PASSWORD}'):
+            encoded = base64.b64encode(octets.encode()).decode()
+            self.assertNotIn(octets, logs)
+            self.assertNotIn(encoded.rstrip('='), logs)
+        # A repr would show it so.
+        self.assertNotIn(f'ant\\x00{PASSWORD}', logs)
+
+    def test_password_in_an_exception(self):
+        # Neither when something unexpected happens after the connect.
+        server = self.use(Scripted(
+            lambda command, session: (
+                b'\xff\0garbage\r\n' if command.startswith('MAIL') else None),
+            extensions=('PIPELINING', 'AUTH PLAIN')))
+        site = self.site(server, smtp_user='ant', smtp_pass=PASSWORD)
+        site.run({'verp': True})
+        self.assertTrue(server.said('AUTH'))
+        self.assertEachOnce(site, (), waiting=['retry'])
+        self.assertSecret(site)
+
+
+class TestConfiguration(SiteTestCase):
+    """A mistake stops the start, and the queue stays as it is."""
+
+    def refused(self, *words, **options):
+        """Start a runner, which ends with a line that has these words."""
+        site = self.site(**options)
+        path = site.post()
+        octets = path.read_bytes()
+        runner = site.start_runner()
+        self.assertNotEqual(runner.wait(timeout=30), 0)
+        line, = site.said().splitlines()
+        for word in words:
+            self.assertIn(word, line)
+        self.assertEqual(site.queue('out').files, [path])
+        self.assertEqual(path.read_bytes(), octets)
+        self.assertEachOnce(site, (), waiting=['out'])
+        return site
+
+    def test_mistakes(self):
+        mistakes = {
+            'an unknown key': (
+                dict(settings={'delivery': {'atempts': 3}}),
+                ('mta_pool.cfg', '[delivery]', 'atempts', 'unknown')),
+            'an unknown section': (
+                dict(settings={'delivry': {'attempts': 3}}),
+                ('mta_pool.cfg', '[delivry]', 'unknown')),
+            'a bad value': (
+                dict(settings={'pool': {'idle_timeout': 'soon'}}),
+                ('mta_pool.cfg', '[pool]', 'idle_timeout', "'soon'")),
+            'no configuration file': (
+                dict(settings='nonsense\n'), ('mta_pool.cfg', 'nonsense')),
+            'a bad value in [mta]': (
+                dict(max_delivery_threads='many'),
+                ('mailman.cfg', '[mta]', 'max_delivery_threads', "'many'")),
+            'an unknown mode': (
+                dict(smtp_secure_mode='magic'),
+                ('mailman.cfg', '[mta]', 'smtp_secure_mode', "'magic'")),
+            }
+        for name, (options, words) in mistakes.items():
+            with self.subTest(name):
+                site = self.refused(*words, **options)
+        # Mended, it goes out.
+        server = self.use(Scripted())
+        site.set_up(server)
+        site.run()
+        self.assertEachOnce(site, server.served)
+
+
+class TestPosts(SiteTestCase):
+    """Posts and lists that are a little odd."""
+
+    def test_one_member(self):
+        server = self.use(Scripted())
+        site = self.site(server, members=1)
+        site.run({'verp': True}, {'verp': False})
+        self.assertEqual(server.served, site.members * 2)
+        self.assertEqual(
+            [message.sender for message in server.accepted],
+            ['ant-bounces+person-000001=example.org@example.com',
+             'ant-bounces@example.com'])
+        self.assertEqual(server.connections, 1)
+        self.assertEqual(site.waiting(), {})
+        self.assertQuiet(site)
+
+    def test_no_recipients(self):
+        server = self.use(Scripted())
+        site = self.site(server, members=1)
+        site.run({'recipients': set()}, {'recipients': []},
+                 {'recipients': None}, {'recipients': set(site.members)})
+        # The last one shows that the runner is alive.
+        self.assertEachOnce(site, server.served)
+        self.assertEqual(len(server.accepted), 1)
+        self.assertQuiet(site)
+
+    def test_names_in_other_scripts(self):
+        # The list's language is English, so that names outside ASCII change
+        # the charset and the encoding of the whole part.
+        names = ['Anne Person', 'Борис Муравьёв', '', 'Zoë "Ant" Ünlü',
+                 '蟻', 'Анна', 'A. N. Ant 🐜', 'Борис Муравьёв']
+        members = [(f'person-{number}@example.com', name)
+                   for number, name in enumerate(names)]
+        for personalize in (Personalization.individual, Personalization.full):
+            with self.subTest(personalize=personalize):
+                received = []
+                for outgoing in (STOCK, OURS):
+                    server = self.use(Scripted())
+                    site = self.site(
+                        server, members=members, outgoing=outgoing,
+                        attributes={'personalize': personalize})
+                    site.write_template(
+                        FOOTER, '-- \nFor ${user_name} <${user_address}>,\n'
+                        'on ${display_name}.\n')
+                    site.run({})
+                    self.assertEachOnce(site, server.served)
+                    received.append(contents(server))
+                stock, ours = received
+                self.assertEqual(ours, stock)
+                distinct = {content for sender, content in ours.values()}
+                self.assertEqual(len(distinct), len(names))
+
+    def test_many_posts(self):
+        # One after the other, over connections that are kept, also where
+        # there is nothing of ours in mailman.cfg but `outgoing`.
+        server = self.use(Scripted())
+        site = self.site(
+            server, members=10, max_delivery_threads=2, plugin=False)
+        posts = [
+            {'content': POST.replace(b'strong', b'strong %d times' % number),
+             'verp': number % 2 == 0} for number in range(20)]
+        site.run(*posts)
+        self.assertEqual(
+            sorted(server.served), sorted(site.members * len(posts)))
+        self.assertEqual(site.waiting(), {})
+        self.assertLessEqual(server.connections, 2)
+
+
+class TestAfterwards(SiteTestCase):
+    """What SIGTERM leaves behind when the delivery is over."""
+
+    def test_nothing_is_left(self):
+        server = self.use(Scripted())
+        site = self.site(server, members=30)
+        self.assertEqual(site.run({'verp': True}), signal.SIGTERM)
+        self.assertEachOnce(site, server.served)
+        for name in ('out', 'retry', 'shunt', 'bad'):
+            self.assertEqual(site.queue(name).files, [])
+        self.assertIn('out runner exiting', site.log('mailman.log'))
+        # The connections that were kept for the next post were closed in
+        # good order.
+        self.assertEqual(len(server.said('QUIT')), server.connections)
+        self.assertQuiet(site)
+
+    def test_failures_of_both_kinds(self):
+        # Stock Mailman would send the later one a notice about the dead one.
+        members = [(f'{name}@example.com', name.title())
+                   for name in ('anne', 'bart', 'dead', 'later')]
+        for verp in (True, False):
+            with self.subTest(verp=verp):
+                server = self.use(Scripted(refuses(
+                    dead='550 5.1.1 No such ant',
+                    later='450 4.2.1 Come back')))
+                site = self.site(server, members=members)
+                site.run({'verp': verp})
+                self.assertEachOnce(site, server.served, ['retry'],
+                                    bounced=['dead@example.com'])
+                self.assertEqual(
+                    site.waiting(), {'retry': ['later@example.com']})
+                self.assertIn('No such ant', site.log('smtp.log'))
+        mended = self.use(Scripted())
+        site.set_up(mended)
+        site.retry()
+        site.run()
+        self.assertEqual(site.waiting(), {})
+        self.assertEqual(mended.served, ['later@example.com'])
+        # It is the post that the others have had.
+        sender, content = contents(mended)['later@example.com']
+        self.assertEqual(content, contents(server)['anne@example.com'][1])
+        self.assertIn(b'Ants are strong.', content)
+        self.assertQuiet(site)
+
+    def test_back_to_stock(self):
+        # What we leave in the queue is served by Mailman's own delivery.
+        server = self.use(Scripted(refuses(later='451 4.3.0 Not now')))
+        site = self.site(server, members=[('anne@example.com', 'Anne'),
+                                          ('later@example.com', 'Later')])
+        site.run({'verp': True})
+        self.assertEqual(site.waiting(), {'retry': ['later@example.com']})
+        mended = self.use(Scripted())
+        site.set_up(mended, outgoing=STOCK, plugin=False)
+        site.retry()
+        site.run()
+        self.assertEachOnce(site, server.served + mended.served)
+        self.assertEqual(mended.accepted[0].sender,
+                         'ant-bounces+later=example.com@example.com')
+        self.assertIn(LIST.encode(), mended.accepted[0].content)
+
+    def test_under_master(self):
+        # As administrators run it: start, restart, unshunt, stop.
+        server = self.use(Scripted())
+        site = self.site(server, members=5)
+        master = site.start_master()
+
+        def delivered(times):
+            server.wait_for(
+                lambda server: len(server.served) == 5 * times)
+            site.wait_for(lambda: site.is_empty('out'), 'an empty queue')
+        site.post(verp=True)
+        delivered(1)
+        self.assertIn('Restarting', site.mailman('restart'))
+        site.wait_for(
+            lambda: site.log('mailman.log').count('out runner started') == 2,
+            'the restart')
+        site.post(queue='shunt', whichq='out')
+        site.mailman('unshunt')
+        delivered(2)
+        site.mailman('stop')
+        self.assertEqual(master.wait(30), 0)
+        self.assertEqual(sorted(server.served), sorted(site.members * 2))
+        self.assertEqual(site.waiting(), {})
+        self.assertEqual(site.bounced(), [])
+        self.assertQuiet(site)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A conversation in which the test says what the server does."""
+
+from mailman_mta_pool.wire.capabilities import Capabilities
+from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.wire.conversation import Conversation
+from mailman_mta_pool.wire.lessons import Chunking, Lessons
+from mailman_mta_pool.wire.outcome import Transaction
+from public import public
+
+
+#: How the content of `transaction` is sent.
+HI = 'Hi\r\n.\r\n'
+BDAT = 'BDAT 4 LAST\r\nHi\r\n'
+OK = '250 Ok\r\n'
+GO = '354 Go\r\n'
+NO = '550 5.1.1 No\r\n'
+public(BDAT=BDAT, GO=GO, HI=HI, NO=NO, OK=OK)
+
+
+@public
+def transaction(name, *recipients, text='Hi'):
+    """Make a transaction; `@example.com` is added to the names."""
+    return Transaction(
+        f'{name}@example.com',
+        tuple(f'{recipient}@example.com' for recipient in recipients or 'x'),
+        Content(text.encode()))
+
+
+@public
+def envelope(name, *recipients):
+    """Return the beginning of what `transaction` makes, as it is sent."""
+    return f'MAIL FROM:<{name}@example.com>\r\n' + ''.join(
+        f'RCPT TO:<{recipient}@example.com>\r\n'
+        for recipient in recipients or 'x')
+
+
+@public
+class Dialogue:
+    """One conversation over one connection.
+
+    :ivar conversation: The engine.
+    :ivar lessons: What it has learnt.
+    """
+
+    def __init__(self, *keywords, known=Chunking.untried, lessons=None,
+                 **how):
+        """Begin after EHLO.
+
+        :param keywords: What the server offers.
+        :param known: What is known of its CHUNKING.
+        :param how: See `Conversation`.
+        """
+        self.lessons = lessons or Lessons()
+        if known is not Chunking.untried:
+            self.lessons.chunking = known
+        self.conversation = Conversation(
+            Capabilities([(keyword, ()) for keyword in keywords]),
+            self.lessons, **how)
+
+    def submit(self, *transactions):
+        """Submit them all, and return what is sent then."""
+        for each in transactions:
+            self.conversation.submit(each)
+        return self.sent()
+
+    def sent(self, most=10 ** 9):
+        """Hand what is to be sent to the kernel, and return it.
+
+        :param most: How many octets the kernel takes.
+        """
+        parts = []
+        while most and self.conversation.unsent:
+            octets = bytes(self.conversation.bytes_to_send()[:most])
+            self.conversation.sent(len(octets))
+            parts.append(octets)
+            most -= len(octets)
+        return b''.join(parts).decode()
+
+    def hear(self, *replies):
+        """Let the server answer, and return what is sent then."""
+        sent = ''
+        for reply in replies:
+            self.conversation.receive(reply.encode())
+            sent += self.sent()
+        return sent
+
+    def told(self):
+        """Return what has become of each recipient so far."""
+        return [
+            [(result.fate, result.stage, str(result.reply or ''))
+             for result in outcome.results]
+            for outcome in self.conversation.outcomes()]
+
+    def fates(self):
+        """Return what has become of each, by name only."""
+        return [[fate.name for fate, _, _ in results]
+                for results in self.told()]
+
+    def lose(self):
+        """Lose the connection, and return `fates`."""
+        self.conversation.lose()
+        return self.fates()
