@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line."""
 
+import os
 import sys
 import argparse
 
@@ -108,12 +109,15 @@ def main(arguments=None):
     if missing:
         _say(missing)
         return 1
+    # Figures of a busy machine are worth little.
+    load = os.getloadavg()[0]
     sections = [(title, *table) for title, table in _sections(options)]
-    print(f'{tables.conditions()}\n{UNITS}')
+    conditions = f'{tables.conditions(load)}\n{UNITS}'
+    print(conditions)
     for section in sections:
         print(tables.as_text(*section))
     if options.write:
         tables.write(options.write, '\n'.join([
-            tables.conditions(), UNITS, '',
+            conditions, '',
             *(tables.as_rst(*section) for section in sections)]))
     return 0

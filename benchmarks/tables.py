@@ -132,13 +132,17 @@ def _postfix():
 
 
 @public
-def conditions():
-    """When, where, and with what, as a sentence or two."""
+def conditions(load):
+    """When, where, and with what, as a sentence or two.
+
+    :param load: The load average before the first measurement.
+    """
     python = '.'.join(map(str, sys.version_info[:3]))
     return (
         f'Measured on {date.today()}, on {_cores()} cores of {_processor()}, '
         f'with Linux {platform.release()}, Python {python}, Mailman '
-        f'{version("mailman")} on SQLite, Postfix {_postfix()}.')
+        f'{version("mailman")} on SQLite, Postfix {_postfix()}.\n'
+        f'Before it began the load average was {load:.1f}.')
 
 
 @public

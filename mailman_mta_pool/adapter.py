@@ -39,6 +39,10 @@ def _reply(code: int, text: Any) -> Reply:
     return Reply(code, tuple(text.split(b'\n')))
 
 
+_NO_XVERP = Result(Fate.refused, Stage.mail, _reply(
+    555, '5.5.4 The connection has no means of XVERP'))
+
+
 @public
 @implementer(ITransactionConnection)
 class OneAtATime:
@@ -87,6 +91,9 @@ class OneAtATime:
             transaction = feed()
 
     def _send(self, transaction: Transaction) -> Outcome:
+        if transaction.verp is not None:
+            # There is no way to tell it.
+            return outcome_of_all(transaction, _NO_XVERP)
         names = list(on_the_wire(transaction.recipients))
         try:
             refused = self._connection.sendmail(

@@ -31,9 +31,22 @@ def on_the_wire(recipients: Sequence[str]) -> Sequence[str]:
     This is the only place that knows [devmode], and every path to the wire
     passes it.
     """
-    if as_boolean(config.devmode.enabled):
-        return [config.devmode.recipient] * len(recipients)
-    return recipients
+    return rerouting()(recipients)
+
+
+@public
+def rerouting() -> Callable[[Sequence[str]], Sequence[str]]:
+    """Return what `on_the_wire` does now, for many messages in a row."""
+    if is_rerouting():
+        recipient = config.devmode.recipient
+        return lambda recipients: [recipient] * len(recipients)
+    return lambda recipients: recipients
+
+
+@public
+def is_rerouting() -> bool:
+    """Does `on_the_wire` replace the recipients now?"""
+    return as_boolean(config.devmode.enabled)
 
 
 @public
@@ -69,6 +82,7 @@ class SMTPConnection:
         self._wire = wire
         self._lessons = Lessons() if lessons is None else lessons
         self._session: Optional[Session] = None
+        self._mailmax = 0
         self._messages = 0
 
     def __repr__(self) -> str:
@@ -138,6 +152,9 @@ class SMTPConnection:
         log.debug('Connecting to %s:%s', self.host, self.port)
         sock, server = shake_hands(
             handshake, self._starttls(), self._user, self._password)
+        self._lessons.learn_server(server)
+        # RFC 9422: how many messages it takes in a connection.
+        self._mailmax = server.limits.mailmax or 0
         conversation = Conversation(
             server, self._lessons,
             pipelining=self._wire.pipelining,
@@ -161,6 +178,7 @@ class SMTPConnection:
             self.open()
         session = self._session
         assert session is not None
+        reroute = rerouting()
 
         def next_message() -> Fed:
             if self._is_worn_out:
@@ -169,7 +187,7 @@ class SMTPConnection:
             if transaction is None:
                 return None
             self._messages += 1
-            return transaction, on_the_wire(transaction.recipients)
+            return transaction, reroute(transaction.recipients)
         try:
             session.run(next_message, report)
         except BaseException:
@@ -182,8 +200,8 @@ class SMTPConnection:
 
     @property
     def _is_worn_out(self) -> bool:
-        limit = self._sessions_per_connection
-        return 0 < limit <= self._messages
+        return any(0 < limit <= self._messages for limit in (
+            self._sessions_per_connection, self._mailmax))
 
     def _implicit_tls(self) -> Optional[ssl.SSLContext]:
         return None

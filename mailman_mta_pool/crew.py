@@ -10,9 +10,9 @@ import threading
 
 from contextlib import contextmanager
 from mailman_mta_pool.backlog import Backlog
-from mailman_mta_pool.errors import RelayUnavailable
+from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.relay import Relay
-from mailman_mta_pool.setbacks import Setbacks
+from mailman_mta_pool.setbacks import Setbacks, Talk
 from mailman_mta_pool.wire.outcome import Outcome, Transaction
 from public import public
 from typing import Any, Callable, Iterator, List, Optional, Set
@@ -23,19 +23,6 @@ log = logging.getLogger('mailman.smtp')
 # How long an aborted connection may take to say what became of its
 # transactions, in seconds.
 GRACE = 5.0
-
-
-@public
-class Talk:
-    """What happens while one connection lasts.
-
-    :ivar lost: The transactions of which nothing was accepted, to go again.
-    :ivar is_fruitless: Has nothing been told of any transaction yet?
-    """
-
-    def __init__(self) -> None:
-        self.lost: List[Transaction] = []
-        self.is_fruitless = True
 
 
 @public
@@ -64,9 +51,9 @@ class Crew:
         self._setbacks = setbacks
         self._judge = judge
         self._has_room = has_room
-        lock = threading.RLock()
-        self.changed = threading.Condition(lock)
-        self._work = threading.Condition(lock)
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
+        self._work = threading.Condition(self._lock)
         self._ceiling = relay.pool_settings.max_connections
         self._talking: Set[Any] = set()
         self._working = self._opening = self._idle = 0
@@ -86,6 +73,15 @@ class Crew:
                 self._working < self._ceiling):
             self._hire()
 
+    def meet(self) -> None:
+        """Open a connection though nothing is waiting yet."""
+        self._hire(at_once=True)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Has nobody anything to do?"""
+        return self._idle == self._working
+
     def complete(self) -> None:
         """Nothing more comes."""
         self._is_complete = True
@@ -93,9 +89,7 @@ class Crew:
 
     @property
     def is_done(self) -> bool:
-        """Is all sent, or at least nothing on its way any more?"""
-        if self.is_over:
-            return not self._backlog.is_in_hand
+        """Is all sent and answered?"""
         # Whoever is still opening a connection has nothing in hand.
         return not self._backlog and self._working == self._opening
 
@@ -119,57 +113,71 @@ class Crew:
 
     # For the workers.
 
-    def _hire(self) -> None:
+    def _hire(self, at_once: bool = False) -> None:
         self._working += 1
         threading.Thread(
-            target=self._labour, name='mta-pool-worker', daemon=True).start()
+            target=self._labour, args=[at_once], name='mta-pool-worker',
+            daemon=True).start()
 
-    def _labour(self) -> None:
+    def _labour(self, at_once: bool) -> None:
         try:
-            while self._wait_for_work():
+            goes_on = at_once or self._wait_for_work()
+            while goes_on:
                 try:
-                    self._serve()
+                    goes_on = self._serve() and self._wait_for_work()
                 except RelayUnavailable as error:
-                    if not self._persist(error):
-                        break
+                    goes_on = self._persist(error) and self._wait_for_work()
         except BaseException as error:
             # A mistake of ours: what was learnt is settled, and it goes on
             # up in the main thread.
             with self.changed:
                 self.failure = error
                 self.stop()
-        finally:
-            with self.changed:
-                self._working -= 1
-                self._gone.append(threading.current_thread())
-                self.changed.notify()
+                if threading.current_thread() not in self._gone:
+                    self._go()
+
+    def _go(self) -> bool:
+        """This worker goes; under the lock that was held to decide it."""
+        self._working -= 1
+        self._gone.append(threading.current_thread())
+        self.changed.notify()
+        return False
 
     def _wait_for_work(self) -> bool:
         with self.changed:
             self._idle += 1
+            self.changed.notify()
             self._work.wait_for(
                 lambda: self._backlog or self._is_complete or self.is_over)
             self._idle -= 1
-            return bool(self._backlog)
+            return bool(self._backlog) or self._go()
 
-    def _serve(self) -> None:
-        """Use one connection for as long as it lasts and there is work."""
-        talk = Talk()
+    def _serve(self) -> bool:
+        """Use one connection for as long as it lasts and there is work.
+
+        :return: False if this worker has gone.
+        """
+        talk = Talk(self._setbacks.answers)
+        error = None
 
         def report(outcome: Outcome) -> None:
             with self.changed:
+                before = self._setbacks.answers
                 self._judge(outcome, talk)
+                if self._setbacks.answers > before:
+                    talk.since = before + 1
         with self._opened() as connection:
             try:
                 connection.converse(self._next, report)
-            except smtplib.SMTPServerDisconnected as error:
-                log.info('%s: %s', self._relay.name, error)
-                self._note_loss(error)
+            except smtplib.SMTPServerDisconnected as lost:
+                log.info('%s: %s', self._relay.name, lost)
+                error = lost
             finally:
-                self._leave(connection, talk.lost)
+                goes_on = self._leave(connection, talk, error)
+        return goes_on
 
     def _next(self) -> Optional[Transaction]:
-        with self.changed:
+        with self._lock:
             transaction = self._backlog.take(
                 self._relay.lessons.max_recipients)
             if transaction is not None:
@@ -205,11 +213,13 @@ class Crew:
                     self._hire()
             self._setbacks.opened()
 
-    def _leave(self, connection: Any, lost: List[Transaction]) -> None:
+    def _leave(self, connection: Any, talk: Talk,
+               error: Optional[Exception]) -> bool:
+        """The connection is done with, or lost; see `_serve`."""
         with self.changed:
             self._talking.discard(connection)
-            self.put_first(lost)
-            self.changed.notify()
+            self.put_first(talk.lost)
+            return error is None or self._bear(error, talk.since)
 
     def put_first(self, transactions: List[Transaction]) -> None:
         """Let these go before all others; under the lock."""
@@ -222,27 +232,34 @@ class Crew:
     def _persist(self, error: RelayUnavailable) -> bool:
         """No connection for this worker; others may have theirs.
 
-        :return: True to try again, after a pause.
+        :return: False if this worker has gone; True after a pause.
         """
         with self.changed:
             if self._talking or (error.waiting_helps and self._working > 1):
                 self._ceiling = max(1, self._working - 1)
-                return False
+                return self._go()
             pause = self._setbacks.pause(error)
             if pause is None:
                 self._give_up(error)
-                return False
+                return self._go()
             log.info('%s; trying again in %g s', error, pause)
             self._work.wait_for(lambda: self.is_over, pause)
-            return not self.is_over
+            return not self.is_over or self._go()
 
     def _give_up(self, error: RelayUnavailable) -> None:
         if not self.is_over:
             self.unavailable = error
             self.stop()
 
-    def _note_loss(self, error: Exception) -> None:
-        with self.changed:
-            unavailable = self._setbacks.lost(error, self._working)
-            if unavailable is not None:
-                self._give_up(unavailable)
+    def _bear(self, error: Exception, since: int) -> bool:
+        """A connection was lost; see `Setbacks.lost`."""
+        unavailable = self._setbacks.lost(error, self._working, since)
+        if unavailable is not None:
+            self._give_up(unavailable)
+        elif (isinstance(error, PhaseTimeout) and self._working > 1 and
+                since == self._setbacks.answers):
+            # Another connection would cost another timeout, and the others
+            # will find out whether it is the relay's failure.
+            self._ceiling = max(1, self._working - 1)
+            return self._go()
+        return True

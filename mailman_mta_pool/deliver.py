@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
 from mailman_mta_pool.errors import DeliveryBroken, NothingMoreToSend
-from mailman_mta_pool.interruption import signals_held_back, Turn
+from mailman_mta_pool.interruption import signals_held_back, stand_guard, Turn
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
@@ -20,7 +20,7 @@ from mailman_mta_pool.smtplog import PostLog
 from mailman_mta_pool.strategies import plain_sender, strategy_for
 from mailman_mta_pool.strategies.order import in_order
 from public import public
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 
 log = logging.getLogger('mailman.smtp')
@@ -46,6 +46,7 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     if not msgdata.get('recipients'):
         # Could be None, could be an empty sequence.
         return
+    stand_guard()
     settings = load()
     turn = Turn(settings.delivery)
     with signals_held_back(turn), suppress(FinishedElsewhere):
@@ -71,8 +72,29 @@ class _Delivery:
             shunts=settings.delivery.message_rejected == 'shunt')
 
     def run(self) -> None:
+        try:
+            self._run()
+        except SomeRecipientsFailed as failed:
+            # If the runner cannot register the bounces, or queue the others,
+            # the post is kept for these alone.
+            self._keep_for(failed.temporary_failures + [
+                recipient for recipient, *_ in failed.permanent_failures])
+            raise
+        except BaseException as error:
+            # Whatever it is, it goes on up, and the runner will keep the post
+            # for those whom msgdata names.
+            self._keep_for(self._queues.without_moved(
+                self._ledger.unserved(self._recipients)))
+            if isinstance(error, OSError):
+                raise DeliveryBroken(f'{error}') from error
+            raise
+
+    def _keep_for(self, recipients: List[str]) -> None:
+        self._post[2]['recipients'] = recipients
+
+    def _run(self) -> None:
         split = self._settings.delivery.split
-        if self._earlier:
+        if self._earlier or self._queues.was_broken_off:
             self._resume()
         elif 0 < split < len(self._recipients):
             self._divide(split)
@@ -85,13 +107,15 @@ class _Delivery:
         The rest gets an entry of its own: three times, and Mailman would put
         this one aside for good.
         """
+        self._queues.count_afresh()
         find_handed_over(self._earlier)
         left = self._earlier.left(self._recipients)
+        self._recipients = left + list(self._earlier.bounced)
         log.info('%s: a delivery that was broken off goes on; %d of %d '
                  'recipients are left', self._post[1]['message-id'],
-                 len(left), len(self._recipients))
+                 len(left), len(self._post[2]['recipients']))
         if left:
-            self._queues.put_back(left)
+            self._queues.put_back(left, progress=bool(self._earlier))
         self._ledger.carry_over(self._earlier.bounced)
         tell_mailman(self._ledger, self._queues)
 
@@ -107,22 +131,16 @@ class _Delivery:
         started = time.monotonic()
         relay = relay_for(self._settings.relay, self._settings.pool)
         outbound = Outbound(
-            relay, self._settings.delivery, self._ledger, self._turn)
+            relay, self._settings.delivery, self._ledger, self._turn,
+            envid=str(msg.get('message-id', '')).strip())
         strategy = strategy_for(
-            mlist, msgdata, outbound, self._settings.delivery.coalesce)
+            mlist, msg, msgdata, outbound, self._settings.delivery)
         try:
             with suppress(NothingMoreToSend):
                 strategy.deliver(mlist, msg, msgdata)
             outbound.finish()
-        except BaseException as error:
-            # Whatever it is, it goes on up, and the runner will keep the post
-            # for those whom msgdata names.
+        finally:
             outbound.close()
-            msgdata['recipients'] = self._ledger.unserved(self._recipients)
-            if isinstance(error, OSError):
-                raise DeliveryBroken(f'{error}') from error
-            raise
-        outbound.close()
         left = self._ledger.close(self._recipients, outbound.unavailable)
         post_log.write(
             time.monotonic() - started, self._ledger, outbound.unavailable,
@@ -146,5 +164,7 @@ def tell_mailman(ledger: Ledger, queues: Queues) -> None:
     if temporary and permanent:
         queues.retry(temporary)
         temporary = []
+    if temporary:
+        queues.leave_to_runner(temporary)
     if temporary or permanent:
         raise SomeRecipientsFailed(temporary, permanent)

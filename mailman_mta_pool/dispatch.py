@@ -7,13 +7,14 @@ was lost too early, goes again at once on a fresh connection.
 """
 
 import time
+import logging
 
 from mailman_mta_pool.backlog import Backlog
-from mailman_mta_pool.crew import Crew, Talk
+from mailman_mta_pool.crew import Crew
 from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
 from mailman_mta_pool.interfaces import ITurn
 from mailman_mta_pool.relay import Relay
-from mailman_mta_pool.setbacks import Setbacks
+from mailman_mta_pool.setbacks import Setbacks, Talk
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.outcome import (
     Fate,
@@ -27,6 +28,8 @@ from public import public
 from typing import Any, Callable, Optional
 from zope.interface import implementer
 
+
+log = logging.getLogger('mailman.smtp')
 
 # What may wait to be sent, in octets; one transaction may always wait.
 MAX_OCTETS = 8 * 1024 * 1024
@@ -83,6 +86,14 @@ class Dispatch:
         return self._crew.unavailable
 
     # In the main thread.
+
+    def meet(self) -> None:
+        """Wait until it is known what the server can do, or it is given up."""
+        crew = self._crew
+        with crew.changed:
+            if self._relay.lessons.server is None and not crew.is_over:
+                crew.meet()
+                self._wait_until(lambda: crew.is_over or crew.is_at_rest)
 
     def submit(self, transaction: Transaction) -> None:
         """Queue a transaction; wait as long as too much is waiting.
@@ -183,6 +194,20 @@ class Dispatch:
             return
         if orders.limit is not None:
             self._relay.lessons.learn_limit(orders.limit)
+        if orders.no_verp:
+            self._refuse_verp()
         if orders.halt and not self._crew.is_over:
             self._crew.stop()
         self._crew.put_first(orders.again)
+        # The worker that reports takes the first of them.
+        for _ in orders.again[1:]:
+            self._crew.set_to_work()
+
+    def _refuse_verp(self) -> None:
+        lessons = self._relay.lessons
+        # If it does not offer it any more, it may do so again some day.
+        offers = lessons.server is None or lessons.server.xverp
+        if offers and not lessons.verp_refused:
+            lessons.verp_refused = True
+            log.warning('%s does not make the senders of VERP; Mailman does',
+                        self._relay.name)

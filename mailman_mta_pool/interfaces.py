@@ -198,6 +198,11 @@ class IOutbound(Interface):
             now.
         """
 
+    makes_senders = Attribute("""\
+        Is the mail server to be asked to make the senders of VERP?  It may
+        still turn out that it cannot; then the transaction's recipients get
+        one each.""")
+
     def finish():
         """Wait until everything that was submitted is settled.
 

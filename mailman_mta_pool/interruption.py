@@ -15,17 +15,18 @@ from mailman.interfaces.runner import RunnerInterrupt
 from mailman_mta_pool.interfaces import ITurn
 from mailman_mta_pool.settings import DeliverySettings
 from public import public
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 from zope.interface import implementer
 
 
 log = logging.getLogger('mailman.runner')
 
-# Those on which a runner stops, and Mailman's methods between which an
-# exception does no harm: it sleeps there.
+# Those on which a runner stops.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-BUSY = '_one_iteration'
+# The methods of Mailman's runner: an exception does no harm in the first, but
+# for the time that it spends in the second.
+LOOP, BUSY = 'run', '_one_iteration'
 
 
 @public
@@ -83,6 +84,8 @@ class _Guard:
     def __init__(self) -> None:
         self._behind: Dict[int, Tuple[Handler, Handler]] = {}
         self.turn: Optional[Turn] = None
+        # The signal that came between two turns while the runner was at work.
+        self.early: Optional[int] = None
 
     def stand(self) -> None:
         """Take the place of whoever handles the signals now."""
@@ -107,23 +110,42 @@ class _Guard:
             if self.turn is not None:
                 self.turn.stop(signum)
             elif _is_busy(frame):
+                self.early = signum
+                tell(behind, signum, frame)
+            elif _has_ended(behind, frame):
                 tell(behind, signum, frame)
             else:
                 behind(signum, frame)
         return handle
+
+    def begin(self, turn: Turn) -> None:
+        """From now on signals end that turn."""
+        self.turn = turn
+        early, self.early = self.early, None
+        if early is not None:
+            turn.stop(early)
 
     def pass_on(self, signum: int) -> None:
         """Let those who were there before us know."""
         tell(self._behind[signum][0], signum, None)
 
 
+def _codes(frame: Optional[FrameType]) -> Iterator[CodeType]:
+    while frame is not None:
+        yield frame.f_code
+        frame = frame.f_back
+
+
 def _is_busy(frame: Optional[FrameType]) -> bool:
     """Is the runner at work on a queue entry?"""
-    while frame is not None:
-        if frame.f_code.co_name == BUSY:
-            return True
-        frame = frame.f_back
-    return False
+    return any(code.co_name == BUSY for code in _codes(frame))
+
+
+def _has_ended(handler: Handler, frame: Optional[FrameType]) -> bool:
+    """Is the runner whose handler it is past the loop that catches it?"""
+    loop = getattr(getattr(handler, '__self__', None), LOOP, None)
+    code = getattr(loop, '__code__', None)
+    return code is not None and code not in _codes(frame)
 
 
 def tell(handler: Handler, signum: int, frame: Optional[FrameType]) -> None:
@@ -139,6 +161,12 @@ _guard = _Guard()
 
 
 @public
+def stand_guard() -> None:
+    """From now on no signal breaks off what is done to a queue entry."""
+    _guard.stand()
+
+
+@public
 @contextmanager
 def signals_held_back(turn: Turn) -> Iterator[None]:
     """Let signals end the turn, and hear of them when it is left.
@@ -146,7 +174,7 @@ def signals_held_back(turn: Turn) -> Iterator[None]:
     :param turn: What a SIGTERM, SIGINT or SIGUSR1 ends.
     """
     _guard.stand()
-    _guard.turn = turn
+    _guard.begin(turn)
     try:
         yield
     finally:

@@ -2,7 +2,12 @@
 """The books of one post: who was served, who was not, and who is left."""
 
 from mailman_mta_pool.interfaces import Failure
-from mailman_mta_pool.settlement import Meaning, meaning_of, over_the_limit
+from mailman_mta_pool.settlement import (
+    Meaning,
+    meaning_of,
+    over_the_limit,
+    refuses_verp,
+)
 from mailman_mta_pool.wire.outcome import Outcome, Result, Stage, Transaction
 from mailman_mta_pool.wire.replies import Reply
 from public import public
@@ -36,11 +41,13 @@ class Orders(NamedTuple):
     :ivar limit: The most recipients that the server takes in a transaction,
         if that is what was learnt.
     :ivar halt: Send nothing more of this post.
+    :ivar no_verp: The server does not make senders, whatever it says.
     """
 
     again: Tuple[Transaction, ...] = ()
     limit: Optional[int] = None
     halt: bool = False
+    no_verp: bool = False
 
 
 NOTHING = Orders()
@@ -48,7 +55,8 @@ HALT = Orders(halt=True)
 
 _PAST_RCPT = frozenset([Stage.data, Stage.end])
 _PAST_MAIL = _PAST_RCPT | {Stage.rcpt}
-_DENIALS = frozenset([Meaning.denied, Meaning.denied_if_all])
+# What does not show that the server would relay for us.
+_NO_SIGN = frozenset([Meaning.denied, Meaning.denied_if_all, Meaning.unsent])
 
 
 @public
@@ -103,6 +111,9 @@ class Ledger:
 
     def settle(self, outcome: Outcome) -> Orders:
         """Enter an outcome, and say what is to be done about it."""
+        if refuses_verp(outcome):
+            return Orders(
+                tuple(outcome.transaction.individually()), no_verp=True)
         late = over_the_limit(outcome)
         unsuited = self._with_unsuitable_sender(outcome)
         recipients = outcome.transaction.recipients
@@ -115,7 +126,7 @@ class Ledger:
                 served.append(recipients[index])
             else:
                 self._enter(recipients[index], meaning, result)
-            if result.stage in _PAST_MAIL and meaning not in _DENIALS:
+            if result.stage in _PAST_MAIL and meaning not in _NO_SIGN:
                 self._denied_to_all = False
         if served:
             self.served.update(served)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where the strategies put their transactions."""
 
+from mailman_mta_pool.connection import is_rerouting
 from mailman_mta_pool.dispatch import Dispatch
 from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import Failure, IOutbound
 from mailman_mta_pool.ledger import Ledger
 from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.settings import DeliverySettings
+from mailman_mta_pool.wire.outcome import Transaction
 from public import public
 from typing import Any, Dict, Optional
 from zope.interface import implementer
@@ -18,12 +20,38 @@ class Outbound:
     """The dispatch of one post, and the ledger of its outcomes."""
 
     def __init__(self, relay: Relay, delivery: DeliverySettings,
-                 ledger: Ledger, turn: Any) -> None:
-        """Prepare; nothing is opened."""
+                 ledger: Ledger, turn: Any, envid: str) -> None:
+        """Prepare; nothing is opened.
+
+        :param relay: Where to.
+        :param delivery: How.
+        :param ledger: The books.
+        :param turn: An `ITurn`, which says when to stop.
+        :param envid: The envelope identifier (RFC 3461), if delivery status
+            notifications are wanted.
+        """
         self._relay = relay
         self._ledger = ledger
+        self._envid = envid if delivery.dsn else ''
         self._dispatch = Dispatch(relay, delivery, ledger.settle, turn=turn)
-        self.submit = self._dispatch.submit
+
+    def submit(self, transaction: Transaction) -> None:
+        """See `IOutbound`."""
+        if self._envid:
+            transaction = transaction._replace(envid=self._envid)
+        self._dispatch.submit(transaction)
+
+    @property
+    def makes_senders(self) -> bool:
+        """See `IOutbound`."""
+        if is_rerouting():
+            # It would make them of what [devmode] puts in the members' place.
+            return False
+        # Nothing is known before the first connection of all.
+        self._dispatch.meet()
+        lessons = self._relay.lessons
+        return (lessons.server is not None and lessons.server.xverp and
+                not lessons.verp_refused)
 
     @property
     def unavailable(self) -> Optional[RelayUnavailable]:

@@ -14,10 +14,11 @@ import secrets
 from lazr.config import as_timedelta
 from mailman.config import config
 from mailman.utilities.datetime import now
+from mailman_mta_pool.journal.entry import count_afresh
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import Settled
 from public import public
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 
 log = logging.getLogger('mailman.smtp')
@@ -25,7 +26,14 @@ log = logging.getLogger('mailman.smtp')
 # The key of the metadata by which an entry that we made is found.  Stock
 # Mailman passes over it.
 TOKEN = 'mta_pool_token'
-WHERE_TO = ('out', 'retry', 'shunt')
+# What is in one of these may move to the next while we look.
+WHERE_TO = ('shunt', 'retry', 'out')
+# How often, by Mailman's count, it has found the entry left over from a crash,
+# and by ours, without any progress, in entries before this one.  Mailman gives
+# up at three.  If it is the post itself that kills the runner, we do, too.
+RECOVERED = '_bak_count'
+FRUITLESS = 'mta_pool_fruitless'
+TOO_OFTEN = 5
 EXTENSIONS = ('.pck', '.bak')
 
 
@@ -38,16 +46,53 @@ class Queues:
         """Prepare.
 
         :param msg: The message.
-        :param msgdata: Its metadata; it is not changed.
+        :param msgdata: Its metadata.
         :param journal: Where it is recorded what goes where.
         """
         self._msg = msg
         self._msgdata = msgdata
         self._journal = journal
+        self._moved: Set[str] = set()
+        self._fruitless = msgdata.get(FRUITLESS, 0)
 
-    def put_back(self, recipients: List[str]) -> None:
-        """Let the outgoing runner deliver to them after everything else."""
-        self._put('out', recipients)
+    @property
+    def was_broken_off(self) -> bool:
+        """Is the entry left over from a crash, and worth a fresh one?
+
+        Without a journal it would go to everybody again.
+        """
+        return (self._journal is not None and
+                bool(self._msgdata.get(RECOVERED)) and
+                self._fruitless < TOO_OFTEN)
+
+    def count_afresh(self) -> None:
+        """There is to be an entry in place of this one; until then, keep it.
+        """
+        if self._journal is not None:
+            count_afresh(os.path.basename(self._journal.path))
+
+    def without_moved(self, recipients: List[str]) -> List[str]:
+        """Leave out those who are in another entry by now."""
+        return [recipient for recipient in recipients
+                if recipient not in self._moved]
+
+    def put_back(self, recipients: List[str], progress: bool = True) -> None:
+        """Let the outgoing runner deliver to them after everything else.
+
+        :param recipients: Whom.
+        :param progress: False if it was all in vain so far.
+        """
+        self._put('out', recipients, **{
+            FRUITLESS: 0 if progress else self._fruitless + 1})
+
+    def leave_to_runner(self, recipients: List[str]) -> None:
+        """Take note that the runner itself puts them into the retry queue.
+
+        It does so with the metadata that it has passed to us.
+        """
+        if self._journal is not None:
+            token = self._msgdata[TOKEN] = secrets.token_hex(8)
+            self._journal.handing_over(token, recipients)
 
     def shunt(self, recipients: List[str]) -> None:
         """Let the site's operator look at it, and say `mailman unshunt`."""
@@ -83,7 +128,8 @@ class Queues:
             self._journal.handing_over(token, recipients)
         config.switchboards[queue].enqueue(
             self._msg, self._msgdata, recipients=recipients,
-            **{TOKEN: token}, **more)
+            **{TOKEN: token, **more})
+        self._moved.update(recipients)
         if self._journal is not None:
             self._journal.handed_over(token)
 

@@ -82,11 +82,12 @@ class Session:
         conversation = self._conversation
         try:
             while True:
-                # The server works while we do the book-keeping.
-                self._flush()
+                # Before the next content goes: if we are killed now, no more
+                # than what is in flight is sent twice.
                 for outcome in conversation.outcomes():
                     report(outcome)
                 self._top_up(feed)
+                self._flush()
                 if conversation.idle:
                     break
                 self._wait()
@@ -107,7 +108,6 @@ class Session:
             if fed is None:
                 break
             conversation.submit(*fed)
-        self._flush()
 
     def _wait(self) -> None:
         """Wait until the server says something or can take more."""

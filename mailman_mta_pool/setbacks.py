@@ -5,8 +5,9 @@ import time
 
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.settings import DeliverySettings
+from mailman_mta_pool.wire.outcome import Transaction
 from public import public
-from typing import Callable, Optional
+from typing import Callable, List, Optional
 
 
 # Pauses grow from the first to the last of these, in seconds.
@@ -17,12 +18,28 @@ HOPELESS = 3
 
 
 @public
+class Talk:
+    """What happens while one connection lasts.
+
+    :ivar lost: The transactions of which nothing was accepted, to go again.
+    :ivar is_fruitless: Has nothing been told of any transaction yet?
+    :ivar since: What `Setbacks.answers` was with its last answer.
+    """
+
+    def __init__(self, since: int) -> None:
+        self.lost: List[Transaction] = []
+        self.is_fruitless = True
+        self.since = since
+
+
+@public
 class Setbacks:
     """What has gone wrong with one relay during one post.
 
     It is not thread-safe; `Dispatch` calls it under its own lock.
 
     :ivar outage: Has there been a pause since a connection was last opened?
+    :ivar answers: How many transactions the server has answered.
     """
 
     def __init__(self, relay: str, delivery: DeliverySettings,
@@ -37,15 +54,18 @@ class Setbacks:
         self._attempts = delivery.attempts
         self._patience = delivery.patience
         self._clock = clock
-        self._exhausted = 0
-        self._timeouts = 0
+        # Since the last answer: transactions given up, connections lost
+        # without having had an answer, and those lost to a timeout.
+        self._exhausted = self._losses = self._timeouts = 0
         self._since = clock()
         self._pause = FIRST_PAUSE
         self.outage = False
+        self.answers = 0
 
     def progress(self) -> None:
         """Something was answered: the server is at work."""
-        self._exhausted = self._timeouts = 0
+        self._exhausted = self._losses = self._timeouts = 0
+        self.answers += 1
 
     def opened(self) -> None:
         """A connection could be opened."""
@@ -68,18 +88,24 @@ class Setbacks:
         self._exhausted += 1
         return False
 
-    def lost(self, error: Exception, workers: int,
+    def lost(self, error: Exception, workers: int, since: int,
              ) -> Optional[RelayUnavailable]:
         """A connection was lost; too many of them are the relay's failure.
 
-        A timeout has cost so much that one for each worker is enough.
+        A timeout has cost so much that one for each worker is enough.  What
+        is in doubt is not sent again, but to go on for ever would leave
+        everybody in doubt.
 
         :param error: How it was lost.
         :param workers: How many are at work.
+        :param since: What `answers` was when this connection began to wait.
         :return: The verdict, or None as long as there is none.
         """
-        self._timeouts += isinstance(error, PhaseTimeout)
-        if self._timeouts < workers and self._exhausted < HOPELESS:
+        if since == self.answers:
+            self._losses += 1
+            self._timeouts += isinstance(error, PhaseTimeout)
+        if (self._timeouts < workers and self._exhausted < HOPELESS and
+                self._losses < HOPELESS * max(workers, self._attempts)):
             return None
         return RelayUnavailable(
             self._relay, 'dialogue',

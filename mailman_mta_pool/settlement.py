@@ -119,3 +119,18 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
 
 def _says_too_many(reply: Reply) -> bool:
     return _TOO_MANY.match(f'{reply.code} {reply.enhanced or ""}') is not None
+
+
+# RFC 5321, sections 4.2.2 and 4.1.1.11: it does not know the parameter.
+_NOT_UNDERSTOOD = frozenset([500, 501, 502, 503, 504, 555])
+
+
+@public
+def refuses_verp(outcome: Outcome) -> bool:
+    """Was the transaction refused because of its XVERP?
+
+    :param outcome: Any transaction.
+    """
+    return outcome.transaction.verp is not None and any(
+        result.stage is Stage.mail and result.reply is not None and
+        result.reply.code in _NOT_UNDERSTOOD for result in outcome.results)

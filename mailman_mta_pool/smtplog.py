@@ -7,6 +7,7 @@ from mailman.config import config
 from mailman.utilities.string import expand
 from mailman_mta_pool.ledger import Ledger
 from public import public
+from string import Template
 from typing import Any, Dict, Optional
 
 
@@ -41,7 +42,14 @@ class PostLog:
     def _write(self, name: str) -> None:
         template = getattr(config.logging.smtp, name)
         if template.lower() != 'no':
-            log.info('%s', expand(template, self._mlist, self._substitutions))
+            log.info('%s', expand(
+                template, self._list_for(template), self._substitutions))
+
+    def _list_for(self, template: str) -> Any:
+        """The list, if it takes it: what it tells of itself costs SQL."""
+        wanted = {match['named'] or match['braced']
+                  for match in Template.pattern.finditer(template)}
+        return None if wanted <= self._substitutions.keys() else self._mlist
 
     def write(self, seconds: float, ledger: Ledger,
               unavailable: Optional[Exception], recipients: int) -> None:

@@ -51,7 +51,7 @@ BELOW = {
     }
 EVERYBODYS = {
     'errors', 'interfaces', 'settings', 'wire.content', 'wire.outcome',
-    'wire.replies',
+    'wire.replies', 'wire.verp',
     }
 
 # Who may import which of the world's modules; nobody else may.

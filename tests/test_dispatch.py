@@ -92,6 +92,13 @@ def accept_all(feed, report):
         report(outcome_of_all(each, ACCEPTED))
 
 
+def wait_for_workers():
+    """A dispatch does not wait for those that were opening a connection."""
+    for thread in threading.enumerate():
+        if thread.name == 'mta-pool-worker':
+            thread.join(PATIENCE)
+
+
 class DispatchTestCase(unittest.TestCase):
     def setUp(self):
         self.outcomes = []
@@ -118,7 +125,6 @@ class DispatchTestCase(unittest.TestCase):
             sorted(recipient for outcome in self.outcomes
                    for recipient in outcome.transaction.recipients),
             sorted(map(address, range(count))))
-
 
     def assertNobodySettledTwice(self):
         settled = [recipient for outcome in self.outcomes
@@ -149,6 +155,7 @@ class TestQueue(DispatchTestCase):
     def test_no_thread_is_left(self):
         before = threading.active_count()
         self.send(self.dispatch(accept_all, 8), 50)
+        wait_for_workers()
         self.assertEqual(threading.active_count(), before)
 
     def test_they_go_at_the_same_time(self):
@@ -326,6 +333,56 @@ class TestAgain(DispatchTestCase):
         self.assertIn('300 s', str(dispatch.unavailable))
         self.assertEqual(self.outcomes, [])
 
+    def test_no_second_timeout(self):
+        # Whoever was fed up first does not begin anew before the others.
+        together = threading.Barrier(4)
+        for fail in (lambda: PhaseTimeout('no reply to MAIL within 300 s'),
+                     lambda: RelayUnavailable('relay:25', 'EHLO', 'late')):
+            calls = []
+
+            def converse(feed, report):
+                calls.append(feed())
+                together.wait(PATIENCE)
+                report(outcome_of_all(calls[-1], NOT_SENT))
+                raise fail()
+            dispatch = self.dispatch(converse, 4)
+            self.send(dispatch, 20)
+            self.assertEqual(len(calls), 4)
+            self.assertIsNotNone(dispatch.unavailable)
+            self.assertEqual(self.settled(Fate.accepted), [])
+
+    def test_a_timeout_while_the_others_go_on(self):
+        # It goes again over another connection, though nobody else is left.
+        done = threading.Event()
+
+        def converse(feed, report):
+            each = feed()
+            if each.recipients[0] == address(0) and not done.is_set():
+                self.assertTrue(done.wait(PATIENCE))
+                report(outcome_of_all(each, NOT_SENT))
+                raise PhaseTimeout('no reply to MAIL within 300 s')
+            while each is not None:
+                report(outcome_of_all(each, ACCEPTED))
+                if len(self.outcomes) == 19:
+                    done.set()
+                each = feed()
+        dispatch = self.dispatch(converse, 2)
+        self.send(dispatch, 20)
+        self.assertEqual(len(self.settled(Fate.accepted)), 20)
+        self.assertIsNone(dispatch.unavailable)
+
+    def test_not_everybody_is_left_in_doubt(self):
+        def converse(feed, report):
+            report(outcome_of_all(feed(), IN_DOUBT))
+            raise ConnectionLost('lost')
+        for connections in (1, 4):
+            self.outcomes.clear()
+            dispatch = self.dispatch(converse, connections)
+            self.send(dispatch, 100)
+            self.assertIsNotNone(dispatch.unavailable)
+            self.assertNobodySettledTwice()
+            self.assertLess(len(self.settled(Fate.in_doubt)), 20)
+
     def test_in_doubt_is_never_sent_again(self):
         calls = []
 
@@ -393,6 +450,7 @@ class TestFailures(DispatchTestCase):
                     self.send(dispatch, 40)
                 self.assertNobodySettledTwice()
                 self.assertNotIn(address(3), self.settled(Fate.accepted))
+                wait_for_workers()
                 self.assertEqual(self.relay.pool.statistics().in_use, 0)
 
     def test_abandon(self):
@@ -455,3 +513,54 @@ class TestRealServers(unittest.TestCase):
             self.assertEqual(ledger.failures, {})
             self.assertEqual(
                 sorted(server.served), sorted(map(address, range(60))))
+
+
+class TestMeeting(DispatchTestCase):
+    """What the server can do is asked before the first transaction."""
+
+    def test_a_connection_is_opened(self):
+        dispatch = self.dispatch(accept_all, 4)
+        dispatch.meet()
+        self.assertEqual(self.relay.pool.statistics().opened, 1)
+        # The first worker goes on with it.
+        self.send(dispatch, 20)
+        self.assertAllSettledOnce(20)
+        self.assertEqual(self.relay.pool.statistics().in_use, 0)
+
+    def test_nothing_to_do_after_that(self):
+        wait_for_workers()
+        before = threading.active_count()
+        dispatch = self.dispatch(accept_all, 4)
+        dispatch.meet()
+        dispatch.finish()
+        self.assertEqual(threading.active_count(), before)
+
+    def test_relay_down(self):
+        calls = []
+
+        def refuse(feed, report):
+            calls.append(feed)
+            raise RelayUnavailable('relay:25', 'greeting', 'timed out')
+        dispatch = self.dispatch(refuse, 4)
+        dispatch.meet()
+        # That was it: all the others would cost as much again.
+        self.assertIsNotNone(dispatch.unavailable)
+        self.send(dispatch, 20)
+        self.assertEqual(len(calls), 1)
+        self.assertEqual(self.outcomes, [])
+
+    def test_a_signal_meanwhile(self):
+        class Turn:
+            is_over = is_too_late = False
+        turn = Turn()
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def stall(feed, report):
+            turn.is_over = True
+            over.wait(PATIENCE)
+        dispatch = self.dispatch(stall, 4, turn=turn)
+        # It does not wait until the server says something.
+        dispatch.meet()
+        with self.assertRaises(NothingMoreToSend):
+            dispatch.submit(transaction(0))

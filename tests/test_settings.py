@@ -23,6 +23,7 @@ CHANGED = {
     '0': ('7', 7),
     '3': ('7', 7),
     '32': ('7', 7),
+    '1000': ('7', 7),
     'auto': ('no', False),
     'no': ('yes', True),
     'process': ('power', 'power'),
@@ -127,7 +128,7 @@ class TestSchema(SettingsTestCase):
                 # And in a place of its own.
                 self.assertNotIn(name, arrived)
                 arrived.add(name)
-        self.assertEqual(len(arrived), 22)
+        self.assertEqual(len(arrived), 25)
 
     def test_every_key_is_explained(self):
         lines = read_text('mailman_mta_pool', 'schema.cfg').splitlines()
@@ -181,7 +182,8 @@ class TestMistakes(SettingsTestCase):
                     self.assertIn(kind, message)
 
     def test_zero_where_it_means_nothing(self):
-        for key in ('attempts', 'pipeline_depth'):
+        for key in ('attempts', 'pipeline_depth',
+                    'max_recipients_server_verp'):
             self.assertIn(f'[delivery] {key}', self.mistake(
                 f'[delivery]\n{key}: 0\n'))
         for text in ('0', '0s'):

@@ -6,6 +6,7 @@ extension .bak, and what is in it is what the runner has got.
 """
 
 import os
+import re
 import pickle
 
 from mailman.config import config
@@ -15,6 +16,13 @@ from typing import Any, Dict, Iterator, List
 
 # What the runner itself adds before it calls us.
 ADDED = frozenset(['lang', 'original_size', 'verp'])
+# How the metadata of an entry ends that was left over from a crash: with the
+# number of times, by the two pickle protocols that
+# `Switchboard.recover_backup_files` uses.
+RECOVERED = re.compile(
+    rb'_bak_count(?:(?:q.|r.{4})?K(?P<octet>.)|'
+    rb'\n(?:p\d+\n)?I(?P<digit>\d)\n)[us]\.\Z', re.DOTALL)
+ENOUGH = 64
 
 
 def _directory() -> str:
@@ -62,6 +70,26 @@ def _is_same(filebase: str, msg: Any, msgdata: Dict[str, Any]) -> bool:
 def _lasting(msgdata: Dict[str, Any]) -> Dict[str, Any]:
     return {key: value for key, value in msgdata.items()
             if not key.startswith('_') and key not in ADDED}
+
+
+@public
+def count_afresh(filebase: str) -> None:
+    """Let Mailman forget how often the entry was left over from a crash.
+
+    At three it puts the entry aside.  A single octet of the file changes, so
+    that a crash at this moment leaves one entry or the other; a new file
+    would take longer to reach the disk than it may have.
+
+    :param filebase: The name of an entry that is being delivered.
+    """
+    with open(os.path.join(_directory(), filebase + '.bak'), 'rb+') as fp:
+        offset = max(0, fp.seek(0, os.SEEK_END) - ENOUGH)
+        fp.seek(offset)
+        end = RECOVERED.search(fp.read())
+        if end is not None:
+            group = 'octet' if end['digit'] is None else 'digit'
+            fp.seek(offset + end.start(group))
+            fp.write(b'\0' if group == 'octet' else b'0')
 
 
 def _in_process() -> Iterator[str]:

@@ -73,8 +73,8 @@ class Journal:
         :param recipients: Those that it will have.
         """
         self._append(begun_line(token, recipients))
-        if self._flush is not None and not self._broken:
-            os.fsync(self._fd)
+        if self._flush is not None:
+            self._flush.now()
 
     def handed_over(self, token: str) -> None:
         """That queue entry is there."""
@@ -142,6 +142,15 @@ class _Flush:
     def wanted(self) -> None:
         self._wanted.set()
 
+    def now(self) -> bool:
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            log.error('The journal is not safe from a power failure: %s',
+                      error)
+            return False
+        return True
+
     def end(self) -> None:
         self._over = True
         self._wanted.set()
@@ -151,9 +160,5 @@ class _Flush:
         while not self._over:
             self._wanted.wait()
             self._wanted.clear()
-            try:
-                os.fsync(self._fd)
-            except OSError as error:
-                log.error('The journal is not safe from a power failure: %s',
-                          error)
+            if not self.now():
                 return

@@ -7,13 +7,11 @@ crash in between would send the whole post again.
 """
 
 import os
-import time
 import atexit
 import logging
 import threading
 
 from contextlib import contextmanager, suppress
-from lazr.config import as_timedelta
 from mailman.config import config
 from mailman_mta_pool.journal.entry import exists, filebases_of
 from mailman_mta_pool.journal.file import Journal, Locked
@@ -44,7 +42,8 @@ class Keeper:
         # Those of deliveries that have ended.
         self._ended: List[Journal] = []
         self._lock = threading.Lock()
-        self._watching = False
+        self._watcher: Optional[threading.Thread] = None
+        self._has_ended = threading.Event()
         self._swept = ''
 
     def open(self, msg: Any, msgdata: Dict[str, Any], power: bool,
@@ -83,23 +82,21 @@ class Keeper:
         """The delivery has ended; the journal goes when its entry has gone."""
         with self._lock:
             self._ended.append(journal)
-            if self._watching:
-                return
-            self._watching = True
-        threading.Thread(
-            target=self._watch, name='mta-pool-journal-end',
-            daemon=True).start()
+        if self._watcher is None:
+            self._watcher = threading.Thread(
+                target=self._watch, name='mta-pool-journal', daemon=True)
+            self._watcher.start()
+        self._has_ended.set()
 
     def _watch(self) -> None:
         pause = threading.Event()
-        for _ in range(ENOUGH):
-            pause.wait(SOON)
-            self.remove_ended()
-            with self._lock:
+        while self._has_ended.wait():
+            self._has_ended.clear()
+            for _ in range(ENOUGH):
+                pause.wait(SOON)
+                self.remove_ended()
                 if not self._ended:
                     break
-        with self._lock:
-            self._watching = False
 
     def remove_ended(self) -> None:
         """Remove the journals whose queue entries have gone."""
@@ -123,7 +120,11 @@ def _first_free(paths: List[str], power: bool,
     while exists(name):
         pause.wait(SOON)
         with suppress(Locked):
-            return Journal(paths[0], power)
+            journal = Journal(paths[0], power)
+            if exists(name):
+                return journal
+            journal.remove()
+            journal.close()
         if given_up():
             raise KeyboardInterrupt
     raise FinishedElsewhere(name)
@@ -133,14 +134,15 @@ def _first_free(paths: List[str], power: bool,
 def sweep(directory: str) -> None:
     """Remove the journals that are of no use to anybody.
 
+    One whose queue entry is still there stays, however old it is: that is
+    from before Mailman was down, and for how long does not matter.
+
     :param directory: Where they are.
     """
-    period = as_timedelta(config.mta.delivery_retry_period).total_seconds()
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         with suppress(OSError, Locked):
-            too_old = os.stat(path).st_mtime < time.time() - period
-            if too_old or not exists(name):
+            if not exists(name):
                 journal = Journal(path)
                 journal.remove()
                 journal.close()

@@ -15,8 +15,11 @@ from typing import Dict, Iterable, List, Set
 SERVED, BOUNCED, BEGUN, DONE = 'served', 'bounced', 'handing over', 'handed'
 
 
+_encode = json.JSONEncoder(separators=(',', ':')).encode
+
+
 def _line(*values: object) -> bytes:
-    return json.dumps(values, separators=(',', ':')).encode('ascii') + b'\n'
+    return _encode(values).encode('ascii') + b'\n'
 
 
 @public

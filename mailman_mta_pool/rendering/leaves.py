@@ -15,7 +15,7 @@ from typing import Callable, List, Optional, Set, Tuple
 
 
 # Charsets with shift states: what an octet means depends on those before it.
-STATEFUL = re.compile('iso2022|utf_7|utf_16|utf_32|hz')
+STATEFUL = re.compile('iso2022|utf[-_](?:7|16|32)|hz')
 FROM = re.compile(rb'^From ', re.MULTILINE)
 # 76 characters a line, RFC 2045, section 6.8.
 BASE64_LINE = 57

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Mailman's own delivery classes, as far as we need them: without the wire."""
 
+import random
+
 from mailman.config import config
 from mailman.mta.base import BaseDelivery
 from public import public
+from typing import Any
 
 
 @public
@@ -33,3 +36,22 @@ def end_database_transaction() -> None:
         config.db.commit()
     finally:
         session.expire_on_commit = expire
+
+
+@public
+class SameChance:
+    """Lets chance give the same numbers again, for a while."""
+
+    def __init__(self, state: Any) -> None:
+        """Nothing changes before it is entered.
+
+        :param state: What `random.getstate()` returned.
+        """
+        self._state = state
+
+    def __enter__(self) -> None:
+        self._before = random.getstate()
+        random.setstate(self._state)
+
+    def __exit__(self, *error: Any) -> None:
+        random.setstate(self._before)

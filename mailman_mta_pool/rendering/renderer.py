@@ -21,7 +21,11 @@ from mailman_mta_pool.rendering.members import (
     MemberValues,
     Values,
 )
-from mailman_mta_pool.rendering.reference import end_database_transaction
+from mailman_mta_pool.rendering.reference import (
+    end_database_transaction,
+    SameChance,
+)
+from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.rendering.standins import member_like, stand_ins
 from mailman_mta_pool.wire.content import as_content, Content
 from public import public
@@ -54,7 +58,7 @@ class Renderer:
     """Renders one post for one recipient after the other."""
 
     def __init__(self, callbacks: List[Any], mlist: Any, msg: Any,
-                 msgdata: Dict[str, Any]) -> None:
+                 msgdata: Dict[str, Any], memory: Memory) -> None:
         """Prepare.
 
         :param callbacks: Mailman's, of the `IndividualDelivery` whose place
@@ -62,12 +66,14 @@ class Renderer:
         :param mlist: The mailing list.
         :param msg: The message; it is not changed.
         :param msgdata: Its metadata; it is not changed.
+        :param memory: What was looked up for this post.
         """
         self._callbacks = callbacks
         self._mlist = mlist
         self._msg = msg
         self._msgdata = msgdata
         self._kinds = Kinds(mlist, msg, msgdata)
+        self._memory = memory
         self._compiled: Dict[Hashable, Optional[Compiled]] = {}
         self._to_check: Dict[Hashable, int] = {}
         self._signs = config.arc_enabled and not msgdata.get('arc_signed')
@@ -199,7 +205,7 @@ class Renderer:
             msgdata['arc_signed'] = True
         msgdata['add-dup-header'] = (
             {marked.values.recipient} if flagged else ())
-        with stand_ins(marked.values):
+        with self._memory.in_use(), stand_ins(marked.values):
             message = self._call_back(
                 marked.values.recipient, member_like(marked.values.member),
                 msgdata)
@@ -208,9 +214,10 @@ class Renderer:
 
     def _by_reference(self, recipient: str) -> Content:
         """What stock Mailman makes of it, for whatever recipient."""
-        message = self._call_back(
-            recipient, self._mlist.members.get_member(recipient),
-            self._msgdata.copy())
+        member = self._mlist.members.get_member(recipient)
+        with self._memory.in_use():
+            message = self._call_back(
+                recipient, member, self._msgdata.copy())
         end_database_transaction()
         with self._same_boundaries():
             return as_content(message)
@@ -226,21 +233,7 @@ class Renderer:
         return message
 
     def _same_boundaries(self) -> Any:
-        return _Chance(self._chance)
-
-
-class _Chance:
-    """Lets chance give the same numbers again, for a while."""
-
-    def __init__(self, state: Any) -> None:
-        self._state = state
-
-    def __enter__(self) -> None:
-        self._before = random.getstate()
-        random.setstate(self._state)
-
-    def __exit__(self, *error: Any) -> None:
-        random.setstate(self._before)
+        return SameChance(self._chance)
 
 
 class _Signed(Compiled):

@@ -6,11 +6,12 @@ from mailman.interfaces.template import ITemplateManager
 from mailman.interfaces.usermanager import IUserManager
 from mailman_mta_pool.rendering.marks import Unspliceable
 from mailman_mta_pool.rendering.members import MemberValues, Values
+from mailman_mta_pool.rendering.remembered import instead
 from public import public
 from string import Template
 from types import SimpleNamespace
 from typing import Any, Iterator, Optional
-from zope.component import getGlobalSiteManager, getSiteManager, getUtility
+from zope.component import getSiteManager, getUtility
 from zope.interface.registry import Components
 
 
@@ -82,16 +83,11 @@ class _Templates:
 def stand_ins(values: Values) -> Iterator[None]:
     """Let Mailman's utilities answer for a recipient with marked values.
 
-    Only this thread renders, and the others look up nothing of this.
-
     :param values: The marked values.
     """
-    local = Components('marked', bases=(getGlobalSiteManager(),))
+    local = Components('marked', bases=(getSiteManager(),))
     local.registerUtility(
         _Templates(getUtility(ITemplateManager)), ITemplateManager)
     local.registerUtility(_Users(values), IUserManager)
-    getSiteManager.sethook(lambda context=None: local)
-    try:
+    with instead(local):
         yield
-    finally:
-        getSiteManager.reset()

@@ -4,8 +4,11 @@
 from mailman.config import config
 from mailman.interfaces.mailinglist import Personalization
 from mailman_mta_pool.rendering.reference import WithoutConnection
+from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.strategies.bulk import PooledBulkDelivery
+from mailman_mta_pool.strategies.coalescing import Coalescing
 from mailman_mta_pool.strategies.individual import PooledIndividualDelivery
+from mailman_mta_pool.strategies.server_verp import ServerVERP, verp_of
 from public import public
 from typing import Any, Dict
 
@@ -20,23 +23,37 @@ def plain_sender(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> str:
 
 
 @public
-def strategy_for(mlist: Any, msgdata: Dict[str, Any], outbound: Any,
-                 coalesce: bool) -> Any:
+def strategy_for(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,
+                 delivery: DeliverySettings) -> Any:
     """Choose as stock `mailman.mta.deliver.deliver` does.
 
     :param mlist: The mailing list of the post.
+    :param msg: The post.
     :param msgdata: The metadata of the post; see the to-outgoing handler for
         its `verp`.
     :param outbound: Where the transactions go, an `IOutbound`.
-    :param coalesce: May individual deliveries whose sender and content turn
-        out to be equal share a transaction?
+    :param delivery: How the post is to be delivered.
     :return: An `IMailTransportAgentDelivery`.
     """
     max_recipients = int(config.mta.max_recipients)
     if msgdata.get('verp', False):
-        # No two senders are equal.
-        return PooledIndividualDelivery(outbound)
-    if mlist.personalize != Personalization.none:
         return PooledIndividualDelivery(
-            outbound, max(0, max_recipients) if coalesce else 1)
+            outbound, _with_verp(mlist, msg, msgdata, outbound, delivery))
+    if mlist.personalize != Personalization.none:
+        return PooledIndividualDelivery(outbound, Coalescing(
+            outbound.submit,
+            max(0, max_recipients) if delivery.coalesce else 1))
     return PooledBulkDelivery(outbound, max_recipients)
+
+
+def _with_verp(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,
+               delivery: DeliverySettings) -> Any:
+    verp = verp_of(config.mta.verp_format)
+    if (delivery.server_verp and verp is not None and
+            len(msgdata['recipients']) > 1 and outbound.makes_senders):
+        return ServerVERP(
+            outbound.submit, verp, plain_sender(mlist, msg, msgdata),
+            delivery.max_recipients_server_verp,
+            msgdata.get('add-dup-header', ()))
+    # No two senders are equal.
+    return Coalescing(outbound.submit, 1)

@@ -6,6 +6,7 @@ from mailman_mta_pool.rendering.reference import (
     end_database_transaction,
     WithoutConnection,
 )
+from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.strategies.order import chunks, in_order
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.outcome import Transaction
@@ -28,8 +29,9 @@ class PooledBulkDelivery(BulkDelivery, WithoutConnection):
     def deliver(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
                 ) -> Dict[str, Tuple[int, bytes]]:
         """See `IMailTransportAgentDelivery`."""
-        self.decorate(mlist, msg, msgdata)
-        self.arc_sign(mlist, msg, msgdata)
+        with Memory().in_use():
+            self.decorate(mlist, msg, msgdata)
+            self.arc_sign(mlist, msg, msgdata)
         sender = self._get_sender(mlist, msg, msgdata)
         content = as_content(msg)
         end_database_transaction()

@@ -6,9 +6,9 @@ from mailman_mta_pool.rendering.reference import (
     end_database_transaction,
     WithoutConnection,
 )
+from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.rendering.renderer import Renderer
 from mailman_mta_pool.rendering.senders import Senders
-from mailman_mta_pool.strategies.coalescing import Coalescing
 from mailman_mta_pool.strategies.order import in_order
 from public import public
 from typing import Any, Dict, Tuple
@@ -18,30 +18,32 @@ from typing import Any, Dict, Tuple
 class PooledIndividualDelivery(Deliver, WithoutConnection):
     """Mailman's individual delivery, with the pool in place of smtplib."""
 
-    def __init__(self, outbound: Any, max_together: int = 1) -> None:
+    def __init__(self, outbound: Any, together: Any) -> None:
         """See `Deliver`.
 
         :param outbound: Where the transactions go, an `IOutbound`.
-        :param max_together: How many recipients may share a transaction if
-            sender and content turn out to be the same; 0 is no limit.
+        :param together: What puts recipients into transactions: a
+            `Coalescing`, or a `ServerVERP`.
         """
         super().__init__()
         self._outbound = outbound
-        self._max_together = max_together
+        self._together = together
 
     def deliver(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
                 ) -> Dict[str, Tuple[int, bytes]]:
         """See `IMailTransportAgentDelivery`."""
         def sender_for(recipient: str) -> str:
-            sender = self._get_sender(
-                mlist, msg, dict(msgdata, recipient=recipient))
+            with memory.in_use():
+                sender = self._get_sender(
+                    mlist, msg, dict(msgdata, recipient=recipient))
             end_database_transaction()
             return sender
+        memory = Memory()
         senders = Senders(sender_for)
-        renderer = Renderer(self.callbacks, mlist, msg, msgdata)
-        together = Coalescing(self._outbound.submit, self._max_together)
+        renderer = Renderer(self.callbacks, mlist, msg, msgdata, memory)
         recipients = in_order(msgdata.get('recipients', ()))
         for recipient, content in renderer.contents(recipients):
-            together.submit(senders.sender(recipient), recipient, content)
-        together.flush()
+            self._together.submit(
+                senders.sender(recipient), recipient, content)
+        self._together.flush()
         return self._outbound.finish()

@@ -13,7 +13,7 @@ from mailman_mta_pool.wire.content import Content, SplicedContent
 from mailman_mta_pool.wire.outcome import Transaction
 from mailman_mta_pool.wire.verp import DELIMITERS, Verp
 from public import public
-from typing import Any, Callable, Container, Optional
+from typing import Callable, Container, Optional
 
 
 # Such as ${bounces}+${local}=${domain}; the braces may be left out.
@@ -77,9 +77,10 @@ class ServerVERP:
                 self._verp.delimiters[1] not in local and
                 self._verp.sender(self._sender, recipient) == sender)
 
-    def _submit_together(self, transaction: Any) -> None:
+    def _submit_together(self, transaction: Transaction) -> None:
+        transaction = transaction._replace(verp=self._verp)
         if len(transaction.recipients) > 1:
-            self._submit(transaction._replace(verp=self._verp))
+            self._submit(transaction)
         else:
             self._submit(transaction.individually()[0])
 

@@ -4,8 +4,7 @@
 import re
 
 from mailman_mta_pool.wire.capabilities import Capabilities
-from mailman_mta_pool.wire.content import Content
-from mailman_mta_pool.wire.outcome import Fate, Result, Stage
+from mailman_mta_pool.wire.outcome import Fate, Result, Stage, Transaction
 from mailman_mta_pool.wire.replies import Reply
 from public import public
 from typing import Optional
@@ -46,6 +45,11 @@ _SENDER_NEEDS_UTF8 = _refusal(
 _RECIPIENT_NEEDS_UTF8 = _refusal(
     Stage.here, 553, '5.6.7 The recipient needs SMTPUTF8, which the mail '
     'server does not offer')
+_NO_XVERP = _refusal(
+    Stage.mail, 555, '5.5.4 The mail server does not offer XVERP')
+# In octets, encoded: RFC 3461, section 4.
+MAX_ENVID = 100
+MAX_ORCPT = 500
 
 
 @public
@@ -66,12 +70,13 @@ def is_mailbox(address: str) -> bool:
 
 @public
 def refuse_message(
-        sender: str, content: Content, server: Capabilities,
+        transaction: Transaction, server: Capabilities,
         ) -> Optional[Result]:
     """Say why a whole transaction cannot be sent to this server.
 
     :return: The result for each of its recipients, or None if it can.
     """
+    sender, content = transaction.sender, transaction.content
     if sender and not is_mailbox(sender):
         return _BAD_SENDER
     if not server.smtputf8 and not sender.isascii():
@@ -80,6 +85,8 @@ def refuse_message(
         return _refusal(
             Stage.mail, 552, f'5.3.4 The message of {content.size} octets is '
             f'over the limit of the mail server, {server.size} octets')
+    if transaction.verp is not None and not server.xverp:
+        return _NO_XVERP
     return None
 
 
@@ -100,17 +107,19 @@ def refuse_recipient(
 
 @public
 def mail_command(
-        sender: str, content: Content, server: Capabilities,
-        international: bool,
+        transaction: Transaction, server: Capabilities, international: bool,
         ) -> bytes:
     """Make the MAIL command with the parameters that this server takes.
 
-    :param sender: A mailbox that `refuse_message` let pass, or ''.
-    :param content: For SIZE (RFC 1870) and BODY=8BITMIME (RFC 6152).
+    They are SIZE (RFC 1870), BODY=8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531),
+    RET and ENVID (RFC 3461), and Postfix's XVERP.
+
+    :param transaction: One that `refuse_message` let pass.
     :param server: What the server offers.
     :param international: True if a recipient is not ASCII.
     :return: The command line with its CRLF.
     """
+    sender, _, content, verp, envid = transaction
     parameters = ''
     if server.size is not None:
         parameters += f' SIZE={content.size}'
@@ -118,10 +127,58 @@ def mail_command(
         parameters += ' BODY=8BITMIME'
     if international or not sender.isascii():
         parameters += ' SMTPUTF8'
+    if envid and server.dsn:
+        parameters += f' RET=HDRS{_envid_parameter(envid)}'
+    if verp is not None:
+        parameters += f' XVERP={verp.delimiters}'
     return f'MAIL FROM:<{sender}>{parameters}\r\n'.encode()
 
 
 @public
-def rcpt_command(recipient: str) -> bytes:
-    """Make the RCPT command for a mailbox that `refuse_recipient` let pass."""
-    return f'RCPT TO:<{recipient}>\r\n'.encode()
+def rcpt_command(recipient: str, notify: bool = False) -> bytes:
+    """Make the RCPT command for a mailbox that `refuse_recipient` let pass.
+
+    :param notify: Ask for a notification of failure that names this address
+        (RFC 3461, sections 4.1 and 4.2; RFC 6533 for what is not ASCII).
+    """
+    if not notify:
+        return f'RCPT TO:<{recipient}>\r\n'.encode()
+    original = (f'rfc822;{xtext(recipient)}' if recipient.isascii()
+                else f'utf-8;{unitext(recipient)}')
+    parameters = ' NOTIFY=FAILURE'
+    if len(original.encode()) <= MAX_ORCPT:
+        parameters += f' ORCPT={original}'
+    return f'RCPT TO:<{recipient}>{parameters}\r\n'.encode()
+
+
+@public
+def xtext(text: str) -> str:
+    """Encode for ENVID and ORCPT (RFC 3461, section 4).
+
+    :param text: ASCII.
+    :return: The text with "+", "=", spaces and control characters as +XX.
+    """
+    return ''.join(
+        c if '!' <= c <= '~' and c not in '+=' else f'+{ord(c):02X}'
+        for c in text)
+
+
+def _envid_parameter(envid: str) -> str:
+    # RFC 3461, section 4.4: printable ASCII.  Postfix refuses the whole
+    # message otherwise, and there are such Message-IDs.
+    printable = ''.join(c for c in envid if ' ' <= c <= '~')
+    # Not in the middle of a +XX.
+    cut = re.sub(r'\+[0-9A-F]?$', '', xtext(printable)[:MAX_ENVID])
+    return f' ENVID={cut}' if cut else ''
+
+
+@public
+def unitext(text: str) -> str:
+    """Encode an address for ORCPT with SMTPUTF8 (RFC 6533, section 3).
+
+    :param text: Printable Unicode; only the characters that xtext and the
+        escape itself need are encoded.
+    """
+    return ''.join(
+        c if '!' <= c and c not in '+=\\\x7f' else f'\\x{{{ord(c):02X}}}'
+        for c in text)

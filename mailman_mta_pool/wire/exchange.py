@@ -116,8 +116,7 @@ class Exchange:
         self._results: List[Optional[Result]] = []
         # The recipients to whom the content may still go.
         self._to_come = 0
-        refused = refuse_message(
-            transaction.sender, transaction.content, server)
+        refused = refuse_message(transaction, server)
         if refused is None:
             self._prepare(recipients, server)
         else:
@@ -129,16 +128,16 @@ class Exchange:
         commands.append(b'')
         due.append((_MAIL, self, 0))
         international = False
+        notify = bool(self.transaction.envid) and server.dsn
         for index, recipient in enumerate(recipients):
             refused = refuse_recipient(recipient, server)
             results.append(refused)
             if refused is None:
-                commands.append(rcpt_command(recipient))
+                commands.append(rcpt_command(recipient, notify))
                 due.append((_RCPT, self, index))
                 international = international or not recipient.isascii()
         self._to_come = len(commands) - 1
-        sender, _, content = self.transaction
-        commands[0] = mail_command(sender, content, server, international)
+        commands[0] = mail_command(self.transaction, server, international)
 
     def move(self, event: str) -> None:
         """Go from one state to the next.

@@ -3,6 +3,7 @@
 
 import enum
 
+from mailman_mta_pool.wire.capabilities import Capabilities
 from public import public
 from typing import List, Optional
 
@@ -29,13 +30,27 @@ class Lessons:
     :ivar chunking: Whether its CHUNKING works.
     :ivar max_recipients: The most recipients that it takes in a transaction;
         None as long as nothing is known.
+    :ivar server: What it offered last; None before the first connection.
+    :ivar verp_refused: Has it refused to make senders, though it offers to?
     """
 
     def __init__(self) -> None:
         self.chunking = Chunking.untried
         self.max_recipients: Optional[int] = None
+        self.server: Optional[Capabilities] = None
+        self.verp_refused = False
         # Whoever takes it out makes the trial; list.pop() is atomic.
         self._permit: List[bool] = [True]
+
+    def learn_server(self, server: Capabilities) -> None:
+        """Remember what it offers, as it says with each connection.
+
+        :param server: Its answer to EHLO.
+        """
+        self.server = server
+        rcptmax = server.limits.rcptmax
+        if rcptmax is not None:
+            self.learn_limit(rcptmax)
 
     def learn_limit(self, recipients: int) -> None:
         """Remember that it takes no more recipients in a transaction.

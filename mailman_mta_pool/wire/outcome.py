@@ -5,8 +5,9 @@ import enum
 
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.verp import Verp
 from public import public
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 
 @public
@@ -46,11 +47,26 @@ class Transaction(NamedTuple):
     :ivar recipients: The forward-paths without angle brackets, in the order
         in which they are sent.
     :ivar content: What follows DATA or BDAT.
+    :ivar verp: How the server is to make the senders; None if `sender` is
+        what it is.
+    :ivar envid: The envelope identifier of RFC 3461, if delivery status
+        notifications are wanted; otherwise ''.
     """
 
     sender: str
     recipients: Tuple[str, ...]
     content: Content
+    verp: Optional[Verp] = None
+    envid: str = ''
+
+    def individually(self) -> List['Transaction']:
+        """Return transactions with the senders that the server would make."""
+        assert self.verp is not None
+        return [
+            self._replace(
+                sender=self.verp.sender(self.sender, recipient),
+                recipients=(recipient,), verp=None)
+            for recipient in self.recipients]
 
 
 @public

@@ -301,8 +301,8 @@ class TestAnswers(CaseTestCase):
     def test_data(self):
         site, server = self.play(CASES, settings=self.settings)
         self.assertSaid(site, (
-            (6, 'The mail server does not take mail from us: '),
-            (11, 'The mail server rejects <post@example.com>: '),
+            (5, 'The mail server does not take mail from us: '),
+            (10, 'The mail server rejects <post@example.com>: '),
             (1, '1 recipients are tried again later, though they may'),
             (1, '3 recipients are tried again later, though they may')))
         # The plain sender stood in for the one that was refused, only there.
@@ -311,10 +311,10 @@ class TestAnswers(CaseTestCase):
              for recipient in message.recipients
              if 'mail-5xx-verp' in recipient},
             {'anne@mail-5xx-verp.example.com':
-             'ant-bounces+anne=mail-5xx-verp.example.com@example.com',
-             'bart@mail-5xx-verp.example.com': 'ant-bounces@example.com',
+             'mail-5xx-verp+anne=mail-5xx-verp.example.com@example.com',
+             'bart@mail-5xx-verp.example.com': 'mail-5xx-verp@example.com',
              'carl@mail-5xx-verp.example.com':
-             'ant-bounces+carl=mail-5xx-verp.example.com@example.com'})
+             'mail-5xx-verp+carl=mail-5xx-verp.example.com@example.com'})
 
     def test_bdat(self):
         # Whatever is in flight when the connection breaks has been sent to

@@ -16,6 +16,15 @@ from tests.site_case import SiteTestCase
 from typing import Any, Callable, Dict, NamedTuple
 
 
+#: Settings with which each phase has a second.
+HASTY = {f'{phase}_timeout': '1s' for phase in (
+    'connect', 'greeting', 'hello', 'mail', 'rcpt', 'data', 'block', 'end',
+    'quit')}
+#: Settings with which every post meets the server anew.
+ANEW = {'pool': {'idle_timeout': 0}, 'delivery': {'patience': '2s'}}
+public(ANEW=ANEW, HASTY=HASTY)
+
+
 @public
 class Case(NamedTuple):
     """One kind of misbehaviour.
@@ -136,45 +145,68 @@ def ends(site, served):
 class CaseTestCase(SiteTestCase):
     """A test case that plays cases."""
 
-    def play(self, cases, *, settings=None, extensions=('PIPELINING',),
-             **options):
+    def play(self, cases, *, one_by_one=False, settings=None,
+             extensions=('PIPELINING',), tls=None, **options):
         """Play them all, one after the other, with one runner.
 
         :param cases: The `Cases`.
+        :param one_by_one: Queue a post only when the last one is done.  The
+            script of its case is asked about whatever happens in between;
+            otherwise it is asked about transactions only, which are told
+            apart by their senders.
         :param settings: The plugin's settings.
         :param extensions: What the server offers.
+        :param tls: Its context for STARTTLS.
         :param options: Further ones for the site.
         :return: The site and the server.
         """
+        scripts = {name: case.script() for name, case in cases.cases.items()}
+        current = []
+
         def script(command, session):
-            return self._current(command, session)
-        server = self.use(Scripted(script, extensions=extensions))
+            name = current[-1] if one_by_one else _case_of(command, session)
+            if name is not None:
+                return scripts[name](command, session)
+        server = self.use(Scripted(script, extensions=extensions, tls=tls))
+        wanted = {name: _expected(name, case)
+                  for name, case in cases.cases.items()}
         site = self.site(server, settings=settings, members=[
-            (address, '') for name, case in cases.cases.items()
-            for names in case.ends.values()
-            for address in addresses(name, names)
+            (address, '') for each in wanted.values() for address in each
             # Mailman takes no others for members.
             if address.isascii()], **options)
-        wanted = {}
         with site.runner():
             for name, case in cases.cases.items():
-                with self.subTest(name):
-                    wanted.update(self._expected(name, case))
-                    self._play(site, server, name, case)
-        self.assertEqual(ends(site, server.served), wanted)
+                current.append(name)
+                site.post(case.content, verp=case.verp, recipients=set(
+                    wanted[name]), sender=f'{name}@example.com')
+                if one_by_one:
+                    site.wait_until_empty()
+                    self.assertEnds(name, site, server, wanted[name])
+            site.wait_until_empty(timeout=120)
+        for name, each in wanted.items():
+            self.assertEnds(name, site, server, each)
+        self.assertEqual(
+            sorted(ends(site, server.served)),
+            sorted(address for each in wanted.values() for address in each))
         self.assertQuiet(site)
         return site, server
 
-    def _expected(self, name, case):
-        return {address: [end] for end, names in case.ends.items()
-                for address in addresses(name, names)}
+    def assertEnds(self, name, site, server, expected):
+        """Those of a case ended as they should."""
+        with self.subTest(name):
+            found = ends(site, server.served)
+            self.assertEqual(
+                {address: found.get(address, 'lost') for address in expected},
+                expected)
 
-    def _play(self, site, server, name, case):
-        self._current = case.script()
-        expected = self._expected(name, case)
-        site.post(case.content, verp=case.verp, recipients=set(expected))
-        site.wait_until_empty()
-        found = ends(site, server.served)
-        self.assertEqual(
-            {address: found.get(address, 'lost') for address in expected},
-            expected)
+
+def _case_of(command, session):
+    sender = session.sender
+    if command.startswith('MAIL'):
+        sender = command.partition('<')[2].partition('>')[0]
+    return sender and sender.partition('@')[0].partition('+')[0]
+
+
+def _expected(name, case):
+    return {address: [end] for end, names in case.ends.items()
+            for address in addresses(name, names)}

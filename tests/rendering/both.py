@@ -14,6 +14,7 @@ import smtplib
 from contextlib import contextmanager
 from mailman.config import config
 from mailman.mta.deliver import deliver
+from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.strategies import strategy_for
 from public import public
 from typing import Any, NamedTuple
@@ -102,9 +103,13 @@ class _StockConnection:
 
 
 class Outbound:
-    """Stands for the pool, and keeps everything that is submitted."""
+    """Stands for the pool, and keeps everything that is submitted.
 
-    def __init__(self):
+    :ivar makes_senders: See `IOutbound`.
+    """
+
+    def __init__(self, makes_senders=False):
+        self.makes_senders = makes_senders
         self.rendered = {}
         self.transactions = []
 
@@ -120,8 +125,12 @@ class Outbound:
         self.transactions.append(len(transaction.recipients))
         for recipient in transaction.recipients:
             assert recipient not in self.rendered, recipient
+            sender = transaction.sender
+            if transaction.verp is not None:
+                assert self.makes_senders
+                sender = transaction.verp.sender(sender, recipient)
             self.rendered[recipient] = Rendered(
-                transaction.sender, octets, b''.join(content.stuffed))
+                sender, octets, b''.join(content.stuffed))
 
     def finish(self):
         """See `IOutbound`."""
@@ -158,16 +167,19 @@ def by_stock(mlist, msg, msgdata):
 
 
 @public
-def by_ours(mlist, msg, msgdata, coalesce=True):
+def by_ours(mlist, msg, msgdata, coalesce=True, makes_senders=False):
     """Deliver through the strategy that our `deliver` takes.
 
+    :param coalesce: See `DeliverySettings`.
+    :param makes_senders: See `IOutbound`.
     :return: What became of it.
     :rtype: `Delivered`
     """
-    outbound = Outbound()
+    outbound = Outbound(makes_senders)
+    settings = DeliverySettings(coalesce=coalesce)
 
     def deliverer(mlist, msg, msgdata):
-        strategy_for(mlist, msgdata, outbound, coalesce).deliver(
+        strategy_for(mlist, msg, msgdata, outbound, settings).deliver(
             mlist, msg, msgdata)
     return _run(deliverer, outbound, mlist, msg, msgdata)
 

@@ -25,7 +25,7 @@ from unittest import mock
 
 # In the suite the examples are the same each time; when somebody asks for a
 # number of them they are not.
-ASKED = os.environ.get('MTA_POOL_EXAMPLES')
+ASKED = os.environ.get('MM_POOL_EXAMPLES')
 PROFILE = settings(
     max_examples=int(ASKED or 500), derandomize=not ASKED, deadline=None,
     database=None, print_blob=True, suppress_health_check=list(HealthCheck))
@@ -56,6 +56,7 @@ class Post(NamedTuple):
     signs: bool
     checked: int
     coalesce: bool
+    makes_senders: bool
     more: Any
 
 
@@ -75,7 +76,7 @@ POSTS = st.builds(
     # Without the comparison that the renderer makes for its own safety, all
     # that is compared here is spliced.
     checked=st.sampled_from((0, 0, 0, 2)),
-    coalesce=st.booleans(),
+    coalesce=st.booleans(), makes_senders=st.booleans(),
     more=st.sampled_from(
         ({},) * 24 + (
             {'nodecorate': True}, {'isdigest': True}, {'arc_signed': True},
@@ -112,7 +113,8 @@ class TestSameBytes(unittest.TestCase):
         with mock.patch.object(
                 mailman_mta_pool.rendering.renderer, 'CHECKED', post.checked):
             with warnings() as lines:
-                ours = by_ours(self._mlist, msg, msgdata, post.coalesce)
+                ours = by_ours(self._mlist, msg, msgdata, post.coalesce,
+                               post.makes_senders)
         self.assertEqual(lines, [])
         stock = by_stock(self._mlist, msg, msgdata)
         if stock.error is None:

@@ -10,10 +10,14 @@ from email.message import Message
 from mailman.app.lifecycle import create_list
 from mailman.config import config
 from mailman.interfaces.mailinglist import Personalization
+from mailman.mta.deliver import Deliver
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.demo.population import insert_members
+from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.rendering.renderer import BATCH, Renderer
+from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.strategies import strategy_for
+from mailman_mta_pool.strategies.coalescing import Coalescing
 from mailman_mta_pool.strategies.individual import PooledIndividualDelivery
 from mailman_mta_pool.wire.content import as_content
 from tests.rendering.both import by_ours, by_stock, Outbound, warnings
@@ -102,7 +106,7 @@ class _Counting(PooledIndividualDelivery):
     """A site's own subclass, which notes for whom it is called."""
 
     def __init__(self, outbound):
-        super().__init__(outbound)
+        super().__init__(outbound, Coalescing(outbound.submit, 1))
         self.called_for = []
         self.callbacks.append(self.note)
 
@@ -257,13 +261,67 @@ class TestReference(Fixture):
         recipients = self.subscribe(5)
         for text in (b'', UTF_8, ALTERNATIVE,
                      ALTERNATIVE.replace(b'alternative', b'mixed')):
-            for code in ('en', 'fr', 'de'):
+            for code, personalize in (
+                    ('en', 'individual'), ('fr', 'full'), ('de', 'full')):
                 with self.subTest(text=text, code=code):
                     self.mlist.preferred_language = code
+                    self.mlist.personalize = Personalization[personalize]
                     self.post = parsed(POST % text)
                     self.assertEqual(
                         self.deliver(_Counting, recipients), recipients[:2])
                     self.assertEqual(self.warnings, [])
+
+
+class TestFoundByExamples(Fixture):
+    """What the differential test found, before it was mended."""
+
+    def test_soft_line_break_at_the_end(self):
+        # In quoted-printable the last line ends in one, or not, depending on
+        # the name.
+        names = [length * 'x ' for length in range(30, 50)]
+        recipients = self.subscribe(len(names) + 2, ['a', 'b'] + names)
+        self.mlist.preferred_language = 'fr'
+        self.footer('$user_name')
+        self.post = parsed(POST % b'')
+        self.assert_as_stock(recipients)
+
+    def test_lone_cr_before_from(self):
+        self.post = parsed((POST % b'') + b'a\rFrom b\nFrom c\n')
+        ours = self.assert_as_stock(self.subscribe(5))
+        for rendered in ours.rendered.values():
+            self.assertIn(b'a\r\nFrom b\r\n>From c\r\n', rendered.octets)
+
+    def test_charset_unlike_ascii(self):
+        # No mark can be seen in there.  The name is not ASCII, and so the
+        # charset of the post is taken.
+        recipients = self.subscribe(4, ('Zoë', 'Zoé'))
+        for charset in ('utf-16', 'cp500', 'utf-7', 'utf-32-be'):
+            head = f'Content-Type: text/plain; charset={charset}\n\n'.encode()
+            self.post = parsed(POST % head)
+            with self.subTest(charset=charset), warnings() as lines:
+                self.assert_as_stock(recipients)
+                self.assertEqual(lines, [])
+
+    def test_what_stock_cannot_render(self):
+        self.post = parsed(POST % (
+            b'MIME-Version: 1.0\n'
+            b'Content-Type: multipart/mixed; boundary="b"\n\n--b--\n'))
+        msgdata = self.msgdata(self.subscribe(3))
+        ours = by_ours(self.mlist, self.post, msgdata)
+        stock = by_stock(self.mlist, self.post, msgdata)
+        self.assertIsInstance(stock.error, AttributeError)
+        self.assertEqual(str(ours.error), str(stock.error))
+
+    def test_two_reasons_not_to_render(self):
+        # The content comes before the sender.
+        self.mlist.preferred_language = 'ja'
+        self.footer('日本\n')
+        self.post = parsed(POST % b'Content-Type: text/html\n')
+        msgdata = self.msgdata(self.subscribe(3), verp=True, sender='local')
+        ours = by_ours(self.mlist, self.post, msgdata)
+        stock = by_stock(self.mlist, self.post, msgdata)
+        self.assertIsInstance(stock.error, UnicodeEncodeError)
+        self.assertEqual(str(ours.error), str(stock.error))
 
 
 class TestStatements(Fixture):
@@ -280,6 +338,9 @@ class TestStatements(Fixture):
         # What is there once stays there, as the list of archivers.
         self.deliver(recipients[:1], **more)
         few = len(self.deliver(recipients[:BATCH], **more))
+        # What a post costs before its first batch.  Without remembering it
+        # would be 130.
+        self.assertLessEqual(few, 40)
         many = len(self.deliver(recipients, **more))
         yield (many - few) / (len(recipients) / BATCH - 1)
 
@@ -397,10 +458,11 @@ class TestOrder(Fixture):
         for personalize in Personalization:
             self.mlist.personalize = personalize
             outbound = Outbound()
-            strategy = strategy_for(self.mlist, {}, outbound, True)
+            msgdata = self.msgdata([])
+            strategy = strategy_for(
+                self.mlist, self.post, msgdata, outbound, DeliverySettings())
             self.assertEqual(
-                strategy.deliver(
-                    self.mlist, self.post, self.msgdata([])), {})
+                strategy.deliver(self.mlist, self.post, msgdata), {})
             self.assertEqual(outbound.rendered, {})
 
     def test_one(self):
@@ -448,10 +510,9 @@ class TestSigning(Fixture):
 
 class TestMemory(Fixture):
     def contents(self, recipients):
-        strategy = PooledIndividualDelivery(Outbound())
         renderer = Renderer(
-            strategy.callbacks, self.mlist, self.post,
-            self.msgdata(recipients))
+            Deliver().callbacks, self.mlist, self.post,
+            self.msgdata(recipients), Memory())
         return [content for _, content in renderer.contents(recipients)]
 
     def test_shared_segments(self):

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import tempfile
+import contextlib
 import subprocess
 
 from public import public
@@ -38,6 +39,7 @@ verify    unix  - - n -     1 verify
 flush     unix  n - n 1000? 0 flush
 proxymap  unix  - - n -     - proxymap
 smtp      unix  - - n -     - smtp
+lmtp      unix  - - n -     - lmtp
 showq     unix  n - n -     - showq
 error     unix  - - n -     - error
 retry     unix  - - n -     - error
@@ -119,6 +121,7 @@ class Postfix:
         self.port = None
         self.directory = None
         self._master = None
+        self._former = set()
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix='postfix-')
@@ -184,6 +187,38 @@ class Postfix:
         with open(self._path('queue', 'pid', 'master.pid')) as fp:
             self._master = int(fp.read())
         wait_until(lambda: is_accepting(self.port), 'Postfix')
+
+    def change(self, **parameters):
+        """Change parameters of main.cf, as an administrator does.
+
+        A process that waits for a client serves one more with the former
+        ones; see `wait_until_changed()`.
+        """
+        self._former = self._smtpds()
+        subprocess.run(
+            ('postconf', '-c', self._path('etc'), *(
+                '{} = {}'.format(*item) for item in parameters.items())),
+            check=True)
+        self._postfix('reload')
+
+    def wait_until_changed(self):
+        """Wait until nobody knows what the parameters were before.
+
+        There must be no client.
+        """
+        # Whoever is asked once more is gone after it.
+        wait_until(lambda: is_accepting(self.port) and
+                   not self._smtpds() & self._former, 'the change')
+
+    def _smtpds(self):
+        found = set()
+        for pid in self.pids():
+            # It may end meanwhile.
+            with contextlib.suppress(OSError):
+                with open('/proc/{}/comm'.format(pid)) as fp:
+                    if fp.read().strip() == 'smtpd':
+                        found.add(pid)
+        return found
 
     def pids(self):
         """Return the set of ids of this server's living processes."""

@@ -14,8 +14,11 @@ from mailman_mta_pool.wire.envelope import (
     rcpt_command,
     refuse_message,
     refuse_recipient,
+    unitext,
+    xtext,
 )
-from mailman_mta_pool.wire.outcome import Fate, Stage
+from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.verp import Verp
 from tests.wire.case import BAD, GOOD, INTERNATIONAL
 
 
@@ -59,6 +62,10 @@ UNSEEN = [chr(code) for code in (*range(0x3100), 0xd800, 0xdfff, 0xfeff,
 SPECIAL = ['<', '>', '(', ')', ',', ';', ':', '@', '\\', '"', '[', ']']
 EVERYTHING = Capabilities([
     ('SIZE', ('1000',)), ('8BITMIME', ()), ('SMTPUTF8', ())])
+
+
+def transaction(sender, content=b'', **further):
+    return Transaction(sender, ('b@example.org',), Content(content), **further)
 
 
 class TestMailbox(unittest.TestCase):
@@ -134,25 +141,25 @@ class TestRefusals(unittest.TestCase):
                                    Stage.here, 553, '5.6.7')
 
     def test_senders(self):
-        content = Content(b'')
         for server in (Capabilities(), EVERYTHING):
             for address in BAD + ODD_AND_BAD:
                 # '' is the null reverse-path.
                 if address:
                     with self.subTest(address=address, server=server):
                         self.assertRefused(
-                            refuse_message(address, content, server),
+                            refuse_message(transaction(address), server),
                             Stage.mail, 553, '5.1.7')
             for address in ('',) + GOOD:
-                self.assertIsNone(refuse_message(address, content, server))
+                self.assertIsNone(
+                    refuse_message(transaction(address), server))
 
     def test_international_senders(self):
-        content = Content(b'')
         for address in INTERNATIONAL:
             with self.subTest(address=address):
-                self.assertIsNone(refuse_message(address, content, EVERYTHING))
+                message = transaction(address)
+                self.assertIsNone(refuse_message(message, EVERYTHING))
                 self.assertRefused(
-                    refuse_message(address, content, Capabilities()),
+                    refuse_message(message, Capabilities()),
                     Stage.mail, 550, '5.6.7')
 
     def test_size(self):
@@ -166,7 +173,7 @@ class TestRefusals(unittest.TestCase):
                     '\n'.join(['here'] + lines).encode())
                 # Two more for the CRLF.
                 result = refuse_message(
-                    'a@example.com', Content(octets * b'x'), server)
+                    transaction('a@example.com', octets * b'x'), server)
                 if refused:
                     self.assertRefused(result, Stage.mail, 552, '5.3.4')
                     self.assertIn('1001', str(result.reply))
@@ -176,16 +183,28 @@ class TestRefusals(unittest.TestCase):
 
     def test_size_as_it_is_sent(self):
         # As many line feeds become twice as many octets.
-        self.assertIsNone(refuse_message('', Content(500 * b'\n'), EVERYTHING))
-        self.assertIsNotNone(
-            refuse_message('', Content(501 * b'\n'), EVERYTHING))
+        for lines, refused in ((500, False), (501, True)):
+            result = refuse_message(transaction('', lines * b'\n'), EVERYTHING)
+            self.assertEqual(result is not None, refused)
+
+    def test_xverp(self):
+        message = transaction('a@example.com', verp=Verp('+='))
+        offering = Capabilities([('XVERP', ())])
+        self.assertIsNone(refuse_message(message, offering))
+        self.assertIsNone(refuse_message(
+            message._replace(verp=None), EVERYTHING))
+        # The draft's VERP is another thing.
+        for server in (EVERYTHING, Capabilities([('VERP', ())])):
+            self.assertRefused(
+                refuse_message(message, server), Stage.mail, 555, '5.5.4')
 
 
 class TestCommands(unittest.TestCase):
     def mail(self, raw, *keywords, sender='a@example.com',
-             international=False):
+             international=False, **further):
         server = Capabilities([(keyword, ()) for keyword in keywords])
-        command = mail_command(sender, Content(raw), server, international)
+        command = mail_command(
+            transaction(sender, raw, **further), server, international)
         self.assertTrue(command.endswith(b'\r\n'))
         return command[:-2].decode()
 
@@ -222,12 +241,116 @@ class TestCommands(unittest.TestCase):
 
     def test_all_of_them(self):
         self.assertEqual(
-            self.mail(b'\xe9', 'SMTPUTF8', '8BITMIME', 'SIZE',
-                      international=True),
-            'MAIL FROM:<a@example.com> SIZE=3 BODY=8BITMIME SMTPUTF8')
+            self.mail(b'\xe9', 'SMTPUTF8', '8BITMIME', 'SIZE', 'DSN', 'XVERP',
+                      international=True, verp=Verp('+='), envid='<i@d>'),
+            'MAIL FROM:<a@example.com> SIZE=3 BODY=8BITMIME SMTPUTF8 '
+            'RET=HDRS ENVID=<i@d> XVERP=+=')
+
+    def test_xverp(self):
+        for delimiters in ('+=', '-=', '=='):
+            self.assertEqual(
+                self.mail(b'x', 'XVERP', verp=Verp(delimiters)),
+                f'MAIL FROM:<a@example.com> XVERP={delimiters}')
+        self.assertEqual(self.mail(b'x', 'XVERP'), 'MAIL FROM:<a@example.com>')
 
     def test_rcpt(self):
         for address in GOOD + INTERNATIONAL + ODD_BUT_GOOD:
             with self.subTest(address=address):
                 self.assertEqual(rcpt_command(address),
                                  f'RCPT TO:<{address}>\r\n'.encode())
+
+
+class TestNotifications(unittest.TestCase):
+    """RFC 3461, and RFC 6533 for what is not ASCII."""
+
+    def envid(self, text):
+        """Return the parameters, and the value of ENVID decoded."""
+        server = Capabilities([('DSN', ())])
+        command = mail_command(
+            transaction('a@b.c', envid=text), server, False).decode('ascii')
+        match = re.fullmatch(
+            r'MAIL FROM:<a@b.c> RET=HDRS(?: ENVID=(\S+))?\r\n', command)
+        self.assertIsNotNone(match, command)
+        return match[1]
+
+    def test_only_where_it_is_offered(self):
+        command = mail_command(
+            transaction('a@b.c', envid='<i@d>'), EVERYTHING, False)
+        self.assertEqual(command, b'MAIL FROM:<a@b.c> SIZE=2\r\n')
+
+    def test_envid(self):
+        for text, encoded in (
+                ('<a.b@c.example>', '<a.b@c.example>'),
+                ('<a+b=c@d>', '<a+2Bb+3Dc@d>'), ('<a b@c>', '<a+20b@c>'),
+                (99 * 'a' + '+', 99 * 'a'), (98 * 'a' + '+', 98 * 'a'),
+                (97 * 'a' + '+', 97 * 'a' + '+2B'), (200 * 'a', 100 * 'a'),
+                # None of these can be told, and Postfix would refuse them.
+                ('<a\r\n\t\ufffd\x7f\xe9@b>', '<a@b>'), ('\ufffd', None)):
+            with self.subTest(text=text):
+                self.assertEqual(self.envid(text), encoded)
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.text(st.one_of(
+        st.sampled_from('+=<@> A0'), st.characters()), min_size=1,
+        max_size=150))
+    def test_any_envid(self, text):
+        encoded = self.envid(text)
+        printable = ''.join(c for c in text if ' ' <= c <= '~')
+        if encoded is None:
+            self.assertEqual(printable, '')
+            return
+        self.assertLessEqual(len(encoded), 100)
+        self.assertTrue(is_xtext(encoded), encoded)
+        decoded = from_xtext(encoded)
+        self.assertTrue(printable.startswith(decoded))
+        if decoded != printable:
+            # There was no room for another.
+            self.assertGreater(len(encoded), 97)
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.text(st.characters(max_codepoint=127)))
+    def test_xtext(self, text):
+        self.assertTrue(is_xtext(xtext(text)))
+        self.assertEqual(from_xtext(xtext(text)), text)
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.text(st.one_of(
+        st.sampled_from('+=\\ \x7f'), st.characters(
+            min_codepoint=32, blacklist_categories=('Cs',)))))
+    def test_unitext(self, text):
+        encoded = unitext(text)
+        self.assertIsNotNone(re.fullmatch(
+            r'(?:[!-*,-<>-\[\]-~\x80-\U0010ffff]|\\x\{[0-9A-F]{2,6}\})*',
+            encoded), encoded)
+        self.assertEqual(re.sub(
+            r'\\x\{([0-9A-F]+)\}', lambda match: chr(int(match[1], 16)),
+            encoded), text)
+
+    def test_rcpt(self):
+        for address, original in (
+                ('anne+x@example.com', 'rfc822;anne+2Bx@example.com'),
+                ('"a b"@example.com', 'rfc822;"a+20b"@example.com'),
+                ('j\u00fcrgen+x@example.de',
+                 'utf-8;j\u00fcrgen\\x{2B}x@example.de')):
+            with self.subTest(address=address):
+                self.assertEqual(
+                    rcpt_command(address, True).decode(),
+                    f'RCPT TO:<{address}> NOTIFY=FAILURE ORCPT={original}\r\n')
+
+    def test_an_original_recipient_too_long(self):
+        # 500 octets are the most that a server must take.
+        for count, fits in ((160, True), (161, False)):
+            command = rcpt_command(count * '+' + '@example.com', True)
+            self.assertEqual(b' ORCPT=rfc822;+2B' in command, fits)
+            self.assertTrue(command.split(b' ORCPT')[0].rstrip().endswith(
+                b'@example.com> NOTIFY=FAILURE'))
+
+
+def is_xtext(text):
+    return re.fullmatch(
+        r'(?:[!-*,-<>-~]|\+[0-9A-F]{2})*', text) is not None
+
+
+def from_xtext(text):
+    return re.sub(r'\+([0-9A-F]{2})',
+                  lambda match: chr(int(match[1], 16)), text)

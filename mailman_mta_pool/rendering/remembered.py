@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Mailman's callbacks ask the database again and again in one post.
+
+Each rendering asks twelve times for the list's domain, and six times for
+templates, most of which there are not.  While a post is rendered each is asked
+for once.  What is fetched, the text of a template at some URI, say, is left
+to Mailman.
+"""
+
+from contextlib import contextmanager
+from mailman.interfaces.domain import IDomainManager
+from mailman.interfaces.mailinglist import IListArchiverSet, IMailingList
+from mailman.interfaces.template import ITemplateManager
+from public import public
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+from zope.component import getSiteManager, getUtility
+from zope.interface.registry import Components
+
+
+class _Domains:
+    """See `IDomainManager`."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._known: Dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def __getitem__(self, mail_host: str) -> Any:
+        if mail_host not in self._known:
+            self._known[mail_host] = self._manager[mail_host]
+        return self._known[mail_host]
+
+    def get(self, mail_host: str, default: Any = None) -> Any:
+        return self[mail_host] if mail_host in self else default
+
+    def __contains__(self, mail_host: str) -> bool:
+        return mail_host in self._known or mail_host in self._manager
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._manager)
+
+    def __len__(self) -> int:
+        return len(self._manager)
+
+
+class _Templates:
+    """See `ITemplateManager`."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+        self._known: Dict[Tuple[str, Optional[str]], Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
+
+    def raw(self, name: str, context: Optional[str]) -> Any:
+        key = name, context
+        if key not in self._known:
+            self._known[key] = self._manager.raw(name, context)
+        return self._known[key]
+
+    def get(self, name: str, context: Optional[str], **kws: Any) -> Any:
+        if self.raw(name, context) is None:
+            return None
+        return self._manager.get(name, context, **kws)
+
+
+class _Archivers:
+    """See `IListArchiverSet`."""
+
+    def __init__(self, archivers: Any) -> None:
+        self._set = archivers
+        self._known: Optional[List[Any]] = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._set, name)
+
+    @property
+    def archivers(self) -> Iterator[Any]:
+        if self._known is None:
+            self._known = list(self._set.archivers)
+        return iter(self._known)
+
+
+@public
+class Memory:
+    """What was looked up for one post."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._base = getSiteManager()
+        self._archivers: Dict[int, _Archivers] = {}
+        self._registry = Components('remembered', bases=(self._base,))
+        self._registry.registerUtility(
+            _Domains(getUtility(IDomainManager)), IDomainManager)
+        self._registry.registerUtility(
+            _Templates(getUtility(ITemplateManager)), ITemplateManager)
+        self._registry.registerAdapter(
+            self._archivers_of, (IMailingList,), IListArchiverSet)
+
+    def _archivers_of(self, mlist: Any) -> _Archivers:
+        if mlist.id not in self._archivers:
+            self._archivers[mlist.id] = _Archivers(
+                self._base.getAdapter(mlist, IListArchiverSet))
+        return self._archivers[mlist.id]
+
+    def in_use(self) -> Any:
+        """Let Mailman's utilities remember, for the time of the context."""
+        return instead(self._registry)
+
+
+@public
+@contextmanager
+def instead(registry: Components) -> Iterator[None]:
+    """Let Mailman ask this registry, for a while.
+
+    Only this thread renders, and the others look up nothing that differs.
+
+    :param registry: One that is based on the registry that is in use now.
+    """
+    before = getSiteManager.sethook(lambda context=None: registry)
+    try:
+        yield
+    finally:
+        getSiteManager.sethook(before)

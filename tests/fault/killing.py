@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runners that are killed while they send: what was in flight, and no more,
+may arrive twice.
+"""
+
+from tests.fault.rounds import BY_BDAT, BY_DATA, extra, RoundsTestCase
+from tests.scripted import Scripted
+from tests.site_case import SiteTestCase
+
+
+CONNECTIONS = 4
+DEPTH = 8
+BY_CHUNKS = 'PIPELINING', 'CHUNKING', 'SIZE 0', '8BITMIME'
+GOES_ON = 'a delivery that was broken off goes on'
+
+
+class TestInstants(RoundsTestCase):
+    """SIGKILL at an instant of its own in each of 20 posts."""
+
+    def go(self, most, each, **options):
+        server = self.use(Scripted(**options))
+        site = self.site(
+            server, members=1000, max_delivery_threads=CONNECTIONS,
+            settings={'delivery': {'pipeline_depth': DEPTH}})
+
+        def disturb(runner, number):
+            self.assertEqual(runner.kill(), -9)
+        copies = self.rounds(site, server, disturb, 20, each)
+        self.assertNobodyMissed(site, copies)
+        twice = [extra(times) for times in copies]
+        print('copies too many:', *twice)
+        self.assertLessEqual(max(twice), most)
+        # Nobody has got a third copy: once killed, once in flight.
+        self.assertLessEqual(
+            max(max(times.values()) for times in copies), 2)
+        # Most of them were killed in the middle.
+        self.assertGreater(site.log('smtp.log').count(GOES_ON), 10)
+
+    def test_chunking(self):
+        self.go(CONNECTIONS * DEPTH, BY_BDAT, extensions=BY_CHUNKS)
+
+    def test_no_chunking(self):
+        self.go(CONNECTIONS, BY_DATA)
+
+
+class TestAgainAndAgain(SiteTestCase):
+    """SIGKILL five times in a row on one post."""
+
+    def kill_when(self, site, is_time, what):
+        runner = site.start_runner()
+        site.wait_for(is_time, what)
+        runner.kill()
+        # Nothing has been put aside.
+        self.assertLessEqual(set(site.waiting()), {'out'})
+        # Mailman leaves a half-made entry there for ever.
+        for path in site.queue('out').files:
+            if path.suffix == '.tmp':
+                path.unlink()
+
+    def finish(self, site, server, kills):
+        site.run()
+        self.assertEqual(sorted(set(server.served)), sorted(site.members))
+        self.assertLessEqual(
+            len(server.served) - len(site.members), CONNECTIONS * kills)
+        self.assertEqual(site.waiting(), {})
+        self.assertEqual(site.bounced(), [])
+        self.assertQuiet(site)
+
+    def test_while_it_sends(self):
+        server = self.use(Scripted(delay=0.001))
+        site = self.site(
+            server, members=500, max_delivery_threads=CONNECTIONS)
+        site.post(verp=True)
+        for number in range(5):
+            begin = len(server.accepted)
+            self.kill_when(
+                site, lambda: len(server.accepted) >= begin + 40,
+                'some progress')
+        self.finish(site, server, 5)
+
+    def test_while_it_goes_on(self):
+        # In the moment when the runner says that it goes on with the post,
+        # and puts the rest back into the queue; or else, where it was killed
+        # too early for the post to be sent since, as soon as it is.
+        server = self.use(Scripted(delay=0.001))
+        site = self.site(
+            server, members=500, max_delivery_threads=CONNECTIONS)
+        site.post(verp=True)
+        for _ in range(10):
+            begin = len(server.accepted)
+            before = site.log('smtp.log').count(GOES_ON)
+            self.kill_when(
+                site,
+                lambda: (site.log('smtp.log').count(GOES_ON) > before or
+                         len(server.accepted) >= begin + 10),
+                'the replay, or some progress')
+        self.assertGreater(site.log('smtp.log').count(GOES_ON), 4)
+        self.finish(site, server, 10)
+
+    def test_before_anything_is_sent(self):
+        # It does not even get as far as to have a connection: there is no
+        # progress that could be recorded.
+        silent = []
+
+        def script(command, session):
+            if command == 'CONNECT' and len(silent) < 5:
+                silent.append(session.number)
+                server.wait_for(lambda server: killed == len(silent))
+        server = self.use(Scripted(script))
+        site = self.site(
+            server, members=50, max_delivery_threads=1)
+        site.post(verp=True)
+        for killed in range(5):
+            number = killed + 1
+            self.kill_when(
+                site, lambda: len(silent) == number, 'a connection')
+        killed = 5
+        self.finish(site, server, 0)

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The callable of `[mta] outgoing`, in this process, beside stock's."""
+
+import re
+import logging
+import sqlite3
+import unittest
+
+from contextlib import contextmanager
+from mailman.app.lifecycle import create_list
+from mailman.config import config
+from mailman.interfaces.mailinglist import Personalization
+from mailman.interfaces.mta import SomeRecipientsFailed
+from mailman.mta import deliver as stock
+from mailman.testing.helpers import (
+    get_queue_messages,
+    specialized_message_from_string as message_from_string,
+    subscribe,
+)
+from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool import deliver as ours
+from mailman_mta_pool.relay import close_relay
+from tests.fault.cases import always, on, several
+from tests.scripted import CLOSE, Scripted
+
+
+POST = """\
+From: Anne Person <anne@example.com>
+To: ant@example.com
+Cc: Bart Person <bart@example.com>
+Subject: A post
+Message-ID: <post@example.com>
+MIME-Version: 1.0
+Content-Type: text/plain; charset=us-ascii
+
+Ants are strong.
+"""
+RECIPIENTS = [f'{name}@example.com' for name in (
+    'anne', 'bart', 'carl', 'dora', 'emma')]
+# Those lines of the log for which there are templates.
+TEMPLATES = re.compile(r'<post@example.com> (smtp|post|delivery) to .*')
+DEAD = '550 5.1.1 No such ant'
+LATE = '450 4.2.1 Come back'
+
+
+@contextmanager
+def logged():
+    """The lines that are logged by the templates, but for the times."""
+    lines = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if TEMPLATES.match(record.getMessage()):
+                lines.append(re.sub(
+                    r'in \S+ seconds', 'in time', record.getMessage()))
+    handler = Handler()
+    logger = logging.getLogger('mailman.smtp')
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+
+
+class DeliverTestCase(unittest.TestCase):
+    layer = ConfigLayer
+
+    def setUp(self):
+        self.mlist = create_list('ant@example.com')
+        for name in ('Anne', 'Bart', 'Carl', 'Dora', 'Emma'):
+            subscribe(self.mlist, name, email=f'{name.lower()}@example.com')
+
+    def tearDown(self):
+        close_relay()
+
+    def deliver(self, server, function=ours.deliver, mta=None, **msgdata):
+        """Deliver a post to the members.
+
+        :return: The temporary failures and the permanent ones.
+        """
+        msg = message_from_string(POST)
+        msgdata = {'recipients': set(RECIPIENTS), 'to_list': True,
+                   'original_size': 217, **msgdata}
+        with server.configured(**(mta or {})):
+            try:
+                self.assertIsNone(function(self.mlist, msg, msgdata))
+            except SomeRecipientsFailed as failed:
+                return (sorted(failed.temporary_failures),
+                        sorted(failed.permanent_failures))
+            return [], []
+
+
+class TestStockBugs(DeliverTestCase):
+    """What must not happen any more."""
+
+    def test_421_at_rcpt(self):
+        for reply in ('421 4.3.2 Shutting down', CLOSE):
+            with self.subTest(reply=reply):
+                with Scripted(on('RCPT', reply, at=3)) as server:
+                    self.assertEqual(self.deliver(server), ([], []))
+                    self.assertEqual(sorted(server.served), RECIPIENTS)
+
+    def test_421_at_rcpt_in_stock(self):
+        # If this fails, Mailman has been mended.
+        with Scripted(on('RCPT', '421 4.3.2 Bye', at=3)) as server:
+            temporary, permanent = self.deliver(server, stock.deliver)
+            self.assertEqual(server.served, [])
+            self.assertEqual(len(temporary), 1)
+
+    def test_both_kinds_of_failures(self):
+        script = several(always('RCPT', DEAD, 'bart'),
+                         always('RCPT', LATE, 'dora'))
+        for verp in (False, True):
+            with self.subTest(verp=verp), Scripted(script) as server:
+                temporary, permanent = self.deliver(server, verp=verp)
+                self.assertEqual(temporary, [])
+                self.assertEqual(permanent, [
+                    ('bart@example.com', 550, b'5.1.1 No such ant')])
+                item, = get_queue_messages('retry', expected_count=1)
+                self.assertEqual(
+                    item.msgdata['recipients'], ['dora@example.com'])
+                self.assertEqual(item.msgdata['last_recip_count'], 1)
+                self.assertIn('deliver_until', item.msgdata)
+                self.assertEqual(item.msg['subject'], 'A post')
+                self.assertIn('Ants are strong.', str(item.msg))
+
+    def test_no_database_transaction_is_open(self):
+        # Another process can write while mail goes out.
+        def script(command, session):
+            if command.startswith('RCPT'):
+                with sqlite3.connect(path, timeout=0) as database:
+                    database.execute('BEGIN IMMEDIATE')
+                    database.rollback()
+                written.append(command)
+        path = config.db.url.partition(':///')[2]
+        for verp in (False, True):
+            written = []
+            with self.subTest(verp=verp), Scripted(script) as server:
+                # These have never been decorated: that is an INSERT.
+                self.mlist = create_list(f'bee-{verp}@example.com'.lower())
+                config.db.commit()
+                self.deliver(server, verp=verp)
+                self.assertEqual(len(written), len(RECIPIENTS))
+                self.assertEqual(sorted(server.served), RECIPIENTS)
+
+
+class TestSameAsStock(DeliverTestCase):
+    """Same results, same exceptions, same lines in the log, same mail."""
+
+    def compare(self, *scripts, **keywords):
+        told = []
+        for function in (stock.deliver, ours.deliver):
+            with Scripted(several(*scripts)) as server, logged() as lines:
+                failures = self.deliver(server, function, **keywords)
+                told.append((failures, sorted(lines), sorted(
+                    (sender, recipient, content)
+                    for sender, recipients, content in server.accepted
+                    for recipient in recipients)))
+                get_queue_messages('retry', expected_count=0)
+        self.assertEqual(told[1], told[0])
+        return told[1]
+
+    def both(self, *scripts, **keywords):
+        """Compare for bulk delivery and for VERP."""
+        for verp in (False, True):
+            with self.subTest(verp=verp):
+                told = self.compare(*scripts, verp=verp, **keywords)
+        return told
+
+    def test_all_accepted(self):
+        failures, lines, mail = self.both()
+        self.assertEqual(failures, ([], []))
+        self.assertEqual(len(mail), 5)
+        self.assertEqual(len(lines), 2)
+
+    def test_some_dead(self):
+        failures, lines, mail = self.both(
+            always('RCPT', DEAD, 'bart'), always('RCPT', DEAD, 'emma'))
+        self.assertEqual(len(failures[1]), 2)
+        self.assertEqual(len(lines), 4)
+
+    def test_some_late(self):
+        failures, lines, mail = self.both(
+            always('RCPT', LATE, 'bart'),
+            always('RCPT', '552 5.2.2 Full', 'anne'))
+        self.assertEqual(failures[0], ['anne@example.com', 'bart@example.com'])
+
+    def test_all_dead(self):
+        failures, lines, mail = self.both(always('RCPT', DEAD))
+        self.assertEqual(len(failures[1]), 5)
+        self.assertEqual(mail, [])
+
+    def test_all_late(self):
+        self.both(always('RCPT', LATE))
+
+    def test_not_now(self):
+        for script in (always('MAIL', '451 4.3.0 Not now'),
+                       always('.', '452 4.3.1 No room')):
+            failures, lines, mail = self.both(script)
+            self.assertEqual(failures, (RECIPIENTS, []))
+
+    def test_one_late_content(self):
+        self.compare(always('.', '450 4.7.1 Greylisted', 'carl'), verp=True)
+
+    def test_one_rejected_content(self):
+        failures, lines, mail = self.compare(
+            always('.', '550 5.7.1 Not wanted', 'carl'), verp=True)
+        self.assertEqual(failures[1], [
+            ('carl@example.com', 550, b'5.7.1 Not wanted')])
+
+    def test_chunks(self):
+        self.compare(always('RCPT', DEAD, 'bart'), mta={'max_recipients': 2})
+
+    def test_personalized(self):
+        for personalize in (Personalization.individual, Personalization.full):
+            self.mlist.personalize = personalize
+            self.compare(always('RCPT', DEAD, 'bart'))
+
+    def test_metadata(self):
+        for msgdata in (
+                {'to_list': False}, {'nodecorate': True},
+                {'sender': 'owner@example.com'}, {'original_size': None},
+                {'original-sender': 'zoe@example.com'},
+                {'add-dup-header': {'bart@example.com'}},
+                {'recipients': ['anne@example.com', 'carl@example.com']}):
+            with self.subTest(**msgdata):
+                self.both(always('RCPT', DEAD, 'carl'), **msgdata)
+
+    def test_no_recipients(self):
+        for recipients in (None, set(), []):
+            failures, lines, mail = self.both(recipients=recipients)
+            self.assertEqual((failures, lines, mail), (([], []), [], []))
+
+    def test_in_order(self):
+        # The first failing line is not sorted among others, nor the success.
+        with Scripted(always('RCPT', DEAD, 'bart')) as server:
+            with logged() as lines:
+                self.deliver(server)
+        self.assertEqual(
+            [TEMPLATES.match(line)[1] for line in lines],
+            ['smtp', 'post', 'delivery'])

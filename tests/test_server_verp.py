@@ -1,0 +1,627 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""VERP by the mail server, and by us where the server cannot."""
+
+import os
+import unittest
+import threading
+
+from collections import Counter
+from contextlib import ExitStack
+from mailman.app.lifecycle import create_list
+from mailman.interfaces.mta import SomeRecipientsFailed
+from mailman.testing.helpers import (
+    configuration,
+    LogFileMark,
+    specialized_message_from_string as message_from_string,
+)
+from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.adapter import as_transaction_connection
+from mailman_mta_pool.deliver import deliver
+from mailman_mta_pool.interfaces import IConnection
+from mailman_mta_pool.relay import close_relay
+from mailman_mta_pool.strategies.server_verp import ServerVERP, verp_of
+from mailman_mta_pool.wire.content import Content, SplicedContent
+from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.verp import Verp
+from tempfile import TemporaryDirectory
+from tests.scripted import HANG, Scripted
+from zope.interface import implementer
+
+
+FORMAT = '${bounces}+${local}=${domain}'
+BOUNCES = 'ant-bounces@example.com'
+POST = """\
+From: Anne Person <anne@example.com>
+To: ant@example.com
+Subject: A post
+Message-ID: <ant+1=2@example.com>
+
+Ants are strong.
+"""
+OFFERS = ('PIPELINING', '8BITMIME', 'XVERP')
+MAKES = 'MAIL FROM:<ant-bounces@example.com> XVERP=+='
+DISCLAIMED = 'does not make the senders of VERP'
+# Addresses of which no two servers need think alike.
+ODD = (
+    'a=b@example.org', '"a b"@example.org', '"ab"@example.org',
+    'j\u00fcrgen@example.de', 'anne@b\u00fccher.example',
+    'anne@[192.0.2.1]', 'anne@under_score.example', 'anne',
+    )
+SIMPLE = (
+    'anne@example.org', 'Anne.Person@Example.COM', 'a+b@example.org',
+    "!#$%&'*/?^_`{|}~-@example.org", '.a..@docomo.example', 'a-b@x-y.example',
+    )
+
+
+def members(count):
+    return [f'member-{number:03}@example.org' for number in range(count)]
+
+
+def verped(recipient):
+    """What Mailman's default verp_format makes."""
+    local, _, domain = recipient.rpartition('@')
+    return f'ant-bounces+{local}={domain}@example.com'
+
+
+class TestFormat(unittest.TestCase):
+    def test_what_a_server_can_be_told(self):
+        for template, delimiters in (
+                (FORMAT, '+='), ('$bounces+$local=$domain', '+='),
+                ('${bounces}-$local=${domain}', '-='),
+                ('${bounces}=${local}=${domain}', '=='),
+                (f' {FORMAT}\n', '+=')):
+            with self.subTest(template=template):
+                self.assertEqual(verp_of(template), Verp(delimiters))
+
+    def test_what_it_cannot(self):
+        for template in (
+                '', '$bounces', '${bounces}+${local}', 'x' + FORMAT,
+                FORMAT + 'x', '${bounces}++${local}=${domain}',
+                '${bounces}+${local}==${domain}', '${bounces}${local}=$domain',
+                # These are no delimiters of Postfix's.
+                '${bounces}.${local}=${domain}', '$bounces+$local@$domain',
+                '${bounces}#${local}=${domain}', '$bounces_$local=$domain',
+                '${bounces}\n${local}=${domain}',
+                # Another order.
+                '${bounces}+${domain}=${local}', '${local}+$bounces=${domain}',
+                '${BOUNCES}+${LOCAL}=${DOMAIN}', '$$bounces+$local=$domain',
+                '${bounces+$local=$domain', '$bounces}+$local=$domain',
+                '${list_id}+${local}=${domain}'):
+            with self.subTest(template=template):
+                self.assertIsNone(verp_of(template))
+
+    def test_sender(self):
+        for sender, delimiters, recipient, made in (
+                ('a@b.c', '+=', 'd@e.f', 'a+d=e.f@b.c'),
+                ('a-bounces@b', '-=', 'd+x@e', 'a-bounces-d+x=e@b'),
+                ('a@b', '==', '"d@e"@f', 'a="d@e"=f@b')):
+            with self.subTest(recipient=recipient):
+                self.assertEqual(
+                    Verp(delimiters).sender(sender, recipient), made)
+
+    def test_individually(self):
+        content = Content(b'x')
+        transaction = Transaction(
+            'a@b', ('c@d', 'e@f'), content, Verp('+='), 'id')
+        self.assertEqual(transaction.individually(), [
+            Transaction('a+c=d@b', ('c@d',), content, None, 'id'),
+            Transaction('a+e=f@b', ('e@f',), content, None, 'id')])
+
+
+class TestGroups(unittest.TestCase):
+    """Which recipients share a transaction."""
+
+    def setUp(self):
+        self.content = Content(b'Subject: x\r\n\r\nx\r\n')
+
+    def transactions(self, recipients, size=1000, flagged=(), delimiters='+=',
+                     sender=verped, content=lambda recipient: None):
+        found = []
+        together = ServerVERP(
+            found.append, Verp(delimiters), BOUNCES, size, flagged)
+        for recipient in recipients:
+            together.submit(sender(recipient), recipient,
+                            content(recipient) or self.content)
+        together.flush()
+        return found
+
+    def assertAlone(self, transactions, recipients):
+        """These go alone, and nobody else is there."""
+        self.assertEqual(transactions, [
+            Transaction(verped(recipient), (recipient,), self.content)
+            for recipient in recipients])
+
+    def test_together(self):
+        transaction, = self.transactions(SIMPLE)
+        self.assertEqual(transaction, Transaction(
+            BOUNCES, SIMPLE, self.content, Verp('+=')))
+
+    def test_size(self):
+        for size, sizes in ((3, [3, 3, 2]), (8, [8]), (9, [8]), (4, [4, 4])):
+            found = self.transactions(members(8), size)
+            self.assertEqual(
+                [len(each.recipients) for each in found], sizes)
+            self.assertEqual(
+                [name for each in found for name in each.recipients],
+                members(8))
+            self.assertEqual({each.verp for each in found}, {Verp('+=')})
+
+    def test_one(self):
+        self.assertAlone(self.transactions(members(1)), members(1))
+        self.assertAlone(self.transactions(members(3), size=1), members(3))
+        # What is left of five in twos.
+        self.assertAlone(
+            self.transactions(members(5), size=2)[2:], members(5)[4:])
+
+    def test_odd_addresses(self):
+        self.assertAlone(self.transactions(ODD), ODD)
+        found = self.transactions([*ODD, *SIMPLE])
+        self.assertAlone(found[:-1], ODD)
+        self.assertEqual(found[-1].recipients, SIMPLE)
+
+    def test_delimiters_that_cannot_be_told_apart(self):
+        verp = Verp('++')
+
+        def sender(recipient):
+            return verp.sender(BOUNCES, recipient)
+        found = self.transactions(
+            ['a+b@x.example', 'a=b@x.example', 'c@x.example'],
+            delimiters='++', sender=sender)
+        self.assertEqual(found, [
+            Transaction(sender('a+b@x.example'), ('a+b@x.example',),
+                        self.content),
+            Transaction(BOUNCES, ('a=b@x.example', 'c@x.example'),
+                        self.content, verp)])
+
+    def test_flagged(self):
+        anne, *others = members(4)
+        found = self.transactions(members(4), flagged={anne})
+        self.assertAlone(found[:1], [anne])
+        self.assertEqual(found[1].recipients, tuple(others))
+
+    def test_another_sender(self):
+        # Whatever made it, it is not what the server would make.
+        def sender(recipient):
+            return ('probe@example.com' if recipient == members(1)[0]
+                    else verped(recipient))
+        alone, together = self.transactions(members(3), sender=sender)
+        self.assertEqual(alone, Transaction(
+            'probe@example.com', (members(1)[0],), self.content))
+        self.assertEqual(together.recipients, tuple(members(3)[1:]))
+
+    def test_personal_content(self):
+        personal = SplicedContent((b'x\r\n',), (b'x\r\n.\r\n',), False)
+        anne, *others = members(4)
+        alone, together = self.transactions(
+            members(4),
+            content=lambda name: personal if name == anne else None)
+        self.assertEqual(alone, Transaction(
+            verped(anne), (anne,), personal))
+        self.assertEqual(together.recipients, tuple(others))
+        self.assertEqual(together.content, self.content)
+
+    def test_several_contents(self):
+        other = Content(b'Subject: y\r\n\r\ny\r\n')
+        found = self.transactions(
+            members(6), content=lambda name: other if name < 'member-003'
+            else Content(self.content.octets))
+        self.assertEqual(
+            {each.content.octets: each.recipients for each in found},
+            {other.octets: tuple(members(6)[:3]),
+             self.content.octets: tuple(members(6)[3:])})
+
+
+@implementer(IConnection)
+class PlainConnection:
+    """What another plugin may bring along."""
+
+    def sendmail(self, envsender, recipients, msg):
+        raise AssertionError('It would get the wrong senders')
+
+    def quit(self):
+        pass
+
+
+class DeliveryTestCase(unittest.TestCase):
+    """Whole deliveries to a scripted server."""
+
+    layer = ConfigLayer
+
+    def setUp(self):
+        self.addCleanup(close_relay)
+        self.servers = ExitStack()
+        self.addCleanup(self.servers.close)
+        self.settings = ExitStack()
+        self.addCleanup(self.settings.close)
+        self.mlist = create_list('ant@example.com')
+
+    def serve(self, script=lambda command, session: None, offers=OFFERS):
+        """Start a server in the place of the last one."""
+        self.servers.close()
+        self.server = self.servers.enter_context(
+            Scripted(script, extensions=offers))
+        self.log = LogFileMark('mailman.smtp')
+
+    def configure(self, settings='', **mta):
+        """Send to the server; the connections do not outlive a post."""
+        self.settings.close()
+        path = os.path.join(
+            self.settings.enter_context(TemporaryDirectory()), 'pool.cfg')
+        with open(path, 'w') as fp:
+            fp.write(f'[pool]\nidle_timeout: 0\n[delivery]\npatience: 0\n'
+                     f'{settings}')
+        self.settings.enter_context(configuration(
+            'plugin.mta_pool',
+            **{'class': 'mailman_mta_pool.plugin.MTAPoolPlugin'},
+            enabled='yes', component_package='mailman_mta_pool',
+            configuration=path))
+        self.settings.enter_context(self.server.configured(**mta))
+
+    def deliver(self, recipients, post=POST, **msgdata):
+        msgdata.setdefault('verp', True)
+        deliver(self.mlist, message_from_string(post),
+                dict(msgdata, recipients=list(recipients), listid='ant'))
+
+    def accepted(self):
+        """What the server accepted, sorted: (MAIL's sender, recipients)."""
+        found = sorted((each.sender, sorted(each.recipients))
+                       for each in self.server.accepted)
+        self.server.accepted.clear()
+        return found
+
+    def assertAllAlone(self, recipients):
+        self.assertEqual(self.accepted(), sorted(
+            (verped(recipient), [recipient]) for recipient in recipients))
+
+    def mails(self):
+        """The MAIL commands since the last call."""
+        found = self.server.said('MAIL')
+        self.server.commands.clear()
+        return found
+
+
+class TestDelivery(DeliveryTestCase):
+    def test_together(self):
+        self.serve()
+        self.configure()
+        self.deliver(members(10))
+        self.assertEqual(self.accepted(), [(BOUNCES, members(10))])
+        self.assertEqual(self.mails(), [MAKES])
+
+    def test_the_others_in_the_same_post(self):
+        self.serve()
+        self.configure()
+        anne, *others = members(10)
+        self.deliver([*members(10), 'a=b@example.org'],
+                     **{'add-dup-header': {anne}})
+        contents = {recipient: each.content for each in self.server.accepted
+                    for recipient in each.recipients}
+        self.assertEqual(self.accepted(), sorted([
+            (BOUNCES, others), (verped(anne), [anne]),
+            (verped('a=b@example.org'), ['a=b@example.org'])]))
+        self.assertEqual(
+            [recipient for recipient, content in contents.items()
+             if b'X-Mailman-Copy: yes' in content], [anne])
+
+    def test_as_many_as_the_setting_says(self):
+        self.serve()
+        # Stock Mailman's setting is for other posts.
+        self.configure('max_recipients_server_verp: 4\n', max_recipients=2)
+        self.deliver(members(12))
+        self.assertEqual(
+            [recipients for _, recipients in self.accepted()],
+            [members(12)[:4], members(12)[4:8], members(12)[8:]])
+
+    def test_when_it_is_not_done(self):
+        for settings, mta, offers, count in (
+                ('server_verp: no\n', {}, OFFERS, 3),
+                ('', {'verp_format': '${bounces}.${local}=${domain}'},
+                 OFFERS, 3),
+                # VERP of the draft is another thing.
+                ('', {}, ('PIPELINING', 'VERP'), 3),
+                ('', {}, (), 3), ('', {}, OFFERS, 1)):
+            with self.subTest(settings=settings, mta=mta, offers=offers):
+                self.serve(offers=offers)
+                self.configure(settings, **mta)
+                self.deliver(members(count))
+                senders = [verped(recipient) for recipient in members(count)]
+                if mta:
+                    senders = [sender.replace('+', '.') for sender in senders]
+                self.assertEqual(
+                    self.accepted(), [
+                        (sender, [recipient]) for sender, recipient in zip(
+                            senders, members(count))])
+                self.assertFalse(
+                    any('XVERP' in mail for mail in self.mails()))
+
+    def test_no_verp_no_xverp(self):
+        self.serve()
+        self.configure()
+        self.deliver(members(3), verp=False)
+        self.assertEqual(self.accepted(), [(BOUNCES, members(3))])
+        self.assertEqual(self.mails(), ['MAIL FROM:<ant-bounces@example.com>'])
+
+    def test_devmode(self):
+        # The senders name the members, as stock Mailman's do.
+        self.serve()
+        self.configure()
+        with configuration('devmode', enabled='yes',
+                           recipient='dev@example.com'):
+            self.deliver(members(3))
+        self.assertEqual(self.accepted(), [
+            (verped(recipient), ['dev@example.com'])
+            for recipient in members(3)])
+
+    def test_a_recipient_is_refused(self):
+        anne, bart, *others = members(10)
+
+        def script(command, session):
+            if command.startswith(f'RCPT TO:<{anne}>'):
+                return '550 5.1.1 Who?'
+            if command.startswith(f'RCPT TO:<{bart}>'):
+                return '450 4.2.0 Busy'
+        self.serve(script)
+        self.configure()
+        with self.assertRaises(SomeRecipientsFailed) as caught:
+            self.deliver(members(10))
+        self.assertEqual(
+            [recipient for recipient, *_ in
+             caught.exception.permanent_failures], [anne])
+        self.assertEqual(self.accepted(), [(BOUNCES, others)])
+        self.assertNotIn(DISCLAIMED, self.log.read())
+
+
+class TestRefusals(DeliveryTestCase):
+    """The server offers it, and does not do it."""
+
+    def test_refused(self):
+        for code in (501, 504, 555):
+            with self.subTest(code=code):
+                self.serve(lambda command, session: (
+                    f'{code} 5.5.4 What?' if 'XVERP' in command else None))
+                self.configure('max_recipients_server_verp: 5\n',
+                               max_delivery_threads=2)
+                self.deliver([*members(22), 'a=b@example.org'])
+                self.assertAllAlone([*members(22), 'a=b@example.org'])
+                self.assertIn(MAKES, self.mails())
+                self.assertEqual(self.log.read().count(DISCLAIMED), 1)
+                # Nobody asks again.
+                self.deliver(members(5))
+                self.assertAllAlone(members(5))
+                self.assertFalse(
+                    any('XVERP' in mail for mail in self.mails()))
+                self.assertEqual(self.log.read().count(DISCLAIMED), 1)
+
+    def test_refused_by_one_that_is_soon_tired(self):
+        # Postfix hangs up after twenty errors, and every RCPT is one.
+        errors = Counter()
+
+        def script(command, session):
+            if 'XVERP' in command:
+                return '555 5.5.4 What?'
+            if command.startswith('RCPT') and session.sender is None:
+                errors[session.number] += 1
+                return ('421 4.7.0 Too many errors'
+                        if errors[session.number] > 20 else None)
+        self.serve(script)
+        self.configure()
+        self.deliver(members(100))
+        self.assertAllAlone(members(100))
+        self.assertEqual(self.log.read().count(DISCLAIMED), 1)
+
+    def test_all_connections_are_used_then(self):
+        together = threading.Event()
+
+        def script(command, session):
+            if 'XVERP' in command:
+                return '555 5.5.4 What?'
+            if command.startswith('MAIL'):
+                if len(self.server.open) == 4:
+                    together.set()
+                # Nobody's transaction begins before all are there.
+                if not together.wait(20):
+                    return '421 4.3.0 Alone'
+        self.serve(script)
+        self.configure(max_delivery_threads=4)
+        self.deliver(members(40))
+        self.assertAllAlone(members(40))
+        self.assertTrue(together.is_set())
+
+    def test_a_connection_that_knows_nothing_of_it(self):
+        connection = as_transaction_connection(PlainConnection())
+        transaction = Transaction(
+            BOUNCES, tuple(members(3)), Content(b'x'), Verp('+='))
+        waiting, outcomes = [transaction], []
+        connection.converse(
+            lambda: waiting.pop() if waiting else None, outcomes.append)
+        outcome, = outcomes
+        self.assertEqual(
+            [(result.fate, result.stage, result.reply.code)
+             for result in outcome.results], 3 * [(
+                 Fate.refused, Stage.mail, 555)])
+
+    def test_an_unavailable_server_is_asked_once(self):
+        # It costs one timeout, not one more to find out what it offers.
+        for verp in (False, True):
+            self.serve(lambda command, session: (
+                HANG if command == 'CONNECT' else None))
+            self.configure('[relay.mta]\ngreeting_timeout: 1s\n')
+            with self.assertRaises(SomeRecipientsFailed) as caught:
+                self.deliver(members(5), verp=verp)
+            self.assertEqual(
+                sorted(caught.exception.temporary_failures), members(5))
+            self.assertEqual(self.server.connections, 1)
+
+    def test_a_word_about_the_moment(self):
+        self.serve(lambda command, session: (
+            '451 4.3.0 Later' if command.startswith('MAIL') else None))
+        self.configure()
+        with self.assertRaises(SomeRecipientsFailed) as caught:
+            self.deliver(members(5))
+        self.assertEqual(
+            sorted(caught.exception.temporary_failures), members(5))
+        self.assertEqual(self.mails(), [MAKES])
+        self.assertNotIn(DISCLAIMED, self.log.read())
+
+    def test_a_word_about_something_else(self):
+        # A second transaction each would not help.
+        for code in (550, 553, 554):
+            with self.subTest(code=code):
+                self.serve(lambda command, session: (
+                    f'{code} 5.7.1 No' if command.startswith('MAIL')
+                    else None))
+                self.configure('message_rejected: bounce\n')
+                with self.assertRaises(SomeRecipientsFailed):
+                    self.deliver(members(5))
+                self.assertEqual(self.mails(), [MAKES])
+                self.assertNotIn(DISCLAIMED, self.log.read())
+
+
+class TestRevoked(DeliveryTestCase):
+    """The server stops to offer it."""
+
+    def test_between_two_posts_and_back(self):
+        self.serve()
+        self.configure()
+        self.deliver(members(5))
+        self.assertEqual(self.accepted(), [(BOUNCES, members(5))])
+        self.server.extensions = ('PIPELINING',)
+        for _ in range(2):
+            self.deliver(members(5))
+            self.assertAllAlone(members(5))
+        self.assertEqual(sum('XVERP' in mail for mail in self.mails()), 1)
+        # It is allowed again: the first post may still be too early to know.
+        self.server.extensions = OFFERS
+        self.deliver(members(5))
+        self.accepted()
+        self.deliver(members(5))
+        self.assertEqual(self.accepted(), [(BOUNCES, members(5))])
+
+    def test_in_mid_post(self):
+        def script(command, session):
+            if command == '.' and len(self.server.accepted) == 2:
+                self.server.extensions = ('PIPELINING',)
+        self.serve(script)
+        self.configure('max_recipients_server_verp: 4\n',
+                       max_sessions_per_connection=1)
+        self.deliver(members(40))
+        found = self.accepted()
+        self.assertEqual(
+            sorted(name for _, names in found for name in names), members(40))
+        together = [names for sender, names in found if sender == BOUNCES]
+        self.assertEqual([len(names) for names in together], [4, 4, 4])
+        alone = [each for each in found if each[0] != BOUNCES]
+        self.assertEqual(alone, [
+            (verped(name), [name]) for name in members(40)[12:]])
+
+
+class TestLimits(DeliveryTestCase):
+    def test_rcptmax(self):
+        self.serve(offers=(*OFFERS, 'LIMITS RCPTMAX=3'))
+        self.configure()
+        for verp in (True, False):
+            with self.subTest(verp=verp):
+                self.deliver(members(10), verp=verp)
+                found = self.accepted()
+                self.assertEqual({sender for sender, _ in found}, {BOUNCES})
+                self.assertEqual([names for _, names in found], [
+                    members(10)[start:start + 3] for start in range(0, 10, 3)])
+
+    def test_too_many(self):
+        # RFC 5321, section 4.5.3.1.10.
+        self.serve(lambda command, session: (
+            '452 4.5.3 Too many' if command.startswith('RCPT') and
+            session.rcpts > 4 else None))
+        self.configure()
+        for _ in range(2):
+            self.deliver(members(10))
+            self.assertEqual(self.accepted(), [
+                (BOUNCES, members(10)[:4]), (BOUNCES, members(10)[4:8]),
+                (BOUNCES, members(10)[8:])])
+        self.assertEqual(
+            self.mails()[-3:], [MAKES, MAKES, MAKES])
+
+    def test_mailmax(self):
+        for settings, most in (('', 2), ('server_verp: no\n', 2)):
+            with self.subTest(settings=settings):
+                self.serve(offers=(*OFFERS, f'LIMITS MAILMAX={most}'))
+                self.configure('max_recipients_server_verp: 2\n' + settings)
+                self.deliver(members(14))
+                messages = Counter(
+                    number for number, command in self.server.commands
+                    if command.startswith('MAIL'))
+                self.assertEqual(max(messages.values()), most)
+                self.assertEqual(sorted(self.server.served), members(14))
+
+    def test_the_smaller_one(self):
+        for sessions, most in ((1, 1), (5, 3), (0, 3)):
+            with self.subTest(sessions=sessions):
+                self.serve(offers=(*OFFERS, 'LIMITS MAILMAX=3'))
+                self.configure('server_verp: no\n',
+                               max_sessions_per_connection=sessions)
+                self.deliver(members(10))
+                messages = Counter(
+                    number for number, command in self.server.commands
+                    if command.startswith('MAIL'))
+                self.assertEqual(max(messages.values()), most)
+                self.assertEqual(sorted(self.server.served), members(10))
+
+
+class TestNotifications(DeliveryTestCase):
+    """RFC 3461."""
+
+    ASKED = ' RET=HDRS ENVID=<ant+2B1+3D2@example.com>'
+
+    def test_asked_for(self):
+        self.serve(offers=('PIPELINING', 'DSN', 'XVERP'))
+        self.configure('dsn: yes\n')
+        for verp, parameters in ((True, ' XVERP=+='), (False, '')):
+            with self.subTest(verp=verp):
+                self.deliver(['a+b@example.org', 'c@example.org'], verp=verp)
+                self.assertEqual(
+                    sorted(self.server.said('RCPT')), [
+                        'RCPT TO:<a+b@example.org> NOTIFY=FAILURE '
+                        'ORCPT=rfc822;a+2Bb@example.org',
+                        'RCPT TO:<c@example.org> NOTIFY=FAILURE '
+                        'ORCPT=rfc822;c@example.org'])
+                self.assertEqual(self.mails(), [
+                    f'MAIL FROM:<{BOUNCES}>{self.ASKED}{parameters}'])
+
+    def test_individually(self):
+        self.serve(lambda command, session: (
+            '555 5.5.4 What?' if 'XVERP' in command else None),
+            offers=('PIPELINING', 'DSN', 'XVERP'))
+        self.configure('dsn: yes\n')
+        self.deliver(members(2))
+        self.assertEqual(sorted(self.server.served), members(2))
+        self.assertEqual(self.mails()[1:], [
+            f'MAIL FROM:<{verped(name)}>{self.ASKED}' for name in members(2)])
+
+    def test_not_asked_for(self):
+        for settings, offers in (
+                ('', ('PIPELINING', 'DSN')), ('dsn: no\n', ('DSN',)),
+                ('dsn: yes\n', ('PIPELINING',))):
+            with self.subTest(settings=settings, offers=offers):
+                self.serve(offers=offers)
+                self.configure(settings)
+                self.deliver(['a+b@example.org'])
+                self.assertEqual(
+                    self.server.said('RCPT'), ['RCPT TO:<a+b@example.org>'])
+                self.assertEqual(self.mails(), [
+                    'MAIL FROM:<ant-bounces+a+b=example.org@example.com>'])
+
+    def test_odd_message_ids(self):
+        # There are all of these; no server may refuse the post for them.
+        for message_id, parameters in (
+                ('Message-ID:\n <a@b>\n', ' RET=HDRS ENVID=<a@b>'),
+                ('Message-ID: <a\n\tb@c>\n', ' RET=HDRS ENVID=<ab@c>'),
+                ('Message-ID: <a\u00e9@b>\n', ' RET=HDRS ENVID=<a@b>')):
+            with self.subTest(message_id=message_id):
+                self.serve(offers=('DSN',))
+                self.configure('dsn: yes\n')
+                self.deliver(['c@d.example'], POST.replace(
+                    'Message-ID: <ant+1=2@example.com>\n', message_id),
+                    verp=False)
+                self.assertEqual(self.mails(), [
+                    f'MAIL FROM:<{BOUNCES}>{parameters}'])
