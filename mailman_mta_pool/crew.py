@@ -65,12 +65,12 @@ class Crew:
 
     # For the main thread.  But for `join`, all of it under the lock.
 
-    def set_to_work(self) -> None:
-        """Something is waiting: let somebody take it."""
+    def set_to_work(self, count: int) -> None:
+        """So many more are waiting: let somebody take them."""
+        self._work.notify(count)
         # Who was notified counts as idle until it has the lock.
-        self._work.notify()
-        if (self._idle < len(self._backlog) and
-                self._working < self._ceiling):
+        for _ in range(min(len(self._backlog) - self._idle, count,
+                           self._ceiling - self._working)):
             self._hire()
 
     def meet(self) -> None:

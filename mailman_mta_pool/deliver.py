@@ -15,6 +15,7 @@ from mailman_mta_pool.ledger import Ledger
 from mailman_mta_pool.outbound import Outbound
 from mailman_mta_pool.queues import find_handed_over, Queues
 from mailman_mta_pool.relay import relay_for
+from mailman_mta_pool.rendering.patience import patient
 from mailman_mta_pool.settings import load, Settings
 from mailman_mta_pool.smtplog import PostLog
 from mailman_mta_pool.strategies import plain_sender, strategy_for
@@ -136,17 +137,18 @@ class _Delivery:
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)
         try:
-            with suppress(NothingMoreToSend):
+            with suppress(NothingMoreToSend), patient(
+                    self._settings.delivery.patience):
                 strategy.deliver(mlist, msg, msgdata)
             outbound.finish()
         finally:
             outbound.close()
         left = self._ledger.close(self._recipients, outbound.unavailable)
+        if left:
+            self._queues.put_back(left)
         post_log.write(
             time.monotonic() - started, self._ledger, outbound.unavailable,
             len(self._recipients) - len(left))
-        if left:
-            self._queues.put_back(left)
         tell_mailman(self._ledger, self._queues)
 
 

@@ -9,6 +9,7 @@ was lost too early, goes again at once on a fresh connection.
 import time
 import logging
 
+from contextlib import suppress
 from mailman_mta_pool.backlog import Backlog
 from mailman_mta_pool.crew import Crew
 from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
@@ -25,7 +26,7 @@ from mailman_mta_pool.wire.outcome import (
     Transaction,
 )
 from public import public
-from typing import Any, Callable, Optional
+from typing import Any, Callable, List, Optional
 from zope.interface import implementer
 
 
@@ -33,6 +34,10 @@ log = logging.getLogger('mailman.smtp')
 
 # What may wait to be sent, in octets; one transaction may always wait.
 MAX_OCTETS = 8 * 1024 * 1024
+# What is queued at once, and after how many seconds at the latest when another
+# transaction comes.
+BATCH_OCTETS = 64 * 1024
+SOON = 0.002
 # How often the main thread looks whether its turn is over, in seconds, while
 # it waits for the workers.
 TICK = 0.1
@@ -47,6 +52,7 @@ class _Endless:
     """A turn that nobody ends; see `ITurn`."""
 
     is_over = False
+    is_urgent = False
     is_too_late = False
 
 
@@ -74,7 +80,12 @@ class Dispatch:
         self._settle = settle
         self._turn = turn
         self._max_octets = max_octets
+        self._clock = clock
         self._is_full = False
+        # What was submitted, and waits to be queued with more.
+        self._batch: List[Transaction] = []
+        self._batch_octets = 0
+        self._handed_over = 0.0
         self._backlog = Backlog()
         self._setbacks = Setbacks(relay.name, delivery, clock)
         self._crew = Crew(
@@ -101,7 +112,23 @@ class Dispatch:
         :raises NothingMoreToSend: if it will not be sent: the turn is over,
             the relay unavailable, or the message rejected.
         """
+        if self._crew.is_over:
+            raise NothingMoreToSend
+        self._batch.append(transaction)
+        self._batch_octets += transaction.content.size
+        if (self._batch_octets >= BATCH_OCTETS or
+                self._handed_over + SOON <= self._clock()):
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Queue what was submitted since the last time.
+
+        To take the lock for each transaction would make the workers wait for
+        us, and us for them.
+        """
         crew = self._crew
+        batch, self._batch = self._batch, []
+        self._batch_octets = 0
         with crew.changed:
             if self._backlog.octets >= self._max_octets:
                 self._is_full = True
@@ -109,20 +136,26 @@ class Dispatch:
             self._look_at_the_clock()
             if crew.is_over:
                 raise NothingMoreToSend
-            self._backlog.append(transaction)
-            crew.set_to_work()
+            for transaction in batch:
+                self._backlog.append(transaction)
+            crew.set_to_work(len(batch))
+        self._handed_over = self._clock()
 
     def finish(self) -> None:
         """Wait until every transaction is settled, or none is sent any more.
 
         :raises Exception: what a worker died of, if one did.
         """
+        if self._batch:
+            with suppress(NothingMoreToSend):
+                self._hand_over()
         self._wait_for_the_rest()
         if self._crew.failure is not None:
             raise self._crew.failure
 
     def abandon(self) -> None:
         """Send nothing more; wait for what is in flight."""
+        self._batch = []
         with self._crew.changed:
             self._crew.stop()
         self._wait_for_the_rest()
@@ -148,7 +181,8 @@ class Dispatch:
             self._crew.changed.wait(TICK)
 
     def _look_at_the_clock(self) -> None:
-        if self._turn.is_over and not self._crew.is_over:
+        if self._turn.is_over and not self._crew.is_over and (
+                self._turn.is_urgent or self._setbacks.answers):
             self._crew.stop()
 
     # In the workers, under the lock.
@@ -200,8 +234,7 @@ class Dispatch:
             self._crew.stop()
         self._crew.put_first(orders.again)
         # The worker that reports takes the first of them.
-        for _ in orders.again[1:]:
-            self._crew.set_to_work()
+        self._crew.set_to_work(len(orders.again[1:]))
 
     def _refuse_verp(self) -> None:
         lessons = self._relay.lessons

@@ -155,6 +155,10 @@ class ITurn(Interface):
     is_over = Attribute("""\
         Is nothing more to be sent, though what is in flight may finish?""")
 
+    is_urgent = Attribute("""\
+        Is it over even if nothing has been answered yet?  A time slice is
+        not: a server that says nothing is to run into its timeout.""")
+
     is_too_late = Attribute("""\
         Is even what is in flight to be given up?""")
 

@@ -65,6 +65,11 @@ class Turn:
             self._ends is not None and self._ends <= self._clock())
 
     @property
+    def is_urgent(self) -> bool:
+        """See `ITurn`."""
+        return self.signum is not None
+
+    @property
     def is_too_late(self) -> bool:
         """See `ITurn`."""
         return (self.signum is not None and

@@ -30,6 +30,7 @@ from mailman_mta_pool.demo.report import report, table
 from mailman_mta_pool.demo.site import SiteError, ThrowawaySite
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from tests.once import once
 from zope.component import getUtility
 
 
@@ -87,6 +88,7 @@ class Client:
         self._socket.close()
 
 
+@once
 class TestDialogue(unittest.TestCase):
     """The server's half of a session, octet by octet."""
 
@@ -153,6 +155,7 @@ class TestDialogue(unittest.TestCase):
         self.assertEqual(self.feed(b'MAIL FROM:anne@example.com\r\n'), [501])
 
 
+@once
 class TestServer(unittest.TestCase):
     """The server in its own process, over real sockets."""
 
@@ -274,6 +277,7 @@ def describe_row(row):
     return values
 
 
+@once
 class TestSite(unittest.TestCase):
     """A Mailman of its own, with real runners."""
 
@@ -378,6 +382,7 @@ class TestProgress(unittest.TestCase):
             'same bytes         yes         no\n')
 
 
+@once
 class TestDemo(unittest.TestCase):
     """`python -m mailman_mta_pool.demo`."""
 

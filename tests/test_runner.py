@@ -9,6 +9,7 @@ import unittest
 
 from mailman.interfaces.mailinglist import Personalization
 from mailman_mta_pool.demo.compare import compare, Options
+from tests.once import once
 from tests.scripted import Scripted
 from tests.servers.postfix import available, Postfix
 from tests.site import LIST, OURS, POST, STOCK
@@ -77,6 +78,7 @@ class TestPostfix(SiteTestCase):
             {'ant-bounces@example.com'})
 
 
+@once
 class TestSlowServer(unittest.TestCase):
     def test_five_times_as_fast_as_stock(self):
         # With 20 ms for each command nothing but the dialogue counts, so
@@ -92,6 +94,7 @@ class TestSlowServer(unittest.TestCase):
         self.assertGreaterEqual(ratio, 5)
 
 
+@once
 class TestUnavailable(SiteTestCase):
     """The post waits, and nobody is blamed."""
 
@@ -158,6 +161,7 @@ class TestUnavailable(SiteTestCase):
         self.assertSecret(site)
 
 
+@once
 class TestConfiguration(SiteTestCase):
     """A mistake stops the start, and the queue stays as it is."""
 
@@ -274,6 +278,7 @@ class TestPosts(SiteTestCase):
         self.assertLessEqual(server.connections, 2)
 
 
+@once
 class TestAfterwards(SiteTestCase):
     """What SIGTERM leaves behind when the delivery is over."""
 

@@ -9,6 +9,7 @@ import smtplib
 import unittest
 
 from importlib.resources import files
+from tests.once import once
 from tests.servers import exim, postfix, sink
 from tests.servers.exim import Exim
 from tests.servers.loopback import HOST, is_listening, wait_until
@@ -94,6 +95,7 @@ class TestRecorder(unittest.TestCase):
 
 
 @unittest.skipIf(postfix.available(), postfix.available())
+@once
 class TestPostfix(unittest.TestCase):
     def test_discards_and_tells(self):
         with Postfix() as server:
@@ -159,6 +161,7 @@ class TestPostfix(unittest.TestCase):
 
 
 @unittest.skipIf(exim.available(), exim.available())
+@once
 class TestExim(unittest.TestCase):
     def test_keeps_what_arrives_by_data(self):
         with Exim() as server:
@@ -200,6 +203,7 @@ class TestExim(unittest.TestCase):
 
 
 @unittest.skipIf(sink.available(), sink.available())
+@once
 class TestSMTPSink(unittest.TestCase):
     def test_source_to_sink(self):
         with SMTPSink(counting=True) as server:
@@ -219,6 +223,7 @@ class TestSMTPSink(unittest.TestCase):
                 self.assertEqual(client.docmd('DATA')[0], 421)
 
 
+@once
 class TestDelayingProxy(unittest.TestCase):
     ROUND_TRIP = 0.02
 

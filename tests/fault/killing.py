@@ -69,7 +69,7 @@ class TestAgainAndAgain(SiteTestCase):
     def test_while_it_sends(self):
         server = self.use(Scripted(delay=0.001))
         site = self.site(
-            server, members=500, max_delivery_threads=CONNECTIONS)
+            server, members=1000, max_delivery_threads=CONNECTIONS)
         site.post(verp=True)
         for number in range(5):
             begin = len(server.accepted)
@@ -84,7 +84,7 @@ class TestAgainAndAgain(SiteTestCase):
         # too early for the post to be sent since, as soon as it is.
         server = self.use(Scripted(delay=0.001))
         site = self.site(
-            server, members=500, max_delivery_threads=CONNECTIONS)
+            server, members=1000, max_delivery_threads=CONNECTIONS)
         site.post(verp=True)
         for _ in range(10):
             begin = len(server.accepted)
@@ -108,7 +108,7 @@ class TestAgainAndAgain(SiteTestCase):
                 server.wait_for(lambda server: killed == len(silent))
         server = self.use(Scripted(script))
         site = self.site(
-            server, members=50, max_delivery_threads=1)
+            server, members=60, max_delivery_threads=1)
         site.post(verp=True)
         for killed in range(5):
             number = killed + 1

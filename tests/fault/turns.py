@@ -29,20 +29,20 @@ class TestTimeSlice(SiteTestCase):
         quick = threading.Event()
 
         def script(command, session):
-            if command.startswith('MAIL') and NEW in command:
+            if command.startswith('RCPT') and NEW in command:
                 quick.set()
-            # For a second it takes no more than 80 messages.
+            # For a second it takes no more than 20 messages.
             quick.wait(0.05)
         server = self.use(Scripted(script))
         site = self.site(
-            server, members=600, settings={'delivery': {'time_slice': '1s'}})
+            server, members=200, settings={'delivery': {'time_slice': '1s'}})
         site.post(verp=True)
         with site.runner():
             server.wait_for(lambda server: len(server.accepted) >= 5)
             site.post(CONFIRM, verp=True, recipients={NEW})
             server.wait_for(lambda server: NEW in server.served)
             # It is the second slice that has it, not the last one.
-            self.assertLess(len(server.accepted), 300)
+            self.assertLess(len(server.accepted), 100)
             site.wait_until_empty()
         served = server.served
         served.remove(NEW)
@@ -81,14 +81,14 @@ class TestSplit(SiteTestCase):
             go.wait(30)
         server = self.use(Scripted(script))
         site = self.site(
-            server, members=105, max_delivery_threads=1,
-            settings={'delivery': {'split': 20}})
+            server, members=100, max_delivery_threads=1,
+            settings={'delivery': {'split': 30}})
         site.post(verp=True)
         with site.runner():
             server.wait_for(lambda server: server.connections == 1)
             sizes = [len(entry.recipients)
                      for entry in site.queue('out').entries]
-            self.assertEqual(sizes, [20, 20, 20, 20, 20, 5])
+            self.assertEqual(sizes, [30, 30, 30, 10])
             go.set()
             site.wait_until_empty()
         self.assertEachOnce(site, server.served)
@@ -104,10 +104,10 @@ class TestSplit(SiteTestCase):
 
     def test_two_instances(self):
         # Which of them takes an entry is a matter of chance; that one takes
-        # all of 40 will not happen.
+        # all of the 40 will not happen.
         server = self.use(Scripted(delay=0.001))
         site = self.site(
-            server, members=400, max_delivery_threads=1,
+            server, members=200, max_delivery_threads=1,
             settings={'delivery': {'split': 10}})
         site.set_up(
             server, outgoing=OURS, max_delivery_threads=1,

@@ -9,6 +9,7 @@ from mailman.interfaces.database import IDatabaseFactory
 from mailman.interfaces.usermanager import IUserManager
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.rendering.members import look_up, MemberValues, Values
+from tests.once import once
 from tests.rendering.counting import statements
 from tests.rendering.population import NAMES, Population
 from tests.servers.postgresql import available, PostgreSQL
@@ -161,6 +162,7 @@ class PostgreSQLLayer(ConfigLayer):
 
 
 @unittest.skipIf(available(), available())
+@once
 class TestMembersInPostgreSQL(TestMembersInSQLite):
     layer = PostgreSQLLayer
     # It has no NUL in a text.

@@ -201,6 +201,10 @@ class Postfix:
             check=True)
         self._postfix('reload')
 
+    def flush(self):
+        """Try to deliver at once whatever is in the queue."""
+        self._postfix('flush')
+
     def wait_until_changed(self):
         """Wait until nobody knows what the parameters were before.
 

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal: what is written, what is read back, and who has it."""
+
+import os
+import stat
+import resource
+import unittest
+
+from hypothesis import given, settings, strategies as st
+from mailman_mta_pool.interfaces import IRecord
+from mailman_mta_pool.journal.file import Journal, Locked
+from mailman_mta_pool.journal.records import (
+    begun_line,
+    bounced_line,
+    done_line,
+    served_line,
+    Settled,
+)
+from tempfile import TemporaryDirectory
+from zope.interface.verify import verifyObject
+
+
+ADDRESSES = st.text(min_size=1, max_size=12)
+TOKENS = st.sampled_from(['0123456789abcdef', 'fedcba9876543210'])
+RECORDS = st.one_of(
+    st.tuples(st.just(served_line), st.lists(ADDRESSES)),
+    st.tuples(st.just(bounced_line), ADDRESSES,
+              st.integers(200, 599), st.binary(max_size=20)),
+    st.tuples(st.just(begun_line), TOKENS, st.lists(ADDRESSES)),
+    st.tuples(st.just(done_line), TOKENS),
+    )
+
+
+class Books:
+    """What the records say, kept without any journal."""
+
+    def __init__(self, records):
+        self.served = set()
+        self.bounced = {}
+        self.handing_over = {}
+        self.handed_over = {}
+        for line, *values in records:
+            getattr(self, line.__name__)(*values)
+
+    def served_line(self, recipients):
+        self.served.update(recipients)
+
+    def bounced_line(self, recipient, code, text):
+        self.bounced[recipient] = code, text
+
+    def begun_line(self, token, recipients):
+        self.handing_over[token] = recipients
+
+    def done_line(self, token):
+        if token in self.handing_over:
+            self.handed_over[token] = self.handing_over.pop(token)
+
+
+class TestSettled(unittest.TestCase):
+    def assertSays(self, settled, books):
+        self.assertEqual(settled.served, books.served)
+        self.assertEqual(settled.bounced, books.bounced)
+        self.assertEqual(settled.handing_over, books.handing_over)
+        self.assertEqual(settled.handed_over, books.handed_over)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(RECORDS, max_size=6), st.data())
+    def test_any_prefix(self, records, data):
+        lines = [line(*values) for line, *values in records]
+        octets = b''.join(lines)
+        length = data.draw(st.integers(0, len(octets)))
+        complete = octets[:length].count(b'\n')
+        settled = Settled(octets[:length])
+        self.assertSays(settled, Books(records[:complete]))
+        self.assertEqual(settled.end, sum(map(len, lines[:complete])))
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(RECORDS, max_size=4), RECORDS, st.lists(RECORDS),
+           st.data())
+    def test_torn_in_the_middle(self, before, torn, after, data):
+        # The disk was full for a while.  The next line is lost with it.
+        line, *values = torn
+        octets = line(*values)
+        part = octets[:data.draw(st.integers(0, len(octets) - 2))]
+        text = b''.join(line(*values) for line, *values in before)
+        text += part + b'\n'
+        text += b''.join(line(*values) for line, *values in after)
+        self.assertSays(Settled(text), Books(before + after))
+
+    def test_empty(self):
+        self.assertFalse(Settled())
+        self.assertFalse(Settled(b'["served","anne@example.com"]'))
+        for line in (served_line(['anne@example.com']),
+                     bounced_line('anne@example.com', 550, b'No'),
+                     begun_line('0123', ['anne@example.com'])):
+            self.assertTrue(Settled(line))
+
+    def test_left(self):
+        settled = Settled(
+            served_line(['anne@example.com']) +
+            bounced_line('bart@example.com', 550, b'No such ant') +
+            begun_line('0123', ['cate@example.com']) + done_line('0123') +
+            begun_line('4567', ['dora@example.com']))
+        # Whether there is another entry for Dora, the queues must tell.
+        self.assertEqual(
+            settled.left([
+                'elle@example.com', 'dora@example.com', 'cate@example.com',
+                'bart@example.com', 'anne@example.com', 'elle@example.com']),
+            ['elle@example.com', 'dora@example.com'])
+
+
+class TestJournal(unittest.TestCase):
+    def setUp(self):
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.path = os.path.join(directory.name, 'journal')
+
+    def journal(self, **options):
+        journal = Journal(self.path, **options)
+        self.addCleanup(self.close, journal)
+        verifyObject(IRecord, journal)
+        return journal
+
+    def close(self, journal):
+        try:
+            journal.close()
+        except OSError:
+            # The test has closed it.
+            pass
+
+    def read(self):
+        with open(self.path, 'rb') as fp:
+            return Settled(fp.read())
+
+    def test_private(self):
+        previous = os.umask(0)
+        try:
+            self.journal()
+        finally:
+            os.umask(previous)
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+
+    def test_written_at_once(self):
+        for power in (False, True):
+            with self.subTest(power=power):
+                journal = Journal(self.path, power)
+                self.assertFalse(journal.settled)
+                journal.served(['anne@example.com', 'bart@example.com'])
+                self.assertEqual(self.read().served, {
+                    'anne@example.com', 'bart@example.com'})
+                journal.bounced('cate@example.com', 550, b'caf\xe9')
+                self.assertEqual(self.read().bounced, {
+                    'cate@example.com': (550, b'caf\xe9')})
+                journal.handing_over('0123', ['dora@example.com'])
+                self.assertEqual(self.read().handing_over, {
+                    '0123': ['dora@example.com']})
+                journal.handed_over('0123')
+                self.assertEqual(self.read().handed_over, {
+                    '0123': ['dora@example.com']})
+                journal.remove()
+                journal.close()
+                self.assertFalse(os.path.exists(self.path))
+
+    def test_torn_at_every_octet(self):
+        whole = served_line(['anne@example.com'])
+        last = served_line(['bart@example.com', 'cate@example.com'])
+        for length in range(len(last) + 1):
+            with open(self.path, 'wb') as fp:
+                fp.write(whole + last[:length])
+            served = {'anne@example.com'}
+            if length == len(last):
+                served |= {'bart@example.com', 'cate@example.com'}
+            journal = Journal(self.path)
+            self.assertEqual(journal.settled.served, served)
+            journal.served(['dora@example.com'])
+            journal.close()
+            self.assertEqual(self.read().served, served | {'dora@example.com'})
+
+    def test_locked(self):
+        journal = self.journal()
+        with self.assertRaises(Locked):
+            Journal(self.path)
+        journal.close()
+        again = self.journal()
+        again.remove()
+        # That file is not there any more, so this is another one.
+        self.journal()
+
+    def test_full_disk(self):
+        # A limit of the process is as good as a full disk, and the line is
+        # torn as well.
+        journal = self.journal()
+        journal.served(['anne@example.com'])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        size = os.path.getsize(self.path) + 9
+        try:
+            with self.assertLogs('mailman.smtp', 'ERROR') as logged:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+                journal.served(['bart@example.com'])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        line, = logged.output
+        self.assertIn(self.path, line)
+        self.assertIn('goes on without it', line)
+        # There is room again, but what would come now would be no use.
+        journal.served(['cate@example.com'])
+        journal.handing_over('0123', ['dora@example.com'])
+        self.assertEqual(os.path.getsize(self.path), size)
+        self.assertEqual(self.read().served, {'anne@example.com'})
