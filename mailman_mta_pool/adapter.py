@@ -77,7 +77,8 @@ class OneAtATime:
         """See `ITransactionConnection`; there is no way to do it."""
 
     def converse(self, feed: Callable[[], Optional[Transaction]],
-                 report: Callable[[Outcome], None]) -> None:
+                 report: Callable[[Outcome], None],
+                 drive: Any = None) -> None:
         """See `ITransactionConnection`."""
         transaction = feed()
         while transaction is not None:

@@ -10,7 +10,7 @@ from lazr.config import as_boolean
 from mailman.config import config
 from mailman_mta_pool.handshake import Handshake, shake_hands
 from mailman_mta_pool.interfaces import ITransactionConnection
-from mailman_mta_pool.session import Fed, Session
+from mailman_mta_pool.session import drive_alone, Fed, Session, Steps
 from mailman_mta_pool.settings import WireSettings
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.conversation import Conversation
@@ -172,7 +172,8 @@ class SMTPConnection:
             session.abort()
 
     def converse(self, feed: Callable[[], Optional[Transaction]],
-                 report: Callable[[Outcome], None]) -> None:
+                 report: Callable[[Outcome], None],
+                 drive: Callable[[Steps], None] = drive_alone) -> None:
         """See `ITransactionConnection`."""
         if self._session is None:
             self.open()
@@ -189,7 +190,7 @@ class SMTPConnection:
             self._messages += 1
             return transaction, reroute(transaction.recipients)
         try:
-            session.run(next_message, report)
+            drive(session.steps(next_message, report))
         except BaseException:
             # For safety: the next message opens a new connection.
             self._session = None

@@ -10,6 +10,7 @@ import threading
 
 from contextlib import contextmanager
 from mailman_mta_pool.backlog import Backlog
+from mailman_mta_pool.driver import Driver
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.setbacks import Setbacks, Talk
@@ -51,6 +52,7 @@ class Crew:
         self._setbacks = setbacks
         self._judge = judge
         self._has_room = has_room
+        self._driver = Driver()
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
         self._work = threading.Condition(self._lock)
@@ -168,7 +170,8 @@ class Crew:
                     talk.since = before + 1
         with self._opened() as connection:
             try:
-                connection.converse(self._next, report)
+                connection.converse(
+                    self._next, report, self._driver.drive)
             except smtplib.SMTPServerDisconnected as lost:
                 log.info('%s: %s', self._relay.name, lost)
                 error = lost

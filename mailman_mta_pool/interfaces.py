@@ -75,7 +75,7 @@ class ITransactionConnection(IConnection):
         :rtype: bool
         """
 
-    def converse(feed, report):
+    def converse(feed, report, drive=None):
         """Send transactions until there are none left.
 
         It returns when `feed` has nothing more and everything is answered,
@@ -86,6 +86,9 @@ class ITransactionConnection(IConnection):
             returns None, without waiting, if there is none at the moment.
         :param report: Called with the `Outcome` of each transaction that was
             taken from `feed`, whatever happens, exactly once.
+        :param drive: `Driver.drive`, which lets connections share a thread;
+            `feed` and `report` are called in that one then.  A connection
+            need not use it.
         :raises smtplib.SMTPServerDisconnected: if the connection broke or had
             to be closed; everything has been reported by then.
         """

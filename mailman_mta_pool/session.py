@@ -13,7 +13,14 @@ from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.outbox import BLOCK
 from mailman_mta_pool.wire.outcome import Outcome, Transaction
 from public import public
-from typing import Callable, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Generator,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 
 READ_SIZE = 16 * 1024
@@ -26,6 +33,45 @@ NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # What a session is fed: a transaction, and the recipients that stand in for
 # its own on the wire.
 Fed = Optional[Tuple[Transaction, Sequence[str]]]
+
+
+@public
+class Wait(NamedTuple):
+    """What a session waits for.
+
+    :ivar fileno: The file descriptor of its socket.
+    :ivar events: Those of `select.poll`.
+    :ivar seconds: For how long at the most.
+    """
+
+    fileno: int
+    events: int
+    seconds: float
+
+
+Steps = Generator[Wait, Optional[int], None]
+READ_OR_WRITE = select.POLLIN | select.POLLOUT
+
+
+@public
+def drive_alone(steps: Steps) -> None:
+    """Drive a session to its end.
+
+    :param steps: See `Session.steps`.
+    """
+    poll = select.poll()
+    try:
+        wait = next(steps)
+        while True:
+            # A server that is near has often answered by now.
+            now = steps.send(select.POLLIN)
+            if now is wait:
+                poll.register(wait.fileno, wait.events)
+                ready = poll.poll(min(wait.seconds, LONGEST) * 1000)
+                now = steps.send(ready[0][1] if ready else 0)
+            wait = now
+    except StopIteration:
+        pass
 
 
 @public
@@ -51,8 +97,7 @@ class Session:
         self._timeouts = timeouts
         self._clock = clock
         self._trace = trace
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._fileno = sock.fileno()
         # SSLSocket.send() takes all or nothing, and when it says nothing some
         # whole TLS records may have gone.  So give it one at a time: what we
         # count as unsent, the server cannot have read.
@@ -60,7 +105,6 @@ class Session:
             TLS_RECORD if isinstance(sock, ssl.SSLSocket) else BLOCK)
         # TLS may hold more than it gave, and poll() does not see that.
         self._pending = getattr(sock, 'pending', None)
-        self._writing = False
         # The kernel takes no more, but replies may still be waiting there.
         self._write_error: Optional[OSError] = None
         # The server has closed it, or has spoken unasked.
@@ -73,7 +117,15 @@ class Session:
 
     def run(self, feed: Callable[[], Fed],
             report: Callable[[Outcome], None]) -> None:
+        """Drive it alone; see `steps`."""
+        drive_alone(self.steps(feed, report))
+
+    def steps(self, feed: Callable[[], Fed],
+              report: Callable[[Outcome], None]) -> Steps:
         """Send what `feed` gives until it gives nothing, and report it all.
+
+        It is a generator: it says what it waits for, and is sent the events
+        of `select.poll` that have come, or 0 to look at the clock.
 
         :raises ConnectionLost: if the connection broke, timed out, or the
             server closed it; what was in flight has been reported.
@@ -90,7 +142,13 @@ class Session:
                 self._flush()
                 if conversation.idle:
                     break
-                self._wait()
+                wait = self._next_wait()
+                events = yield wait
+                while events != select.POLLOUT and not (
+                        events and self._read()):
+                    if not events:
+                        wait = self._next_wait()
+                    events = yield wait
             # What was fed last may have been refused by ourselves.
             for outcome in conversation.outcomes():
                 report(outcome)
@@ -109,20 +167,14 @@ class Session:
                 break
             conversation.submit(*fed)
 
-    def _wait(self) -> None:
+    def _next_wait(self) -> Wait:
         """Wait until the server says something or can take more."""
         remaining = self._remaining()
         if remaining <= 0:
             raise PhaseTimeout(self._what_is_late())
-        # A server that is near has often answered by now.
-        if self._read():
-            return
         writing = self._conversation.unsent and self._write_error is None
-        if writing != self._writing:
-            self._want_writing(writing)
-        for _, events in self._poll.poll(min(remaining, LONGEST) * 1000):
-            if events != select.POLLOUT:
-                self._read()
+        return Wait(self._fileno, READ_OR_WRITE if writing else select.POLLIN,
+                    remaining)
 
     def _flush(self) -> None:
         conversation = self._conversation
@@ -170,11 +222,6 @@ class Session:
         if self._conversation.closed_by is not None:
             raise ConnectionLost(
                 f'the server closes: {self._conversation.closed_by}')
-
-    def _want_writing(self, writing: bool) -> None:
-        self._writing = writing
-        self._poll.modify(
-            self._sock, select.POLLIN | (select.POLLOUT if writing else 0))
 
     def _phase(self) -> str:
         conversation = self._conversation

@@ -32,7 +32,8 @@ BELOW = {
     'journal': set(),
     'interruption': set(),
     'dispatch': {'crew'},
-    'crew': {'backlog', 'relay', 'setbacks'},
+    'crew': {'backlog', 'driver', 'relay', 'setbacks'},
+    'driver': {'session'},
     'backlog': set(),
     'setbacks': set(),
     'relay': {'adapter', 'components', 'pool'},
@@ -61,7 +62,7 @@ ONLY_IN = {
         'journal', 'plugin', 'queues', 'rendering', 'settings', 'smtplog',
         'strategies',
         },
-    'threading': {'crew', 'demo', 'journal', 'pool'},
+    'threading': {'crew', 'demo', 'driver', 'journal', 'pool'},
     }
 NEVER_IN = {
     'wire': {

@@ -67,7 +67,7 @@ class FakeConnection:
     def quit(self):
         self.is_open = False
 
-    def converse(self, feed, report):
+    def converse(self, feed, report, drive=None):
         try:
             self._converse(feed, report)
         except BaseException:
