@@ -13,14 +13,7 @@ from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.outbox import BLOCK
 from mailman_mta_pool.wire.outcome import Outcome, Transaction
 from public import public
-from typing import (
-    Callable,
-    Generator,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Callable, Generator, NamedTuple, Optional, Sequence, Tuple
 
 
 READ_SIZE = 16 * 1024

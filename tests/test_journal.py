@@ -187,16 +187,16 @@ class TestJournal(unittest.TestCase):
         self.journal()
 
     def test_full_disk(self):
-        # A limit of the process is as good as a full disk, and the line is
-        # torn as well.
+        # A limit of the process is as good as a full disk.
         journal = self.journal()
         journal.served(['anne@example.com'])
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        size = os.path.getsize(self.path) + 9
+        size = os.path.getsize(self.path)
+        many = [f'person-{number}@example.com' for number in range(1000)]
         try:
             with self.assertLogs('mailman.smtp', 'ERROR') as logged:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-                journal.served(['bart@example.com'])
+                journal.served(many)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         line, = logged.output

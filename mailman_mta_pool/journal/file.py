@@ -7,6 +7,7 @@ import logging
 import threading
 
 from mailman_mta_pool.interfaces import IRecord
+from mailman_mta_pool.journal.pages import Pages
 from mailman_mta_pool.journal.records import (
     begun_line,
     bounced_line,
@@ -54,6 +55,7 @@ class Journal:
             self.settled = Settled(fp.read())
         # What comes next starts a line.
         os.ftruncate(self._fd, self.settled.end)
+        self._pages = Pages(self._fd, self.settled.end)
         if power:
             self._flush = _Flush(self._fd)
             _sync_directory(os.path.dirname(path))
@@ -84,8 +86,7 @@ class Journal:
         if self._broken:
             return
         try:
-            if os.write(self._fd, line) < len(line):
-                raise OSError('no room for the whole line')
+            self._pages.append(line)
         except OSError as error:
             self._broken = True
             log.error('The journal %s cannot be written, and the delivery '
@@ -98,6 +99,7 @@ class Journal:
         """Let go of it; the file stays."""
         if self._flush is not None:
             self._flush.end()
+        self._pages.close()
         os.close(self._fd)
 
     def remove(self) -> None:
@@ -107,8 +109,7 @@ class Journal:
 
 def _locked(path: str) -> int:
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT |
-                     os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_nlink:

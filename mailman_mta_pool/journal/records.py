@@ -7,6 +7,7 @@ the machine or the disk gave out, and says nothing.
 
 import json
 
+from json.encoder import encode_basestring_ascii
 from mailman_mta_pool.interfaces import Failure
 from public import public
 from typing import Dict, Iterable, List, Set
@@ -25,7 +26,9 @@ def _line(*values: object) -> bytes:
 @public
 def served_line(recipients: Iterable[str]) -> bytes:
     """The server took the responsibility for these."""
-    return _line(SERVED, *recipients)
+    # It is made for every transaction: this is JSON all the same.
+    names = ','.join(map(encode_basestring_ascii, recipients))
+    return f'["{SERVED}",{names}]\n'.encode('ascii')
 
 
 @public
