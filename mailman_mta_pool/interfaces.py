@@ -205,6 +205,9 @@ class IOutbound(Interface):
             now.
         """
 
+    connections = Attribute("""\
+        How many transactions can be on their way at the same time?""")
+
     makes_senders = Attribute("""\
         Is the mail server to be asked to make the senders of VERP?  It may
         still turn out that it cannot; then the transaction's recipients get

@@ -42,6 +42,11 @@ class Outbound:
         self._dispatch.submit(transaction)
 
     @property
+    def connections(self) -> int:
+        """See `IOutbound`."""
+        return self._relay.pool_settings.max_connections
+
+    @property
     def makes_senders(self) -> bool:
         """See `IOutbound`."""
         if is_rerouting():

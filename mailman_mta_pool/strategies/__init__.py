@@ -13,6 +13,11 @@ from public import public
 from typing import Any, Dict
 
 
+# With fewer recipients than this it is not worth while to divide a chunk among
+# connections: each costs the mail server a copy of the message.
+FEW = 100
+
+
 @public
 def plain_sender(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> str:
     """Return the envelope sender that the post has without VERP.
@@ -49,11 +54,14 @@ def strategy_for(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,
 def _with_verp(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,
                delivery: DeliverySettings) -> Any:
     verp = verp_of(config.mta.verp_format)
-    if (delivery.server_verp and verp is not None and
-            len(msgdata['recipients']) > 1 and outbound.makes_senders):
+    count = len(msgdata['recipients'])
+    if (delivery.server_verp and verp is not None and count > 1 and
+            outbound.makes_senders):
+        # Each connection has its share, but not for a handful.
+        share = max(FEW, -(-count // outbound.connections))
         return ServerVERP(
             outbound.submit, verp, plain_sender(mlist, msg, msgdata),
-            delivery.max_recipients_server_verp,
+            min(share, delivery.max_recipients_server_verp),
             msgdata.get('add-dup-header', ()))
     # No two senders are equal.
     return Coalescing(outbound.submit, 1)

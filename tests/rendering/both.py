@@ -108,6 +108,8 @@ class Outbound:
     :ivar makes_senders: See `IOutbound`.
     """
 
+    connections = 4
+
     def __init__(self, makes_senders=False):
         self.makes_senders = makes_senders
         self.rendered = {}
