@@ -22,10 +22,13 @@ VIRUS = '554 5.6.0 Virus found'
 FAILURE = re.compile(r'delivery to (\S+) failed with code (\d+)')
 SEED = 20_260_105
 # Some codes come with the words of others.
+# But for 421, which is about the connection: see connections.py.  If every
+# seventeenth recipient is always answered so, a few in a row are taken for an
+# unavailable server.
 RANDOM = (
     None, None, None, None, None,
     '450 4.2.1 Come back', '451 4.3.0 Not now', '452 4.2.2 Mailbox full',
-    '421 4.3.2 Overloaded', '550 5.1.1 No such ant', '551 5.1.6 Moved',
+    '550 5.1.1 No such ant', '551 5.1.6 Moved',
     '552 5.2.2 Mailbox full', '553 5.1.3 What?', '554 5.7.1 Not from you',
     '550 Never', '499 Odd', '599 Odd',
     )
@@ -164,20 +167,19 @@ class TestRefused(SiteTestCase):
             if command.startswith('RCPT'):
                 return replies[command.partition('<')[2].partition('>')[0]]
         server = self.use(Scripted(script))
-        # Whoever is answered with 421 each time is put off.
         site = self.site(server, members=300, max_recipients=7,
                          settings={'delivery': {'patience': '2s'}})
         site.run({'verp': verp})
         wanted = {'served': [], 'retry': [], 'bounced': []}
         for address, reply in replies.items():
             wanted[_end(reply)].append(address)
-        told = {'bounced': site.bounced(), 'served': sorted(server.served),
-                'retry': site.waiting().get('retry', [])}
+        told = {'bounced': sorted(site.bounced()),
+                'served': sorted(server.served),
+                'retry': sorted(site.waiting().get('retry', []))}
         if verp:
             self.assertEqual(told, {
                 end: sorted(each) for end, each in wanted.items()})
         else:
-            # A 421 puts its whole chunk off, and no one else.
             self.assertEachOnce(
                 site, server.served, ['retry'], bounced=site.bounced())
             self.assertLessEqual(
