@@ -9,7 +9,7 @@ import re
 import enum
 
 from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
-from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
 from public import public
 from typing import FrozenSet, NamedTuple, Tuple
 
@@ -121,8 +121,8 @@ def _says_too_many(reply: Reply) -> bool:
     return _TOO_MANY.match(f'{reply.code} {reply.enhanced or ""}') is not None
 
 
-# RFC 5321, sections 4.2.2 and 4.1.1.11: it does not know the parameter.
-_NOT_UNDERSTOOD = frozenset([500, 501, 502, 503, 504, 555])
+# RFC 5321, section 4.1.1.11: it does not know the parameter.
+_UNKNOWN_PARAMETER = NOT_UNDERSTOOD | {555}
 
 
 @public
@@ -133,4 +133,4 @@ def refuses_verp(outcome: Outcome) -> bool:
     """
     return outcome.transaction.verp is not None and any(
         result.stage is Stage.mail and result.reply is not None and
-        result.reply.code in _NOT_UNDERSTOOD for result in outcome.results)
+        result.reply.code in _UNKNOWN_PARAMETER for result in outcome.results)

@@ -8,14 +8,11 @@ there are proxies that offer CHUNKING for a server that has none.
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.lessons import Chunking, Lessons
-from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
 from public import public
 from typing import Optional
 
 
-# A reply to BDAT which says that the server does not know the command, though
-# it has offered it (RFC 5321, section 4.2.2).
-_NOT_UNDERSTOOD = frozenset([500, 501, 502, 503, 504])
 # Asked for at every transaction.
 _PROVED = Chunking.proved
 
@@ -79,7 +76,7 @@ class Chunker:
         :raises ProtocolError: if what follows may be taken for commands.
         """
         on_trial = self.trial is exchange
-        if not exchange.hopeless and reply.code in _NOT_UNDERSTOOD:
+        if not exchange.hopeless and reply.code in NOT_UNDERSTOOD:
             self._end(Chunking.off)
             exchange.give_up(reply)
             if on_trial:

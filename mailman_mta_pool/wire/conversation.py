@@ -12,18 +12,24 @@ from collections import deque
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.chunking import Chunker
-from mailman_mta_pool.wire.exchange import Event, Exchange
+from mailman_mta_pool.wire.exchange import Exchange
+from mailman_mta_pool.wire.interlude import Interlude
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.outbox import Outbox
+from mailman_mta_pool.wire.moves import Event
 from mailman_mta_pool.wire.outcome import Outcome, Stage, Transaction
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
+from mailman_mta_pool.wire.sending import HELLO, RESET, Sending
 from public import public
-from typing import Deque, Iterator, Optional, Sequence, Tuple
+from typing import Deque, Iterator, Optional, Sequence
 
 
 # Looking up a member of an Enum takes longer than the rest of what is done for
 # a reply.
 _MAIL, _RCPT, _DATA, _END = Stage.mail, Stage.rcpt, Stage.data, Stage.end
+# As long as more recipients of a transaction than this wait for their answers,
+# the next one is better left to another connection.  Those answered meanwhile
+# are as good as a round trip.
+MANY = 32
 
 
 @public
@@ -37,13 +43,14 @@ class Conversation:
 
     def __init__(self, server: Capabilities,
                  lessons: Optional[Lessons] = None, *,
-                 pipelining: bool = True, chunking: bool = True,
-                 depth: int = 1) -> None:
+                 name: str = 'localhost', pipelining: bool = True,
+                 chunking: bool = True, depth: int = 1) -> None:
         """Begin after EHLO, TLS and AUTH.
 
         :param server: What the server offers.
         :param lessons: What is known of it, shared with the conversations
             over other connections.
+        :param name: Who we said we are in EHLO.
         :param pipelining: False: one command at a time, even if the server
             offers PIPELINING.
         :param chunking: False: no BDAT, even if the server offers CHUNKING.
@@ -52,27 +59,23 @@ class Conversation:
         """
         self._server = server
         self._pipelining = pipelining and server.pipelining
+        lessons = Lessons() if lessons is None else lessons
         self._chunker = Chunker(
-            chunking and server.chunking and self._pipelining,
-            Lessons() if lessons is None else lessons)
+            chunking and server.chunking and self._pipelining, lessons)
+        self._interlude = Interlude(
+            server, lessons, name, one_by_one=not self._pipelining)
         self._depth = depth
         self._parser = ReplyParser()
-        self._out = Outbox()
+        self._sending = Sending()
+        # Looked at for every reply.
+        self._out, self._awaited = self._sending.out, self._sending.awaited
         # Transactions from submission to outcome, oldest first.
         self._exchanges: Deque[Exchange] = deque()
         # Of those, the ones of which nothing has been sent yet.
         self._queued: Deque[Exchange] = deque()
-        # What each reply that is still to come will answer.
-        self._awaited: Deque[Tuple[Stage, Optional[Exchange], int]] = deque()
         # The transaction whose envelope is on its way and whose content waits
         # for the server's word.
         self._open: Optional[Exchange] = None
-        # RSET goes before the next MAIL: a transaction was left open, or BDAT
-        # was pipelined and may yet fail (RFC 3030, section 4.2: the state is
-        # indeterminate then).
-        self._must_reset = False
-        # What RSET was refused with, until the server closes.
-        self._last_word: Optional[Reply] = None
         self._outcomes: Deque[Outcome] = deque()
         self.answered = 0
         self.closed_by: Optional[Reply] = None
@@ -87,7 +90,8 @@ class Conversation:
     @property
     def room(self) -> int:
         """How many more transactions may be submitted now."""
-        if self.closed_by is not None or self._last_word is not None:
+        if (self.closed_by is not None or
+                self._interlude.last_word is not None):
             return 0
         if not self._pipelining or self._chunker.trial is not None:
             limit = 1
@@ -97,6 +101,8 @@ class Conversation:
             # One whose content is on its way, one whose envelope is, and one
             # made ready for the moment when the next 354 comes.
             limit = 3
+        if self._exchanges and self._exchanges[-1].unanswered > MANY:
+            return 0
         return max(0, limit - len(self._exchanges))
 
     @property
@@ -132,7 +138,7 @@ class Conversation:
         self._out.advance(octets)
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield the transactions that are settled, in order, each once."""
+        """Yield the transactions that are settled, each once."""
         while self._outcomes:
             yield self._outcomes.popleft()
 
@@ -166,6 +172,15 @@ class Conversation:
         :raises ProtocolError: if it is not SMTP, or answers nothing that was
             asked.  The connection is to be closed and `lose` to be called.
         """
+        try:
+            self._receive(data)
+        except ProtocolError:
+            # Who knows since when the replies have been out of step.
+            for exchange in self._exchanges:
+                exchange.distrust()
+            raise
+
+    def _receive(self, data: bytes) -> None:
         awaited = self._awaited
         for reply in self._parser.feed(data):
             self.answered += 1
@@ -176,7 +191,7 @@ class Conversation:
                 raise ProtocolError(f'a reply to nothing: {reply}')
             stage, exchange, index = awaited.popleft()
             if exchange is None:
-                self._take_reset(reply)
+                self._take_between(index, reply)
             elif self._out.sent <= exchange.begin:
                 raise ProtocolError(
                     f'{stage.value} was answered before it was sent: {reply}')
@@ -196,8 +211,8 @@ class Conversation:
         Each recipient that is not settled yet is in doubt if the end of its
         content was handed to the kernel, and was not attempted if not.
         """
-        if self._last_word is not None:
-            refusal, self._last_word = self._last_word, None
+        refusal, self._interlude.last_word = self._interlude.last_word, None
+        if refusal is not None:
             self._hang_up(refusal)
             return
         self._chunker.lose(self._out.sent, self.closed_by is not None)
@@ -207,9 +222,9 @@ class Conversation:
             self._outcomes.append(exchange.outcome())
         self._exchanges.clear()
         self._queued.clear()
-        self._awaited.clear()
+        self._interlude.let_go()
         self._open = None
-        self._out.clear()
+        self._sending.clear()
 
     # What is sent, and when.
 
@@ -218,11 +233,14 @@ class Conversation:
         while True:
             exchange = self._open
             if exchange is None:
+                if self._interlude.is_in_doubt:
+                    self._ask_for_proof()
+                    return
                 if not self._queued or not self._may_begin():
                     return
                 by_bdat = self._chunker.wants_next(not self._awaited)
-                if self._must_reset:
-                    self._reset()
+                if self._interlude.must_reset:
+                    self._sending.between(self._interlude.reset(), RESET)
                     if not self._pipelining:
                         return
                 self._begin(self._queued.popleft(), by_bdat)
@@ -236,91 +254,57 @@ class Conversation:
             return self._chunker.trial is None
         return not self._awaited
 
-    def _reset(self) -> None:
-        self._out.add(b'RSET\r\n')
-        self._awaited.append((_MAIL, None, 0))
-        self._must_reset = False
+    def _ask_for_proof(self) -> None:
+        if not self._awaited or self._awaited[-1][2] != HELLO:
+            self._sending.between(self._interlude.question(), HELLO)
 
     def _begin(self, exchange: Exchange, by_bdat: bool) -> None:
-        exchange.begin = self._out.added
-        if not self._pipelining:
-            exchange.move(Event.envelope)
-            self._open = exchange
-            self._send_next(exchange)
-        elif by_bdat:
-            self._send_whole(exchange)
-        else:
-            self._send_group(exchange)
-
-    def _send_group(self, exchange: Exchange) -> None:
-        self._send_envelope(exchange, b'DATA\r\n')
-        self._awaited.append((_DATA, exchange, 0))
-        exchange.move(Event.envelope)
+        if by_bdat:
+            self._sending.whole(exchange)
+            self._interlude.must_reset = True
+            self._chunker.begin(exchange)
+            return
         self._open = exchange
-
-    def _send_whole(self, exchange: Exchange) -> None:
-        content = exchange.transaction.content
-        self._send_envelope(exchange, b'BDAT %d LAST\r\n' % content.size)
-        self._out.extend(content.pieces)
-        self._awaited.append((_END, exchange, 0))
-        exchange.end = self._out.added
-        exchange.move(Event.whole)
-        self._must_reset = True
-        self._chunker.begin(exchange)
-
-    def _send_envelope(self, exchange: Exchange, last: bytes) -> None:
-        exchange.commands.append(last)
-        self._out.extend(exchange.commands)
-        self._awaited.extend(exchange.due)
-        exchange.commands.clear()
-        exchange.due.clear()
-
-    def _send_next(self, exchange: Exchange) -> None:
-        exchange.begin = self._out.added
-        self._out.add(exchange.commands.pop(0))
-        self._awaited.append(exchange.due.pop(0))
+        if self._pipelining:
+            self._sending.group(exchange)
+        else:
+            exchange.move(Event.envelope)
+            self._sending.one(exchange)
 
     def _next_command(self, exchange: Exchange) -> None:
         """The plain dialogue: one command, then its reply."""
         if exchange.hopeless:
-            self._must_reset = exchange.mail_accepted
-            self._finish(exchange, Event.declined)
+            self._interlude.must_reset = exchange.mail_accepted
+            self._settle(exchange, Event.declined)
         else:
-            if not exchange.commands:
-                exchange.commands.append(b'DATA\r\n')
-                exchange.due.append((_DATA, exchange, 0))
-            self._send_next(exchange)
+            self._sending.one(exchange)
 
     # What an answer does.
 
-    def _take_reset(self, reply: Reply) -> None:
-        # RSET has only one answer, 250 (RFC 5321, section 4.1.1.5).
-        if self._last_word is None and reply.code >= 400:
-            # Exim says 554 after ten of them, and closes: then it has read
-            # nothing of what follows.  Any other reply comes here, too.
-            self._last_word = reply
-            self._awaited.appendleft((_MAIL, None, 0))
-        elif reply.code >= 300 or self._last_word is not None:
-            refusal, self._last_word = self._last_word or reply, None
-            raise ProtocolError(f'RSET was answered with {refusal}')
+    def _take_between(self, index: int, reply: Reply) -> None:
+        if index == HELLO:
+            self._interlude.take_hello(reply)
+            self._prove()
+        elif self._interlude.take_reset(reply):
+            self._awaited.appendleft((_MAIL, None, RESET))
+
+    def _prove(self) -> None:
+        """The replies are in step: what was refused, was refused."""
+        for exchange in self._interlude.let_go():
+            self._finish(exchange, Event.proved)
 
     def _take_data(self, exchange: Exchange, reply: Reply) -> None:
         if reply.code == 354:
+            self._prove()
             if exchange.hopeless:
-                # RFC 2920, section 3.1: the server must not deliver, and the
-                # client has to end the data all the same.
-                self._out.add(b'.\r\n')
-                exchange.move(Event.nobody)
+                self._sending.nothing(exchange)
             else:
-                self._out.extend(exchange.transaction.content.stuffed)
-                exchange.end = self._out.added
-                exchange.move(Event.go_ahead)
-            self._awaited.append((_END, exchange, 0))
+                self._sending.content(exchange)
             self._open = None
         elif reply.code >= 400:
-            self._must_reset = exchange.mail_accepted
+            self._interlude.must_reset = exchange.mail_accepted
             exchange.refuse_rest(Stage.data, reply)
-            self._finish(exchange, Event.declined)
+            self._settle(exchange, Event.declined)
         else:
             raise ProtocolError(f'DATA was answered with {reply}')
 
@@ -338,7 +322,13 @@ class Conversation:
         if exchange.by_bdat:
             self._chunker.judge(exchange, reply)
         exchange.take_end(reply)
-        self._finish(exchange, Event.answered)
+        self._settle(exchange, Event.answered)
+
+    def _settle(self, exchange: Exchange, event: str) -> None:
+        if not self._interlude.doubts(exchange):
+            self._finish(exchange, event)
+        elif self._open is exchange:
+            self._open = None
 
     def _finish(self, exchange: Exchange, event: str) -> None:
         exchange.move(event)

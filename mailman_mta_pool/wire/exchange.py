@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One transaction on its way: its commands, its answers, its legal moves."""
+"""One transaction on its way: its commands and its answers."""
 
 from mailman_mta_pool.errors import IllegalMove, ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
@@ -9,6 +9,7 @@ from mailman_mta_pool.wire.envelope import (
     refuse_message,
     refuse_recipient,
 )
+from mailman_mta_pool.wire.moves import Event, MOVES, State
 from mailman_mta_pool.wire.outcome import (
     Fate,
     Outcome,
@@ -18,73 +19,14 @@ from mailman_mta_pool.wire.outcome import (
 )
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 
 # Looking up a member of an Enum takes longer than the rest of what is done for
 # a reply.
 _MAIL, _RCPT, _END = Stage.mail, Stage.rcpt, Stage.end
 _ACCEPTED = Fate.accepted
-
-
-@public
-class State:
-    """Where a transaction stands."""
-
-    queued = 'queued'
-    #: MAIL and what follows it has been sent; the content has not.
-    envelope = 'envelope'
-    #: The content is on its way; its answer settles the transaction.
-    content = 'content'
-    #: 354 though nobody was accepted: a lone dot has been sent.
-    abandoned = 'abandoned'
-    done = 'done'
-
-
-@public
-class Event:
-    """What moves it on."""
-
-    #: MAIL, RCPT (and DATA) were queued for sending.
-    envelope = 'envelope sent'
-    #: Envelope and BDAT … LAST were queued for sending in one group.
-    whole = 'envelope and content sent'
-    #: 354 after at least one accepted recipient; the content was queued.
-    go_ahead = 'go ahead'
-    #: 354 after every recipient was refused; the lone dot was queued.
-    nobody = 'go ahead for nobody'
-    #: No content is wanted, or wanted for nobody.
-    declined = 'declined'
-    #: The end of the content was answered.
-    answered = 'answered'
-    #: The connection is gone.
-    lost = 'lost'
-
-
-# Every legal move; whatever is not here raises `IllegalMove`.
-MOVES: Dict[str, Dict[str, str]] = {
-    State.queued: {
-        Event.envelope: State.envelope,
-        Event.whole: State.content,
-        Event.lost: State.done,
-        },
-    State.envelope: {
-        Event.go_ahead: State.content,
-        Event.nobody: State.abandoned,
-        Event.declined: State.done,
-        Event.lost: State.done,
-        },
-    State.content: {
-        Event.answered: State.done,
-        Event.lost: State.done,
-        },
-    State.abandoned: {
-        Event.answered: State.done,
-        Event.lost: State.done,
-        },
-    State.done: {},
-    }
-public(MOVES=MOVES)
+_LAST = frozenset([Stage.data, Stage.end])
 
 
 @public
@@ -94,14 +36,17 @@ class Exchange:
     :ivar commands: MAIL and the RCPTs that are still to be sent.
     :ivar due: For each of those, what its reply will answer: the stage, this
         exchange, and the index of the recipient.
-    :ivar begin: The count of octets sent before its first command.
+    :ivar begin: The count of octets sent before its first command; before its
+        content, once that is on its way by DATA.
     :ivar end: The count of octets sent once its content has gone; None as
         long as that is not on its way.
     :ivar by_bdat: Was the content sent by BDAT?
+    :ivar unanswered: How many recipients have had no answer to their RCPT.
     """
 
-    __slots__ = ('_results', '_to_come', 'begin', 'by_bdat', 'commands', 'end',
-                 'due', 'mail_accepted', 'state', 'transaction')
+    __slots__ = ('_is_firm', '_results', '_to_come', 'begin', 'by_bdat',
+                 'commands', 'due', 'end', 'mail_accepted', 'state',
+                 'transaction', 'unanswered')
 
     def __init__(self, transaction: Transaction, recipients: Sequence[str],
                  server: Capabilities) -> None:
@@ -116,6 +61,9 @@ class Exchange:
         self._results: List[Optional[Result]] = []
         # The recipients to whom the content may still go.
         self._to_come = 0
+        # Was every answer after that to MAIL a refusal for good?
+        self._is_firm = True
+        self.unanswered = 0
         refused = refuse_message(transaction, server)
         if refused is None:
             self._prepare(recipients, server)
@@ -136,7 +84,7 @@ class Exchange:
                 commands.append(rcpt_command(recipient, notify))
                 due.append((_RCPT, self, index))
                 international = international or not recipient.isascii()
-        self._to_come = len(commands) - 1
+        self._to_come = self.unanswered = len(commands) - 1
         commands[0] = mail_command(self.transaction, server, international)
 
     def move(self, event: str) -> None:
@@ -160,6 +108,29 @@ class Exchange:
     def hopeless(self) -> bool:
         """Has every recipient been refused?"""
         return self._to_come == 0
+
+    def is_doubtful(self, one_by_one: bool) -> bool:
+        """Could a reply too many, before these, have refused somebody?
+
+        If it took the place of the answer to an earlier command, the answers
+        to later ones would have been impossible.
+
+        :param one_by_one: Did each command wait for its reply, so that there
+            is none after everybody was refused?
+        """
+        # If everybody was refused, and whatever was said afterwards was a
+        # refusal for good, then one of these was meant.
+        if self._to_come == len(self._results):
+            return False
+        stages = {result.stage for result in self._results
+                  if result is not None and result.fate is Fate.refused and
+                  result.stage is not Stage.here and
+                  result.reply is not None and result.reply.code >= 500}
+        if not _LAST.isdisjoint(stages):
+            return True
+        return bool(stages) and (
+            one_by_one or not self._is_firm if self.hopeless
+            else self.by_bdat)
 
     def outcome(self) -> Outcome:
         """Return the results.
@@ -185,6 +156,8 @@ class Exchange:
     def take_rcpt(self, index: int, reply: Reply) -> None:
         """The answer to one RCPT."""
         known = self._results[index]
+        self.unanswered -= 1
+        self._is_firm = self._is_firm and reply.code >= 500
         if reply.code < 300:
             if known is not None:
                 # MAIL was refused and has settled it.
@@ -204,8 +177,21 @@ class Exchange:
 
     def refuse_rest(self, stage: Stage, reply: Reply) -> None:
         """Those who had not been refused yet are refused with this reply."""
+        self._is_firm = self._is_firm and reply.code >= 500
         self._settle_rest(Result(Fate.refused, stage, reply))
         self._to_come = 0
+
+    def distrust(self) -> None:
+        """Forget the answers: they may have been meant for other commands."""
+        known = [result for result in self._results if result is not None]
+        if self.state is State.abandoned or any(
+                result.fate is Fate.not_attempted for result in known):
+            # Nobody can have got the content, and 354 proved that the
+            # refusals are theirs; or BDAT was not understood.
+            return
+        self._results = [
+            result if result is not None and result.stage is Stage.here
+            else None for result in self._results]
 
     def give_up(self, reply: Optional[Reply] = None,
                 stage: Stage = Stage.connect) -> None:

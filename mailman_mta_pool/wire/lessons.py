@@ -32,6 +32,7 @@ class Lessons:
         None as long as nothing is known.
     :ivar server: What it offered last; None before the first connection.
     :ivar verp_refused: Has it refused to make senders, though it offers to?
+    :ivar knows_ehlo: Does it answer EHLO in the middle of a dialogue?
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Lessons:
         self.max_recipients: Optional[int] = None
         self.server: Optional[Capabilities] = None
         self.verp_refused = False
+        self.knows_ehlo = True
         # Whoever takes it out makes the trial; list.pop() is atomic.
         self._permit: List[bool] = [True]
 

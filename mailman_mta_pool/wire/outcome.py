@@ -95,6 +95,15 @@ class Outcome(NamedTuple):
     transaction: Transaction
     results: Tuple[Result, ...]
 
+    @property
+    def alike(self) -> Optional[Result]:
+        """How all of them ended; None if there are differences, or nobody."""
+        results = self.results
+        # Nearly always it is one object, which makes this quick.
+        if results and results.count(results[0]) == len(results):
+            return results[0]
+        return None
+
     def having(self, fate: Fate) -> Tuple[str, ...]:
         """Return the recipients that ended so, in the order of sending."""
         return tuple(

@@ -17,6 +17,11 @@ MAX_LINES = 100
 # parsing cheap.  Replies with a queue id are new each time, so it is bounded.
 MAX_REMEMBERED = 64
 
+# The codes which say that the server does not know a command that it has
+# offered (RFC 5321, section 4.2.2).
+NOT_UNDERSTOOD = frozenset([500, 501, 502, 503, 504])
+public(NOT_UNDERSTOOD=NOT_UNDERSTOOD)
+
 CODES = {b'%d' % code: code for code in range(200, 600)}
 SEPARATORS = frozenset([b'', b' ', b'-'])
 ENHANCED = re.compile(rb'([245]\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]|$)')

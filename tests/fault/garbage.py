@@ -2,7 +2,9 @@
 
 """What is not SMTP, and replies to nothing: nobody is to bounce for that."""
 
+from itertools import product
 from tests.fault.cases import always, ANEW, Cases, CaseTestCase, HASTY, on
+from tests.scripted import Scripted
 
 
 # What the server says instead of its reply, or besides it.
@@ -54,7 +56,8 @@ for _verb in PHASES:
             _waiting if _verb == '.' else {'served': NAMES}))
         _add(ALWAYS, _name, _verb, always, _reply, retry=NAMES)
     for _extra in (b'250 2.0.0 Extra\r\n', b'220 Extra\r\n',
-                   b'250-scripted.example.net\r\n250 PIPELINING\r\n'):
+                   b'250-scripted.example.net\r\n250 PIPELINING\r\n',
+                   b'550 5.1.1 Extra\r\n', b'554 5.7.1 Extra\r\n'):
         _add(EXTRA, f'extra-{len(EXTRA.cases)}', _verb, on, None,
              USUAL[_verb] + _extra, verp=True, served=NAMES)
 
@@ -91,3 +94,24 @@ class TestGarbage(CaseTestCase):
         # no sense.
         self.play(EXTRA, one_by_one=True, settings=SETTINGS,
                   max_delivery_threads=1)
+
+    def test_extra_refusals_of_bdat(self):
+        # What may have arrived is tried again later: nobody bounces.
+        names = [f'{name}@example.com' for name in NAMES.split()]
+        for verb, verp in product(('MAIL', 'RCPT', 'BDAT'), (True, False)):
+            usual = USUAL['.' if verb == 'BDAT' else verb]
+            with self.subTest(verb=verb, verp=verp), Scripted(
+                    on(verb, usual + b'550 5.1.1 Extra\r\n', at=3),
+                    extensions=('PIPELINING', 'CHUNKING')) as server:
+                site = self.site(
+                    server, members=[(name, '') for name in names],
+                    settings=SETTINGS, max_delivery_threads=1,
+                    max_recipients=2)
+                site.post(verp=verp, recipients=set(names))
+                with site.runner():
+                    site.wait_until_empty()
+                self.assertEqual(site.bounced(), [])
+                waiting = site.waiting()
+                self.assertLessEqual(set(waiting), {'retry'})
+                self.assertEqual(
+                    {*server.served, *waiting.get('retry', ())}, set(names))

@@ -35,10 +35,12 @@ class Link:
     """
 
     def __init__(self, conversation, server, witness, *, cut=None,
-                 tired_after=None):
+                 tired_after=None, surplus=None):
         """Connect.
 
         :param cut: Where the connection dies, or None.
+        :param surplus: After how many replies the server gives one that
+            answers nothing, and that reply; or None.
         :param tired_after: After so many octets the server says 421 of its
             own accord; or None.
         """
@@ -47,6 +49,7 @@ class Link:
         self._witness = witness
         self._cut = cut
         self._tired_after = tired_after
+        self._surplus = surplus
         self._on_the_way = bytearray()
         self._back = bytearray()
         self._given = 0
@@ -65,6 +68,16 @@ class Link:
             everything goes as far as it can at once.
         """
         self._waiting = list(reversed(transactions))
+        try:
+            self._run(schedule)
+        except Broken:
+            if self._surplus is None:
+                raise
+            # It was misled.
+            self._lose()
+        self.outcomes.extend(self._conversation.outcomes())
+
+    def _run(self, schedule):
         moves = (self._submit, self._hand, self._carry, self._hear)
         for octet in schedule:
             if self._over():
@@ -76,7 +89,6 @@ class Link:
                 if not self._is_down:
                     raise Broken('stuck')
                 self._lose()
-        self.outcomes.extend(self._conversation.outcomes())
 
     @property
     def _is_down(self):
@@ -136,10 +148,15 @@ class Link:
                 self.counts['carried'] >= self._tired_after):
             self._server.hang_up()
         for answer in self._server.answers[len(self._ends):]:
-            self._back += answer.octets
-            self._given += len(answer.octets)
+            self._give(answer.octets)
             self._ends.append(self._given)
+            if self._surplus and self._surplus[0] == len(self._ends):
+                self._give(self._surplus[1])
         return True
+
+    def _give(self, octets):
+        self._back += octets
+        self._given += len(octets)
 
     def _hear(self, size):
         octets = bytes(self._back[:self._allowed('heard', size)])

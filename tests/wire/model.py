@@ -155,11 +155,11 @@ class Server:
 
     def _command(self, line):
         verb = line[:4].decode('latin-1')
-        if self._reset_needed and verb != 'RSET':
+        if self._reset_needed and verb not in ('RSET', 'EHLO'):
             raise Broken('RSET is due (RFC 3030, section 4.2)')
         commands = {'MAIL': self._mail, 'RCPT': self._rcpt,
                     'DATA': self._data, 'BDAT': self._begin_chunk,
-                    'RSET': self._rset}
+                    'RSET': self._rset, 'EHLO': self._ehlo}
         if verb not in commands:
             raise Broken('not a command: {!r}'.format(line))
         commands[verb](line.decode('utf-8'))
@@ -239,6 +239,16 @@ class Server:
     def _rset(self, line):
         if line != 'RSET':
             raise Broken('bad RSET: {!r}'.format(line))
+        self._begin_anew(b'Ok')
+
+    def _ehlo(self, line):
+        if not re.fullmatch('EHLO [a-z.]+', line):
+            raise Broken('bad EHLO: {!r}'.format(line))
+        if self._framing.pending:
+            raise Broken('EHLO is not the last in its group (RFC 2920)')
+        self._begin_anew(*self.greeting.split(b'\n'))
+
+    def _begin_anew(self, *lines):
         mood, detail = self._script.mood()
         self._reset()
         self._reset_needed = False
@@ -246,7 +256,7 @@ class Server:
         if mood not in ('bye', 'gone'):
             mood = 'yes'
         if not self._unwilling('RSET', mood, detail):
-            self._answer(250)
+            self._answer(250, *lines)
 
     def _take_content(self, content):
         verb = 'end' if self._bdat is None else 'BDAT'

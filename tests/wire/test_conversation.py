@@ -12,8 +12,10 @@ from tests.wire.dialogue import (
     Dialogue,
     envelope,
     GO,
+    HELLO,
     HI,
     NO,
+    OFFER,
     OK,
     transaction,
 )
@@ -157,17 +159,29 @@ class TestPipelining(unittest.TestCase):
     def test_data_is_refused(self):
         self.dialogue.submit(transaction('a', 'x', 'y'), transaction('b'))
         self.assertEqual(
-            self.dialogue.hear(OK, OK, NO, '452 4.3.1 Full\r\n'),
-            'RSET\r\n' + envelope('b') + 'DATA\r\n')
+            self.dialogue.hear(OK, OK, NO, '452 4.3.1 Full\r\n'), HELLO)
+        self.assertEqual(
+            self.dialogue.hear(OFFER), envelope('b') + 'DATA\r\n')
         self.assertEqual(self.dialogue.told(), [[
             (Fate.refused, Stage.data, '452 4.3.1 Full'),
             (Fate.refused, Stage.rcpt, '550 5.1.1 No')]])
+        self.dialogue.hear(OK, OK, GO, OK)
+        self.assertEqual(self.dialogue.fates(), [['accepted']])
+
+    def test_data_is_refused_for_the_time_being(self):
+        self.dialogue.submit(transaction('a'), transaction('b'))
+        self.assertEqual(
+            self.dialogue.hear(OK, OK, '452 4.3.1 Full\r\n'),
+            'RSET\r\n' + envelope('b') + 'DATA\r\n')
+        self.assertEqual(self.dialogue.fates(), [['refused']])
         self.dialogue.hear(OK, OK, OK, GO, OK)
         self.assertEqual(self.dialogue.fates(), [['accepted']])
 
     def test_refused_at_the_end(self):
         self.dialogue.submit(transaction('a', 'x', 'y'))
-        self.dialogue.hear(OK, OK, NO, GO, '554 5.6.0 Spam\r\n')
+        self.dialogue.hear(OK, OK, NO, GO)
+        self.assertEqual(self.dialogue.hear('554 5.6.0 Spam\r\n'), HELLO)
+        self.dialogue.hear(OFFER)
         self.assertEqual(self.dialogue.told(), [[
             (Fate.refused, Stage.end, '554 5.6.0 Spam'),
             (Fate.refused, Stage.rcpt, '550 5.1.1 No')]])

@@ -67,7 +67,8 @@ CASES = st.builds(
         Chunking.untried, Chunking.proved, Chunking.proved,
         Chunking.on_trial, Chunking.off]),
     cut=CUTS,
-    tired_after=st.one_of(st.none(), st.none(), st.integers(1, 600)))
+    tired_after=st.one_of(st.none(), st.none(), st.integers(1, 600)),
+    surplus=st.none())
 
 
 class TestAgainstTheModel(unittest.TestCase):

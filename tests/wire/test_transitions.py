@@ -6,7 +6,8 @@ import unittest
 from itertools import product
 from mailman_mta_pool.errors import IllegalMove
 from mailman_mta_pool.wire.capabilities import Capabilities
-from mailman_mta_pool.wire.exchange import Event, Exchange, MOVES, State
+from mailman_mta_pool.wire.exchange import Exchange
+from mailman_mta_pool.wire.moves import Event, MOVES, State
 from mailman_mta_pool.wire.outcome import Fate, Stage
 from mailman_mta_pool.wire.replies import Reply
 from tests.wire.dialogue import transaction
@@ -25,6 +26,7 @@ WAYS = {
     State.envelope: (Event.envelope,),
     State.content: (Event.whole,),
     State.abandoned: (Event.envelope, Event.nobody),
+    State.doubted: (Event.envelope, Event.doubted),
     State.done: (Event.lost,),
     }
 #: Every way from the beginning to the end, written down from the RFCs: plain
@@ -39,6 +41,11 @@ STORIES = {
     (Event.whole, Event.answered),
     (Event.whole, Event.lost),
     (Event.lost,),
+    } | {
+    (*way, Event.doubted, end)
+    for way in ((Event.envelope,), (Event.envelope, Event.go_ahead),
+                (Event.whole,))
+    for end in (Event.proved, Event.lost)
     }
 
 

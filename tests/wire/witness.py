@@ -54,6 +54,7 @@ class Witness:
         self._one_by_one = one_by_one
         self._framing = Framing()
         self._undecided = None
+        self._hello = None
         self._due = 0
         self._transactions = []
         self._by_bdat = False
@@ -77,6 +78,11 @@ class Witness:
                 self._command(item)
 
     def _check_turn(self):
+        if self._hello is not None:
+            # So is EHLO.
+            if len(self.heard) <= self._hello:
+                raise Broken('something was sent before the reply to EHLO')
+            self._hello = None
         if self._undecided is not None:
             # RFC 2920, section 3.1: DATA is the last of its group.
             if len(self.heard) <= self._undecided:
@@ -95,6 +101,8 @@ class Witness:
             self.lines.append([])
         if verb in (b'MAIL', b'RCPT'):
             self.lines[-1].append(line)
+        if verb == b'EHLO':
+            self._hello = position
         if verb == b'RCPT':
             self._transactions[-1].rcpts.append(position)
         elif verb == b'DATA':
