@@ -6,12 +6,12 @@ import logging
 import smtplib
 
 from email.message import Message
-from lazr.config import as_boolean
-from mailman.config import config
+from mailman_mta_pool.devmode import rerouting
 from mailman_mta_pool.handshake import Handshake, shake_hands
 from mailman_mta_pool.interfaces import ITransactionConnection
-from mailman_mta_pool.session import drive_alone, Fed, Session, Steps
+from mailman_mta_pool.session import Session
 from mailman_mta_pool.settings import WireSettings
+from mailman_mta_pool.steps import drive_alone, Fed, Feed, Given, Steps
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Lessons
@@ -22,31 +22,6 @@ from zope.interface import implementer
 
 
 log = logging.getLogger('mailman.smtp')
-
-
-@public
-def on_the_wire(recipients: Sequence[str]) -> Sequence[str]:
-    """Return the recipients that are really named to the server.
-
-    This is the only place that knows [devmode], and every path to the wire
-    passes it.
-    """
-    return rerouting()(recipients)
-
-
-@public
-def rerouting() -> Callable[[Sequence[str]], Sequence[str]]:
-    """Return what `on_the_wire` does now, for many messages in a row."""
-    if is_rerouting():
-        recipient = config.devmode.recipient
-        return lambda recipients: [recipient] * len(recipients)
-    return lambda recipients: recipients
-
-
-@public
-def is_rerouting() -> bool:
-    """Does `on_the_wire` replace the recipients now?"""
-    return as_boolean(config.devmode.enabled)
 
 
 @public
@@ -157,6 +132,7 @@ class SMTPConnection:
         self._mailmax = server.limits.mailmax or 0
         conversation = Conversation(
             server, self._lessons,
+            name=handshake.local_hostname,
             pipelining=self._wire.pipelining,
             chunking=self._wire.chunking,
             depth=self._wire.pipeline_depth)
@@ -171,7 +147,7 @@ class SMTPConnection:
         if session is not None:
             session.abort()
 
-    def converse(self, feed: Callable[[], Optional[Transaction]],
+    def converse(self, feed: Callable[[], Given],
                  report: Callable[[Outcome], None],
                  drive: Callable[[Steps], None] = drive_alone) -> None:
         """See `ITransactionConnection`."""
@@ -185,8 +161,8 @@ class SMTPConnection:
             if self._is_worn_out:
                 return None
             transaction = feed()
-            if transaction is None:
-                return None
+            if transaction is None or transaction is Feed.later:
+                return transaction
             self._messages += 1
             return transaction, reroute(transaction.recipients)
         try:

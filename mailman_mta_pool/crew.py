@@ -14,6 +14,7 @@ from mailman_mta_pool.driver import Driver
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.setbacks import Setbacks, Talk
+from mailman_mta_pool.steps import Feed, Given, Steps
 from mailman_mta_pool.wire.outcome import Outcome, Transaction
 from public import public
 from typing import Any, Callable, Iterator, List, Optional, Set
@@ -58,6 +59,8 @@ class Crew:
         self._work = threading.Condition(self._lock)
         self._ceiling = relay.pool_settings.max_connections
         self._talking: Set[Any] = set()
+        # Of those, the ones with nothing to send at the moment.
+        self._put_off: Set[Any] = set()
         self._working = self._opening = self._idle = 0
         self._gone: List[threading.Thread] = []
         self._is_complete = False
@@ -69,15 +72,22 @@ class Crew:
 
     def set_to_work(self, count: int) -> None:
         """So many more are waiting: let somebody take them."""
-        self._work.notify(count)
-        # Who was notified counts as idle until it has the lock.
-        for _ in range(min(len(self._backlog) - self._idle, count,
+        ready = self._idle + len(self._put_off)
+        self._call(count)
+        # Who was called counts as ready until it has the lock.
+        for _ in range(min(len(self._backlog) - ready, count,
                            self._ceiling - self._working)):
             self._hire()
 
-    def meet(self) -> None:
-        """Open a connection though nothing is waiting yet."""
-        self._hire(at_once=True)
+    def _call(self, count: int) -> None:
+        if self._put_off:
+            self._driver.poke()
+        self._work.notify(max(0, count - len(self._put_off)))
+
+    def make_ready(self, count: int) -> None:
+        """Open so many connections, though nothing is waiting yet."""
+        while self._working < min(count, self._ceiling):
+            self._hire(at_once=True)
 
     @property
     def is_at_rest(self) -> bool:
@@ -87,6 +97,10 @@ class Crew:
     def complete(self) -> None:
         """Nothing more comes."""
         self._is_complete = True
+        self._call_all()
+
+    def _call_all(self) -> None:
+        self._driver.poke()
         self._work.notify_all()
 
     @property
@@ -100,7 +114,7 @@ class Crew:
         self.is_over = True
         self._backlog.clear()
         self.changed.notify()
-        self._work.notify_all()
+        self._call_all()
 
     def abort(self) -> None:
         """Break the connections, and wait a little for what they tell."""
@@ -162,16 +176,24 @@ class Crew:
         talk = Talk(self._setbacks.answers)
         error = None
 
+        def feed() -> Given:
+            with self._lock:
+                return self._next(connection, talk)
+
+        def drive(steps: Steps) -> None:
+            talk.is_driven = True
+            self._driver.drive(steps)
+
         def report(outcome: Outcome) -> None:
-            with self.changed:
+            with self._lock:
+                talk.in_hand -= 1
                 before = self._setbacks.answers
                 self._judge(outcome, talk)
                 if self._setbacks.answers > before:
                     talk.since = before + 1
         with self._opened() as connection:
             try:
-                connection.converse(
-                    self._next, report, self._driver.drive)
+                connection.converse(feed, report, drive)
             except smtplib.SMTPServerDisconnected as lost:
                 log.info('%s: %s', self._relay.name, lost)
                 error = lost
@@ -179,13 +201,22 @@ class Crew:
                 goes_on = self._leave(connection, talk, error)
         return goes_on
 
-    def _next(self) -> Optional[Transaction]:
-        with self._lock:
-            transaction = self._backlog.take(
-                self._relay.lessons.max_recipients)
-            if transaction is not None:
-                self._has_room()
-            return transaction
+    def _next(self, connection: Any, talk: Talk) -> Given:
+        """Give a connection something to do; under the lock."""
+        transaction = self._backlog.take(self._relay.lessons.max_recipients)
+        if transaction is None:
+            if (self._is_complete or self.is_over or
+                    not talk.is_driven):
+                return None
+            if not talk.in_hand:
+                self._put_off.add(connection)
+            return Feed.later
+        if connection in self._put_off:
+            self._put_off.discard(connection)
+            talk.since = self._setbacks.answers
+        talk.in_hand += 1
+        self._has_room()
+        return transaction
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -215,12 +246,14 @@ class Crew:
                                    self._ceiling - self._working)):
                     self._hire()
             self._setbacks.opened()
+            self.changed.notify()
 
     def _leave(self, connection: Any, talk: Talk,
                error: Optional[Exception]) -> bool:
         """The connection is done with, or lost; see `_serve`."""
         with self.changed:
             self._talking.discard(connection)
+            self._put_off.discard(connection)
             self.put_first(talk.lost)
             return error is None or self._bear(error, talk.since)
 
@@ -228,7 +261,7 @@ class Crew:
         """Let these go before all others; under the lock."""
         if not self.is_over:
             self._backlog.extend_left(transactions)
-            self._work.notify(len(transactions))
+            self._call(len(transactions))
 
     # When things go wrong.
 

@@ -103,8 +103,23 @@ class Dispatch:
         crew = self._crew
         with crew.changed:
             if self._relay.lessons.server is None and not crew.is_over:
-                crew.meet()
-                self._wait_until(lambda: crew.is_over or crew.is_at_rest)
+                crew.make_ready(1)
+                self._wait_until(lambda: (
+                    self._relay.lessons.server is not None or
+                    crew.is_over or crew.is_at_rest))
+
+    def expect(self, transactions: int) -> None:
+        """Open connections for so many transactions that are still to come.
+
+        Their handshakes take place while the first of them are made.  Of a
+        server that was never reached there is only one: if it refuses our
+        password, it does so once.
+        """
+        if self._relay.lessons.server is None:
+            transactions = 1
+        with self._crew.changed:
+            if not self._crew.is_over:
+                self._crew.make_ready(transactions)
 
     def submit(self, transaction: Transaction) -> None:
         """Queue a transaction; wait as long as too much is waiting.
@@ -198,7 +213,9 @@ class Dispatch:
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
             return
-        fates = [result.fate for result in outcome.results]
+        alike = outcome.alike
+        fates = [result.fate for result in (
+            outcome.results if alike is None else [alike])]
         if Fate.not_attempted in fates:
             # The first one on a connection may be what broke it.  Others
             # only happened to be in flight.

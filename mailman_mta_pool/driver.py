@@ -10,7 +10,7 @@ import os
 import select
 import threading
 
-from mailman_mta_pool.session import Steps, Wait
+from mailman_mta_pool.steps import Steps, Wait
 from public import public
 from typing import Dict, List, Optional
 
@@ -28,6 +28,11 @@ class _Run:
         self.is_done = threading.Event()
         self.error: Optional[BaseException] = None
 
+    @property
+    def is_put_off(self) -> bool:
+        """Does it wait for more to send, and not for its server?"""
+        return self.wait is not None and self.wait.seconds is None
+
 
 @public
 class Driver:
@@ -37,7 +42,7 @@ class Driver:
         """No thread starts before it is needed."""
         self._lock = threading.Lock()
         self._new: List[_Run] = []
-        self._is_running = False
+        self._is_running = self._is_poked = False
         self._wake = -1
 
     def drive(self, steps: Steps) -> None:
@@ -50,7 +55,7 @@ class Driver:
         with self._lock:
             self._new.append(run)
             if self._is_running:
-                os.write(self._wake, b'!')
+                self._wake_up()
             else:
                 self._is_running = True
                 hearing, self._wake = os.pipe()
@@ -61,12 +66,25 @@ class Driver:
         if run.error is not None:
             raise run.error
 
+    def poke(self) -> None:
+        """Let the sessions that were put off ask again."""
+        with self._lock:
+            if self._is_running:
+                self._wake_up()
+
+    def _wake_up(self) -> None:
+        if not self._is_poked:
+            self._is_poked = True
+            os.write(self._wake, b'!')
+
     def _work(self, hearing: int) -> None:
         loop = _Loop(hearing)
+        new: List[_Run] = []
         try:
             while True:
                 with self._lock:
                     new, self._new = self._new, []
+                    self._is_poked = False
                     if not new and not loop.runs:
                         self._is_running = False
                         os.close(hearing)
@@ -78,9 +96,11 @@ class Driver:
         except BaseException as error:
             # A mistake of ours: nobody is to wait for ever.
             with self._lock:
-                for run in list(loop.runs.values()) + self._new:
-                    run.error = error
-                    run.is_done.set()
+                for run in [*loop.runs.values(), *new, *self._new]:
+                    if not run.is_done.is_set():
+                        run.error = error
+                        run.is_done.set()
+                self._new = []
                 self._is_running = False
 
 
@@ -99,21 +119,24 @@ class _Loop:
             run = next(iter(self.runs.values()))
             waited = run.wait
             # A server that is near has often answered by now.
-            self.advance(run, select.POLLIN)
+            if not run.is_put_off:
+                self.advance(run, select.POLLIN)
             if run.is_done.is_set() or run.wait is not waited:
                 return
-        ready = self._poll.poll(TICK)
-        for fileno, events in ready:
-            if fileno == self._hearing:
-                os.read(fileno, 4096)
-            else:
-                self.advance(self.runs[fileno], events)
-        if not ready:
-            self._look_at_the_clock()
+        ready = dict(self._poll.poll(TICK))
+        is_poked = ready.pop(self._hearing, 0)
+        for fileno, events in ready.items():
+            self.advance(self.runs[fileno], events)
+        if is_poked:
+            os.read(self._hearing, 4096)
+        if is_poked or not ready:
+            self._ask_again(all_of_them=not is_poked)
 
-    def _look_at_the_clock(self) -> None:
+    def _ask_again(self, all_of_them: bool) -> None:
+        """Let those who were put off ask again, and others see the time."""
         for run in list(self.runs.values()):
-            self.advance(run, 0)
+            if all_of_them or run.is_put_off:
+                self.advance(run, 0)
 
     def advance(self, run: _Run, events: Optional[int]) -> None:
         """Let one go on until it has to wait."""

@@ -87,8 +87,9 @@ class ITransactionConnection(IConnection):
         :param report: Called with the `Outcome` of each transaction that was
             taken from `feed`, whatever happens, exactly once.
         :param drive: `Driver.drive`, which lets connections share a thread;
-            `feed` and `report` are called in that one then.  A connection
-            need not use it.
+            `feed` and `report` are called in that one then, and `feed` may
+            return `Feed.later` for what is to be waited for until
+            `Driver.poke`.  A connection need not use it.
         :raises smtplib.SMTPServerDisconnected: if the connection broke or had
             to be closed; everything has been reported by then.
         """
@@ -193,6 +194,13 @@ class IRecord(Interface):
 @public
 class IOutbound(Interface):
     """Where the strategies put their transactions."""
+
+    def expect(transactions):
+        """Open connections, while the first transactions are being made.
+
+        :param transactions: How many there will be, at the least.
+        :type transactions: int
+        """
 
     def submit(transaction):
         """Send a transaction when its turn comes.

@@ -8,7 +8,13 @@ from mailman_mta_pool.settlement import (
     over_the_limit,
     refuses_verp,
 )
-from mailman_mta_pool.wire.outcome import Outcome, Result, Stage, Transaction
+from mailman_mta_pool.wire.outcome import (
+    Fate,
+    Outcome,
+    Result,
+    Stage,
+    Transaction,
+)
 from mailman_mta_pool.wire.replies import Reply
 from public import public
 from typing import (
@@ -19,6 +25,7 @@ from typing import (
     List,
     NamedTuple,
     Optional,
+    Sequence,
     Set,
     Tuple,
 )
@@ -111,6 +118,12 @@ class Ledger:
 
     def settle(self, outcome: Outcome) -> Orders:
         """Enter an outcome, and say what is to be done about it."""
+        alike = outcome.alike
+        if alike is not None and alike.fate is Fate.accepted:
+            self._denied_to_all = False
+            self._serve(outcome.transaction.recipients)
+            self._weigh(outcome)
+            return HALT if self._halts else NOTHING
         if refuses_verp(outcome):
             return Orders(
                 tuple(outcome.transaction.individually()), no_verp=True)
@@ -129,13 +142,19 @@ class Ledger:
             if result.stage in _PAST_MAIL and meaning not in _NO_SIGN:
                 self._denied_to_all = False
         if served:
-            self.served.update(served)
-            self._record.served(served)
+            self._serve(served)
         self._weigh(outcome)
-        halt = self.rejection is not None or self.denial is not None
         if not late and not unsuited:
-            return HALT if halt else NOTHING
-        return self._orders(outcome, late, unsuited, halt)
+            return HALT if self._halts else NOTHING
+        return self._orders(outcome, late, unsuited)
+
+    @property
+    def _halts(self) -> bool:
+        return self.rejection is not None or self.denial is not None
+
+    def _serve(self, recipients: Sequence[str]) -> None:
+        self.served.update(recipients)
+        self._record.served(recipients)
 
     def _with_unsuitable_sender(self, outcome: Outcome) -> FrozenSet[int]:
         """Did the server refuse what may be nothing but a long local part?"""
@@ -147,7 +166,7 @@ class Ledger:
             result.reply.code >= 500 and result.reply.code not in (530, 552))
 
     def _orders(self, outcome: Outcome, late: FrozenSet[int],
-                unsuited: FrozenSet[int], halt: bool) -> Orders:
+                unsuited: FrozenSet[int]) -> Orders:
         transaction = outcome.transaction
         again = [
             transaction._replace(
@@ -158,7 +177,8 @@ class Ledger:
             if those]
         limit = sum(
             result.stage in _PAST_RCPT for result in outcome.results)
-        return Orders(tuple(again), limit if late else None, halt)
+        return Orders(
+            tuple(again), limit if late else None, self._halts)
 
     def _enter(self, recipient: str, meaning: Meaning,
                result: Result) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where the strategies put their transactions."""
 
-from mailman_mta_pool.connection import is_rerouting
+from mailman_mta_pool.devmode import is_rerouting
 from mailman_mta_pool.dispatch import Dispatch
 from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import Failure, IOutbound
@@ -34,6 +34,10 @@ class Outbound:
         self._ledger = ledger
         self._envid = envid if delivery.dsn else ''
         self._dispatch = Dispatch(relay, delivery, ledger.settle, turn=turn)
+
+    def expect(self, transactions: int) -> None:
+        """See `IOutbound`."""
+        self._dispatch.expect(transactions)
 
     def submit(self, transaction: Transaction) -> None:
         """See `IOutbound`."""

@@ -9,62 +9,19 @@ import socket
 from contextlib import suppress
 from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
 from mailman_mta_pool.settings import Timeouts
+from mailman_mta_pool.steps import drive_alone, Fed, Feed, Steps, Wait
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.outbox import BLOCK
-from mailman_mta_pool.wire.outcome import Outcome, Transaction
+from mailman_mta_pool.wire.outcome import Outcome
 from public import public
-from typing import Callable, Generator, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Optional, Tuple
 
 
 READ_SIZE = 16 * 1024
-# What poll() takes at the most, in seconds, is little more than this.
-LONGEST = 86400.0
 # RFC 8446, section 5.1.
 TLS_RECORD = 16 * 1024
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-# What a session is fed: a transaction, and the recipients that stand in for
-# its own on the wire.
-Fed = Optional[Tuple[Transaction, Sequence[str]]]
-
-
-@public
-class Wait(NamedTuple):
-    """What a session waits for.
-
-    :ivar fileno: The file descriptor of its socket.
-    :ivar events: Those of `select.poll`.
-    :ivar seconds: For how long at the most.
-    """
-
-    fileno: int
-    events: int
-    seconds: float
-
-
-Steps = Generator[Wait, Optional[int], None]
 READ_OR_WRITE = select.POLLIN | select.POLLOUT
-
-
-@public
-def drive_alone(steps: Steps) -> None:
-    """Drive a session to its end.
-
-    :param steps: See `Session.steps`.
-    """
-    poll = select.poll()
-    try:
-        wait = next(steps)
-        while True:
-            # A server that is near has often answered by now.
-            now = steps.send(select.POLLIN)
-            if now is wait:
-                poll.register(wait.fileno, wait.events)
-                ready = poll.poll(min(wait.seconds, LONGEST) * 1000)
-                now = steps.send(ready[0][1] if ready else 0)
-            wait = now
-    except StopIteration:
-        pass
 
 
 @public
@@ -102,6 +59,7 @@ class Session:
         self._write_error: Optional[OSError] = None
         # The server has closed it, or has spoken unasked.
         self._is_over = False
+        self._is_put_off = False
         self._progress: Tuple[int, int] = (-1, -1)
         self._since = 0.0
         self._shortest = min(
@@ -118,7 +76,8 @@ class Session:
         """Send what `feed` gives until it gives nothing, and report it all.
 
         It is a generator: it says what it waits for, and is sent the events
-        of `select.poll` that have come, or 0 to look at the clock.
+        of `select.poll` that have come, or 0 to look at the clock; and to ask
+        again, if it was put off.
 
         :raises ConnectionLost: if the connection broke, timed out, or the
             server closed it; what was in flight has been reported.
@@ -134,7 +93,12 @@ class Session:
                 self._top_up(feed)
                 self._flush()
                 if conversation.idle:
-                    break
+                    if not self._is_put_off:
+                        break
+                    if (yield Wait(self._fileno, select.POLLIN, None)):
+                        # It closes, or will be found talking out of turn.
+                        break
+                    continue
                 wait = self._next_wait()
                 events = yield wait
                 while events != select.POLLOUT and not (
@@ -154,9 +118,11 @@ class Session:
 
     def _top_up(self, feed: Callable[[], Fed]) -> None:
         conversation = self._conversation
+        self._is_put_off = False
         while conversation.room:
             fed = feed()
-            if fed is None:
+            if fed is None or fed is Feed.later:
+                self._is_put_off = fed is Feed.later
                 break
             conversation.submit(*fed)
 

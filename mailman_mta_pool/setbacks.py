@@ -23,13 +23,18 @@ class Talk:
 
     :ivar lost: The transactions of which nothing was accepted, to go again.
     :ivar is_fruitless: Has nothing been told of any transaction yet?
-    :ivar since: What `Setbacks.answers` was with its last answer.
+    :ivar since: What `Setbacks.answers` was with its last answer, or when it
+        was last given something after it had had nothing to do.
+    :ivar in_hand: How many transactions it has that are not settled.
+    :ivar is_driven: Can it be told to ask again for something to do?
     """
 
     def __init__(self, since: int) -> None:
         self.lost: List[Transaction] = []
         self.is_fruitless = True
         self.since = since
+        self.in_hand = 0
+        self.is_driven = False
 
 
 @public

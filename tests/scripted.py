@@ -99,6 +99,10 @@ class _Session:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
+    def say(self, octets):
+        """Say something that nobody has asked for."""
+        self._sock.sendall(octets)
+
     def _command(self, command):
         verb, space, argument = command.partition(' ')
         verb = verb.upper()

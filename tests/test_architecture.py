@@ -33,16 +33,18 @@ BELOW = {
     'interruption': set(),
     'dispatch': {'crew'},
     'crew': {'backlog', 'driver', 'relay', 'setbacks'},
-    'driver': {'session'},
+    'driver': {'steps'},
     'backlog': set(),
     'setbacks': set(),
     'relay': {'adapter', 'components', 'pool'},
     'pool': {'connection'},
-    'adapter': {'connection'},
+    'adapter': {'devmode'},
     'components': {'configuration', 'connection'},
-    'connection': {'handshake', 'session'},
+    'connection': {'devmode', 'handshake', 'session'},
+    'devmode': set(),
     'handshake': {'wire'},
-    'session': {'wire'},
+    'session': {'steps', 'wire'},
+    'steps': set(),
     'wire': set(),
     'configuration': set(),
     # These hold the words that all the others speak with.
@@ -58,7 +60,7 @@ EVERYBODYS = {
 # Who may import which of the world's modules; nobody else may.
 ONLY_IN = {
     'mailman': {
-        'configuration', 'connection', 'deliver', 'demo', 'interruption',
+        'configuration', 'deliver', 'demo', 'devmode', 'interruption',
         'journal', 'plugin', 'queues', 'rendering', 'settings', 'smtplog',
         'strategies',
         },

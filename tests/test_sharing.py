@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How the transactions of a post are shared among its connections."""
+
+import unittest
+import threading
+
+from itertools import count
+from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.dispatch import Dispatch
+from mailman_mta_pool.ledger import Ledger
+from mailman_mta_pool.relay import Relay
+from mailman_mta_pool.settings import (
+    DeliverySettings,
+    PoolSettings,
+    RelaySettings,
+)
+from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.wire.lessons import Chunking
+from mailman_mta_pool.wire.outcome import Transaction
+from tests.scripted import Scripted
+
+
+CONNECTIONS = 4
+PATIENCE = 20
+CONTENT = Content(b'Subject: x\r\n\r\nx\r\n')
+BY_BDAT = ('PIPELINING', 'CHUNKING')
+
+
+def transaction(name, recipients=1):
+    return Transaction(
+        f'{name}@example.com',
+        tuple(f'{name}-{number}@example.org' for number in range(recipients)),
+        CONTENT)
+
+
+class SharingTestCase(unittest.TestCase):
+    layer = ConfigLayer
+
+    def use(self, server, connections=CONNECTIONS, **delivery):
+        """Make a dispatch to a server.
+
+        :ivar relay: The relay.
+        :ivar ledger: What has become of the recipients.
+        """
+        self.relay = Relay(
+            RelaySettings(host=server.host, port=server.port),
+            PoolSettings(max_connections=connections))
+        self.addCleanup(self.relay.pool.close)
+        return self.another(**delivery)
+
+    def another(self, **delivery):
+        self.ledger = Ledger()
+        # A second passes whenever it looks, so nothing waits for more to come.
+        dispatch = Dispatch(
+            self.relay, DeliverySettings(patience=0, **delivery),
+            self.ledger.settle, clock=count().__next__)
+        self.addCleanup(dispatch.abandon)
+        return dispatch
+
+
+class TestExpecting(SharingTestCase):
+    def test_they_open_while_the_first_is_made(self):
+        with Scripted() as server:
+            dispatch = self.use(server)
+            dispatch.meet()
+            dispatch.expect(3)
+            server.wait_for(lambda server: len(server.said('EHLO')) == 3)
+            self.assertEqual(server.said('MAIL'), [])
+            dispatch.submit(transaction('a'))
+            dispatch.finish()
+            self.assertEqual(server.served, ['a-0@example.org'])
+            self.assertEqual(server.connections, 3)
+
+    def test_no_more_than_there_may_be(self):
+        with Scripted() as server:
+            dispatch = self.use(server)
+            dispatch.meet()
+            dispatch.expect(1000)
+            server.wait_for(
+                lambda server: len(server.said('EHLO')) == CONNECTIONS)
+            dispatch.finish()
+            self.assertEqual(server.connections, CONNECTIONS)
+
+    def test_one_of_a_server_that_was_never_reached(self):
+        # A wrong password is refused once, and not once for each connection.
+        def script(command, session):
+            if command == 'CONNECT':
+                return '554 5.7.1 Not you'
+        with Scripted(script) as server:
+            dispatch = self.use(server)
+            dispatch.expect(1000)
+            dispatch.finish()
+            self.assertEqual(server.connections, 1)
+        self.assertIsNotNone(dispatch.unavailable)
+
+
+class TestLargeOnes(SharingTestCase):
+    def check(self, extensions):
+        """Each connection gets one, though it could take several."""
+        everywhere = threading.Event()
+        busy = set()
+
+        def script(command, session):
+            if command.startswith('RCPT'):
+                busy.add(session.number)
+                if len(busy) == CONNECTIONS:
+                    everywhere.set()
+                self.assertTrue(everywhere.wait(PATIENCE))
+        with Scripted(script, extensions=extensions) as server:
+            dispatch = self.use(server)
+            self.relay.lessons.chunking = Chunking.proved
+            for name in 'abcd':
+                dispatch.submit(transaction(name, 100))
+            dispatch.finish()
+            self.assertEqual(len(server.served), 400)
+            self.assertEqual(server.connections, CONNECTIONS)
+
+    def test_by_bdat(self):
+        self.check(BY_BDAT)
+
+    def test_by_data(self):
+        self.check(BY_BDAT[:1])
+
+
+class TestNothingToDo(SharingTestCase):
+    """A connection stays where it is until there is more to send."""
+
+    def send(self, dispatch, server, name):
+        dispatch.submit(transaction(name))
+        server.wait_for(lambda server: f'{name}-0@example.org' in
+                        server.served)
+
+    def test_it_goes_on(self):
+        with Scripted() as server:
+            dispatch = self.use(server, connections=1)
+            for name in 'abc':
+                self.send(dispatch, server, name)
+            dispatch.finish()
+            self.assertEqual(len(server.served), 3)
+        statistics = self.relay.pool.statistics()
+        self.assertEqual((statistics.opened, statistics.reused), (1, 0))
+
+    def test_the_server_closes_it(self):
+        with Scripted() as server:
+            dispatch = self.use(server, connections=1, attempts=1)
+            self.send(dispatch, server, 'a')
+            server.drop_connections()
+            server.wait_for(lambda server: not server.open)
+            self.send(dispatch, server, 'b')
+            dispatch.finish()
+            # Nothing was on its way, so nothing is in doubt or counted.
+            self.assertEqual(self.ledger.failures, {})
+            self.assertEqual(len(server.served), 2)
+            self.assertEqual(server.connections, 2)
+
+    def test_the_server_says_421(self):
+        sessions = []
+
+        def script(command, session):
+            if command == 'CONNECT':
+                sessions.append(session)
+        with Scripted(script) as server:
+            dispatch = self.use(server, connections=1, attempts=1)
+            self.send(dispatch, server, 'a')
+            sessions[0].say(b'421 4.4.2 Timeout\r\n')
+            self.send(dispatch, server, 'b')
+            dispatch.finish()
+            self.assertEqual(self.ledger.failures, {})
+            self.assertEqual(len(server.served), 2)
+
+    def test_the_next_post(self):
+        with Scripted() as server:
+            dispatch = self.use(server, connections=1)
+            self.send(dispatch, server, 'a')
+            dispatch.finish()
+            self.send(self.another(), server, 'b')
+        self.assertEqual(self.relay.pool.statistics().opened, 1)
+
+    def test_it_is_abandoned(self):
+        with Scripted() as server:
+            dispatch = self.use(server, connections=1)
+            self.send(dispatch, server, 'a')
+            dispatch.abandon()
+        self.assertEqual(self.relay.pool.statistics().in_use, 0)
