@@ -4,6 +4,7 @@
 
 import unittest
 
+from mailman_mta_pool.rendering.senders import Senders
 from mailman_mta_pool.strategies.server_verp import ServerVERP, verp_of
 from mailman_mta_pool.wire.content import Content, SplicedContent
 from mailman_mta_pool.wire.outcome import Transaction
@@ -95,9 +96,10 @@ class TestGroups(unittest.TestCase):
         found = []
         together = ServerVERP(
             found.append, Verp(delimiters), BOUNCES, size, flagged)
+        senders = Senders(sender)
         for recipient in recipients:
-            together.submit(sender(recipient), recipient,
-                            content(recipient) or self.content)
+            together.add([recipient], content(recipient) or self.content,
+                         senders)
         together.flush()
         return found
 
@@ -160,10 +162,22 @@ class TestGroups(unittest.TestCase):
         def sender(recipient):
             return ('probe@example.com' if recipient == members(1)[0]
                     else verped(recipient))
-        alone, together = self.transactions(members(3), sender=sender)
-        self.assertEqual(alone, Transaction(
-            'probe@example.com', (members(1)[0],), self.content))
-        self.assertEqual(together.recipients, tuple(members(3)[1:]))
+        self.assertEqual(self.transactions(members(3), sender=sender), [
+            Transaction(sender(name), (name,), self.content)
+            for name in members(3)])
+
+    def test_several_at_once(self):
+        found = []
+        together = ServerVERP(found.append, Verp('+='), BOUNCES, 4)
+        together.add(
+            [*members(9), *ODD[:1], SIMPLE[0]], self.content, Senders(verped))
+        together.flush()
+        alone = Transaction(verped(ODD[0]), (ODD[0],), self.content)
+        self.assertIn(alone, found)
+        found.remove(alone)
+        self.assertEqual([each.recipients for each in found], [
+            tuple(members(9)[:4]), tuple(members(9)[4:8]),
+            (members(9)[8], SIMPLE[0])])
 
     def test_personal_content(self):
         personal = SplicedContent((b'x\r\n',), (b'x\r\n.\r\n',), False)

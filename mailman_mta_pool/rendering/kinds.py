@@ -66,7 +66,8 @@ class Kinds:
             shapes.append((field, shape))
         return (self.is_flagged(values.recipient),
                 values.member is not None,
-                values.user_name is not None, tuple(shapes))
+                'user_name' in fields and values.user_name is not None,
+                tuple(shapes))
 
     def _shape(self, value: Optional[str]) -> Optional[Hashable]:
         if value is None:

@@ -13,11 +13,9 @@ import secrets
 from email.utils import formataddr
 from mailman_mta_pool.rendering.members import MemberValues, Values
 from public import public
-from typing import Callable, Dict, List, Tuple, Union
+from typing import Callable, Dict, List, Tuple
 
 
-# A piece of text, or the name of the slot between two.
-Pieces = List[Union[str, bytes]]
 #: What can stand in a slot, and how it is made from a recipient's values.
 #: `member` is the one that Mailman's decorate handler builds from two.
 SLOTS: Dict[str, Callable[[Values], str]] = {
@@ -51,7 +49,6 @@ class Marked:
 
     def __init__(self, values: Values) -> None:
         self.token = f'm{secrets.token_hex(6)}'
-        self._originals = values
         member = values.member
         self.values = Values(
             self._mark('recipient', values.recipient),

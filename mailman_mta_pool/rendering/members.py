@@ -16,7 +16,7 @@ from mailman.model.member import Member
 from mailman.model.preferences import Preferences
 from mailman.model.user import User
 from public import public
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, Integer, select, type_coerce
 from typing import (
     Any,
     Dict,
@@ -67,7 +67,7 @@ class Values(NamedTuple):
 @public
 def look_up(mlist: Any, recipients: Iterable[str], *, members: bool,
             languages: bool, users: bool) -> Dict[str, Values]:
-    """Look up a batch of recipients, in at most three statements.
+    """Look up a batch of recipients, in at most four statements.
 
     :param mlist: The mailing list.
     :param recipients: Their addresses; some hundred at a time.
@@ -80,8 +80,13 @@ def look_up(mlist: Any, recipients: Iterable[str], *, members: bool,
     found: Dict[str, MemberValues] = {}
     if members:
         # An explicit subscription wins over one by the preferred address.
-        found.update(_by_preferred_address(mlist, recipients, languages))
+        found.update(_by_preferred_address(
+            _preferred(languages), mlist, recipients, languages))
         found.update(_by_address(mlist, recipients, languages))
+        others = [name for name in recipients if name.lower() not in found]
+        if others:
+            found.update(_by_preferred_address(
+                _preferred_by_another(languages), mlist, others, languages))
     names = _user_names(recipients) if users else {}
     return {
         recipient: Values(
@@ -117,13 +122,13 @@ def _by_address(mlist: Any, recipients: List[str],
             _explicit(languages), mlist, recipients, languages)}
 
 
-def _by_preferred_address(mlist: Any, recipients: List[str],
+def _by_preferred_address(query: Any, mlist: Any, recipients: List[str],
                           languages: bool) -> Dict[str, MemberValues]:
     return {
         email: MemberValues(
             user_name or '', address_name, email, original or email, language)
         for (email, original, address_name, _, user_name, language) in _rows(
-            _preferred(languages), mlist, recipients, languages)}
+            query, mlist, recipients, languages)}
 
 
 # The statements are built once.  With some hundred addresses in each, building
@@ -131,16 +136,43 @@ def _by_preferred_address(mlist: Any, recipients: List[str],
 
 @functools.lru_cache(None)
 def _explicit(languages: bool) -> Any:
-    return _query(languages, _member.c.id, _member.join(
-        _address, _member.c.address_id == _address.c.id))
+    return _from_addresses(languages, _member.c.id, _address.join(
+        _member, _member.c.address_id == _address.c.id))
 
 
 @functools.lru_cache(None)
 def _preferred(languages: bool) -> Any:
+    """Those whose users prefer an address of their own, as they should."""
+    return _from_addresses(languages, _user.c.display_name, _address.join(
+        _user, _address.c.user_id == _user.c.id).join(
+        _member, _member.c.user_id == _user.c.id)).where(
+        _user.c._preferred_address_id == _address.c.id,
+        (_member.c.address_id + 0).is_(None))
+
+
+@functools.lru_cache(None)
+def _preferred_by_another(languages: bool) -> Any:
+    """Those whose addresses were unlinked from their users since.
+
+    There is no index for this: it takes time for each member of the site.
+    """
     return _query(languages, _user.c.display_name, _member.join(
         _user, _member.c.user_id == _user.c.id).join(
         _address, _user.c._preferred_address_id == _address.c.id)).where(
-        _member.c.address_id.is_(None))
+        _member.c.address_id.is_(None),
+        _member.c.list_id == bindparam('list_id'),
+        _member.c.role == MemberRole.member)
+
+
+def _from_addresses(languages: bool, extra: Any, tables: Any) -> Any:
+    """Make SQLite begin with the few addresses.
+
+    It would rather begin with the index of all members, or that of the list's.
+    An expression has no index.
+    """
+    return _query(languages, extra, tables).where(
+        _member.c.list_id + '' == bindparam('list_id'),
+        type_coerce(_member.c.role, Integer) + 0 == MemberRole.member.value)
 
 
 @functools.lru_cache(None)
@@ -159,9 +191,7 @@ def _query(languages: bool, extra: Any, tables: Any) -> Any:
             _of_address,
             _address.c.preferences_id == _of_address.c.id).outerjoin(
             _of_user, _owner.c.preferences_id == _of_user.c.id)
-    return select(*columns).select_from(tables).where(
-        _member.c.list_id == bindparam('list_id'),
-        _member.c.role == MemberRole.member, _ADDRESSED)
+    return select(*columns).select_from(tables).where(_ADDRESSED)
 
 
 def _rows(query: Any, mlist: Any, recipients: List[str],

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Mailman's own delivery classes, as far as we need them: without the wire."""
 
+import copy
 import random
 
 from mailman.config import config
 from mailman.mta.base import BaseDelivery
+from mailman_mta_pool.rendering.compiled import Compiled
+from mailman_mta_pool.rendering.marks import Marked
+from mailman_mta_pool.rendering.remembered import Memory
+from mailman_mta_pool.rendering.standins import member_like, stand_ins
+from mailman_mta_pool.wire.content import as_content, Content
 from public import public
-from typing import Any
+from typing import Any, Dict, List
 
 
 @public
@@ -38,15 +44,10 @@ def end_database_transaction() -> None:
         session.expire_on_commit = expire
 
 
-@public
-class SameChance:
+class _SameChance:
     """Lets chance give the same numbers again, for a while."""
 
     def __init__(self, state: Any) -> None:
-        """Nothing changes before it is entered.
-
-        :param state: What `random.getstate()` returned.
-        """
         self._state = state
 
     def __enter__(self) -> None:
@@ -55,3 +56,62 @@ class SameChance:
 
     def __exit__(self, *error: Any) -> None:
         random.setstate(self._before)
+
+
+@public
+class Reference:
+    """Mailman's callbacks, called for one recipient after the other.
+
+    :ivar signs: Does each content get a signature (ARC)?
+    """
+
+    def __init__(self, callbacks: List[Any], mlist: Any, msg: Any,
+                 msgdata: Dict[str, Any], memory: Memory) -> None:
+        """See `Renderer`."""
+        self._callbacks = callbacks
+        self._mlist = mlist
+        self._msg = msg
+        self._msgdata = msgdata
+        self._memory = memory
+        self.signs = config.arc_enabled and not msgdata.get('arc_signed')
+        # Boundaries are drawn by chance.  All recipients get the same ones,
+        # and so does whatever is compared.
+        self._chance = random.getstate()
+
+    def content(self, recipient: str) -> Content:
+        """Return what stock Mailman makes of it, for whatever recipient."""
+        member = self._mlist.members.get_member(recipient)
+        with self._memory.in_use():
+            message = self._call_back(
+                recipient, member, self._msgdata.copy())
+        end_database_transaction()
+        with _SameChance(self._chance):
+            return as_content(message)
+
+    def compiled(self, marked: Marked, flagged: bool) -> Compiled:
+        """Return what it makes with marked values, taken apart.
+
+        :param marked: The values.
+        :param flagged: With the duplicates flag?
+        :raises Unspliceable: if that cannot be done.
+        """
+        values = marked.values
+        msgdata = self._msgdata.copy()
+        if self.signs:
+            msgdata['arc_signed'] = True
+        msgdata['add-dup-header'] = {values.recipient} if flagged else ()
+        with self._memory.in_use(), stand_ins(values):
+            message = self._call_back(
+                values.recipient, member_like(values.member), msgdata)
+        with _SameChance(self._chance):
+            return Compiled(message, marked)
+
+    def _call_back(self, recipient: str, member: Any,
+                   msgdata: Dict[str, Any]) -> Any:
+        """Do for one recipient what `IndividualDelivery.deliver` does."""
+        message = copy.deepcopy(self._msg)
+        msgdata['recipient'] = recipient
+        msgdata['member'] = member
+        for callback in self._callbacks:
+            callback(self._mlist, message, msgdata)
+        return message

@@ -1,31 +1,46 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What Mailman's callbacks ask the database again and again in one post.
 
-Each rendering asks twelve times for the list's domain, and six times for
-templates, most of which there are not.  While a post is rendered each is asked
-for once.  What is fetched, the text of a template at some URI, say, is left
-to Mailman.
+Each rendering asks twelve times for the list's domain, once more for the list,
+and six times for templates, most of which there are not.  While a post is
+rendered each is asked for once.  What is fetched, the text of a template at
+some URI, say, is left to Mailman.
 """
 
 from contextlib import contextmanager
+from functools import cached_property
 from mailman.interfaces.domain import IDomainManager
+from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.mailinglist import IListArchiverSet, IMailingList
 from mailman.interfaces.template import ITemplateManager
 from public import public
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional
 from zope.component import getSiteManager, getUtility
 from zope.interface.registry import Components
 
 
-class _Domains:
-    """See `IDomainManager`."""
+class _Remembering:
+    """Stands in front of one of Mailman's; all else is left to that."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
-        self._known: Dict[str, Any] = {}
+        self._known: Dict[Any, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._manager, name)
+
+
+class _Lists(_Remembering):
+    """See `IListManager`."""
+
+    def get_by_list_id(self, list_id: str) -> Any:
+        if list_id not in self._known:
+            self._known[list_id] = self._manager.get_by_list_id(list_id)
+        return self._known[list_id]
+
+
+class _Domains(_Remembering):
+    """See `IDomainManager`."""
 
     def __getitem__(self, mail_host: str) -> Any:
         if mail_host not in self._known:
@@ -45,15 +60,8 @@ class _Domains:
         return len(self._manager)
 
 
-class _Templates:
+class _Templates(_Remembering):
     """See `ITemplateManager`."""
-
-    def __init__(self, manager: Any) -> None:
-        self._manager = manager
-        self._known: Dict[Tuple[str, Optional[str]], Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._manager, name)
 
     def raw(self, name: str, context: Optional[str]) -> Any:
         key = name, context
@@ -67,21 +75,28 @@ class _Templates:
         return self._manager.get(name, context, **kws)
 
 
-class _Archivers:
+class _Archiver(_Remembering):
+    """See `IListArchiver`.
+
+    Mailman's makes every archiver of the site anew, and reads its
+    configuration file, whenever it is asked for either.
+    """
+
+    @cached_property
+    def is_enabled(self) -> bool:
+        return self._manager.is_enabled
+
+    @cached_property
+    def system_archiver(self) -> Any:
+        return self._manager.system_archiver
+
+
+class _Archivers(_Remembering):
     """See `IListArchiverSet`."""
 
-    def __init__(self, archivers: Any) -> None:
-        self._set = archivers
-        self._known: Optional[List[Any]] = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._set, name)
-
-    @property
-    def archivers(self) -> Iterator[Any]:
-        if self._known is None:
-            self._known = list(self._set.archivers)
-        return iter(self._known)
+    @cached_property
+    def archivers(self) -> List[Any]:
+        return [_Archiver(archiver) for archiver in self._manager.archivers]
 
 
 @public
@@ -93,6 +108,8 @@ class Memory:
         self._base = getSiteManager()
         self._archivers: Dict[int, _Archivers] = {}
         self._registry = Components('remembered', bases=(self._base,))
+        self._registry.registerUtility(
+            _Lists(getUtility(IListManager)), IListManager)
         self._registry.registerUtility(
             _Domains(getUtility(IDomainManager)), IDomainManager)
         self._registry.registerUtility(

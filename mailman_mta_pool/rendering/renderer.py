@@ -6,11 +6,9 @@ Mailman's own callbacks.  The first two recipients of every kind are rendered
 by the reference too and compared.
 """
 
-import copy
-import random
 import logging
 
-from mailman.config import config
+from itertools import groupby
 from mailman.interfaces.mailinglist import Personalization
 from mailman_mta_pool.rendering.compiled import Compiled
 from mailman_mta_pool.rendering.kinds import Kinds
@@ -23,11 +21,10 @@ from mailman_mta_pool.rendering.members import (
 )
 from mailman_mta_pool.rendering.reference import (
     end_database_transaction,
-    SameChance,
+    Reference,
 )
 from mailman_mta_pool.rendering.remembered import Memory
-from mailman_mta_pool.rendering.standins import member_like, stand_ins
-from mailman_mta_pool.wire.content import as_content, Content
+from mailman_mta_pool.wire.content import Content
 from public import public
 from typing import (
     Any,
@@ -43,6 +40,7 @@ from typing import (
 
 log = logging.getLogger('mailman.smtp')
 
+# How many recipients are looked up at a time.
 BATCH = 500
 CHECKED = 2
 # Somebody whose every value shows, for finding out which ones are shown.
@@ -51,6 +49,8 @@ SAMPLE = Values(
     MemberValues('Anne', 'Anne', 'anne@example.com', 'Anne@example.com',
                  'English'),
     'Anne')
+# In place of the fields that show.
+BY_REFERENCE = frozenset(['reference'])
 
 
 @public
@@ -68,64 +68,72 @@ class Renderer:
         :param msgdata: Its metadata; it is not changed.
         :param memory: What was looked up for this post.
         """
-        self._callbacks = callbacks
         self._mlist = mlist
-        self._msg = msg
         self._msgdata = msgdata
+        self._reference = Reference(callbacks, mlist, msg, msgdata, memory)
         self._kinds = Kinds(mlist, msg, msgdata)
-        self._memory = memory
         self._compiled: Dict[Hashable, Optional[Compiled]] = {}
         self._to_check: Dict[Hashable, int] = {}
-        self._signs = config.arc_enabled and not msgdata.get('arc_signed')
-        # Boundaries are drawn by chance.  All recipients get the same ones,
-        # and so does the reference when it is compared.
-        self._chance = random.getstate()
         self._fields: Optional[FrozenSet[str]] = None
 
     def contents(self, recipients: List[str],
-                 ) -> Iterator[Tuple[str, Content]]:
+                 ) -> Iterator[Tuple[List[str], Content]]:
         """Render for each recipient in turn.
 
         No database transaction is open while the caller has its turn.
 
         :param recipients: Their addresses.
-        :return: Each recipient with the content.
+        :return: Recipients, in the same order, with the content that they
+            have in common.
         """
         if self._fields is None:
             self._fields = self._find_fields()
         for start in range(0, len(recipients), BATCH):
             batch = recipients[start:start + BATCH]
-            found = self._look_up(batch)
-            end_database_transaction()
-            for recipient in batch:
-                yield recipient, self._render(found[recipient])
+            if self._fields:
+                found = self._look_up(batch)
+                end_database_transaction()
+                for recipient in batch:
+                    yield [recipient], self._render(found[recipient])
+            else:
+                yield from self._alike(batch)
 
     # What is personal?
 
-    def _find_fields(self) -> Optional[FrozenSet[str]]:
-        """Return the fields that show; None if it takes the reference."""
+    def _find_fields(self) -> FrozenSet[str]:
+        """Return the fields that show; 'reference' if it takes that."""
+        samples = SAMPLE, Values(SAMPLE.recipient)
         try:
-            member = self._compile(SAMPLE, False)
-            other = self._compile(Values(SAMPLE.recipient), False)
+            compiled = [self._compile(values) for values in samples]
         except Unspliceable as reason:
             log.debug('%s: rendered one by one: %s',
                       self._mlist.list_id, reason)
-            return frozenset(['reference'])
-        slots = member.slots | other.slots
-        fields = set(slots & FIELDS)
+            return BY_REFERENCE
+        fields = self._fields_of(compiled)
+        for values, rendering in zip(samples, compiled):
+            kind = self._kinds.kind_of(values, fields)
+            if kind is not None and not self._reference.signs:
+                # Those like it need no rendering of their own.
+                self._keep(kind, rendering)
+        return fields
+
+    def _fields_of(self, compiled: List[Compiled]) -> FrozenSet[str]:
+        slots = set().union(*(rendering.slots for rendering in compiled))
+        if self._reference.signs and slots:
+            # Each would need a signature of its own.
+            return BY_REFERENCE
+        member, other = (
+            rendering.content(SAMPLE).octets for rendering in compiled)
+        if not slots and member == other:
+            return frozenset()
+        fields = slots & FIELDS | {'recipient'}
         if 'member' in slots:
             fields |= {'address_name', 'email'}
-        if self._signs and slots:
-            # Each would need a signature of its own.
-            return frozenset(['reference'])
-        if not slots and (
-                member.content(SAMPLE).octets == other.content(SAMPLE).octets):
-            return frozenset()
-        return frozenset(fields | {'recipient'})
+        return frozenset(fields)
 
     def _look_up(self, batch: List[str]) -> Dict[str, Values]:
-        fields = self._fields or frozenset()
-        if 'reference' in fields or not fields:
+        fields = self._fields
+        if fields is BY_REFERENCE or not fields:
             return {recipient: Values(recipient) for recipient in batch}
         return look_up(
             self._mlist, batch,
@@ -137,19 +145,36 @@ class Renderer:
         return not (self._msgdata.get('isdigest') or
                     self._msgdata.get('nodecorate'))
 
+    def _alike(self, batch: List[str]) -> Iterator[Tuple[List[str], Content]]:
+        """Render where nothing is personal but the duplicates flag."""
+        for _, group in groupby(batch, self._kinds.is_flagged):
+            alike = list(group)
+            while alike:
+                first = Values(alike[0])
+                content = self._render(first)
+                count = len(alike) if self._is_common(first) else 1
+                yield alike[:count], content
+                del alike[:count]
+
+    def _is_common(self, values: Values) -> bool:
+        """Is it settled what all of this kind get?"""
+        kind = self._kinds.kind_of(values, frozenset())
+        return (not self._fields and self._compiled[kind] is not None and
+                not self._to_check[kind])
+
     # One recipient.
 
     def _render(self, values: Values) -> Content:
         fields = self._fields or frozenset()
-        kind = (None if 'reference' in fields
+        kind = (None if fields is BY_REFERENCE
                 else self._kinds.kind_of(values, fields))
         if kind is None:
-            return self._by_reference(values.recipient)
+            return self._reference.content(values.recipient)
         if kind not in self._compiled:
             self._add_kind(kind, values)
         compiled = self._compiled[kind]
         if compiled is None:
-            return self._by_reference(values.recipient)
+            return self._reference.content(values.recipient)
         content = compiled.content(values)
         if self._to_check[kind] > 0:
             self._to_check[kind] -= 1
@@ -157,23 +182,25 @@ class Renderer:
         return content
 
     def _add_kind(self, kind: Hashable, values: Values) -> None:
-        self._to_check[kind] = CHECKED
         try:
-            if self._signs:
+            if self._reference.signs:
                 self._compiled[kind] = _Signed(
-                    self._by_reference(values.recipient))
+                    self._reference.content(values.recipient))
                 self._to_check[kind] = 0
             else:
-                self._compiled[kind] = self._compile(
-                    values, self._kinds.is_flagged(values.recipient))
+                self._keep(kind, self._compile(values))
         except Unspliceable as reason:
             log.debug('%s: a kind of recipients is rendered one by one: %s',
                       self._mlist.list_id, reason)
             self._compiled[kind] = None
         end_database_transaction()
 
+    def _keep(self, kind: Hashable, compiled: Compiled) -> None:
+        self._compiled[kind] = compiled
+        self._to_check[kind] = CHECKED
+
     def _checked(self, content: Content, recipient: str) -> Content:
-        reference = self._by_reference(recipient)
+        reference = self._reference.content(recipient)
         if content.octets == reference.octets:
             return content
         offset = next(
@@ -184,56 +211,19 @@ class Renderer:
             'List %s: the spliced content differs from what Mailman renders, '
             'first at octet %d; the post is rendered one by one',
             self._mlist.list_id, offset)
-        self._fields = frozenset(['reference'])
+        self._fields = BY_REFERENCE
         return reference
 
-    # Mailman's callbacks.
-
-    def _compile(self, values: Values, flagged: bool) -> Compiled:
+    def _compile(self, values: Values) -> Compiled:
+        flagged = self._kinds.is_flagged(values.recipient)
         try:
-            return self._compile_marked(Marked(values), flagged)
+            return self._reference.compiled(Marked(values), flagged)
         except Unspliceable:
             raise
         except Exception as error:
             # If it is not the marks that cannot be rendered but the post, the
             # reference raises the same.
             raise Unspliceable(repr(error)) from error
-
-    def _compile_marked(self, marked: Marked, flagged: bool) -> Compiled:
-        msgdata = self._msgdata.copy()
-        if self._signs:
-            msgdata['arc_signed'] = True
-        msgdata['add-dup-header'] = (
-            {marked.values.recipient} if flagged else ())
-        with self._memory.in_use(), stand_ins(marked.values):
-            message = self._call_back(
-                marked.values.recipient, member_like(marked.values.member),
-                msgdata)
-        with self._same_boundaries():
-            return Compiled(message, marked)
-
-    def _by_reference(self, recipient: str) -> Content:
-        """What stock Mailman makes of it, for whatever recipient."""
-        member = self._mlist.members.get_member(recipient)
-        with self._memory.in_use():
-            message = self._call_back(
-                recipient, member, self._msgdata.copy())
-        end_database_transaction()
-        with self._same_boundaries():
-            return as_content(message)
-
-    def _call_back(self, recipient: str, member: Any,
-                   msgdata: Dict[str, Any]) -> Any:
-        """Do for one recipient what `IndividualDelivery.deliver` does."""
-        message = copy.deepcopy(self._msg)
-        msgdata['recipient'] = recipient
-        msgdata['member'] = member
-        for callback in self._callbacks:
-            callback(self._mlist, message, msgdata)
-        return message
-
-    def _same_boundaries(self) -> Any:
-        return SameChance(self._chance)
 
 
 class _Signed(Compiled):

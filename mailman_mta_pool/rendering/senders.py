@@ -5,7 +5,7 @@ import logging
 import secrets
 
 from public import public
-from typing import Callable, Optional
+from typing import Callable, List, Optional
 
 
 log = logging.getLogger('mailman.smtp')
@@ -43,6 +43,17 @@ class Senders:
         template = template.replace(local, '{0}').replace(domain, '{1}')
         if token not in template:
             self._template = template
+
+    def template(self, recipients: List[str]) -> Optional[str]:
+        """Return how they are made, for `str.format`.
+
+        :param recipients: Some of whom to check it with.
+        :return: The sender with '{0}' for the local part and '{1}' for the
+            domain of a recipient's address; None if that is not all.
+        """
+        for recipient in recipients[:self._to_check]:
+            self.sender(recipient)
+        return self._template
 
     def sender(self, recipient: str) -> str:
         """Return the envelope sender for a recipient."""

@@ -29,13 +29,15 @@ class PooledBulkDelivery(BulkDelivery, WithoutConnection):
     def deliver(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
                 ) -> Dict[str, Tuple[int, bytes]]:
         """See `IMailTransportAgentDelivery`."""
+        together = list(chunks(
+            in_order(msgdata.get('recipients', ())), self._max_recipients))
+        self._outbound.expect(len(together))
         with Memory().in_use():
             self.decorate(mlist, msg, msgdata)
             self.arc_sign(mlist, msg, msgdata)
         sender = self._get_sender(mlist, msg, msgdata)
         content = as_content(msg)
         end_database_transaction()
-        recipients = in_order(msgdata.get('recipients', ()))
-        for chunk in chunks(recipients, self._max_recipients):
+        for chunk in together:
             self._outbound.submit(Transaction(sender, chunk, content))
         return self._outbound.finish()

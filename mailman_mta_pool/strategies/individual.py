@@ -42,8 +42,8 @@ class PooledIndividualDelivery(Deliver, WithoutConnection):
         senders = Senders(sender_for)
         renderer = Renderer(self.callbacks, mlist, msg, msgdata, memory)
         recipients = in_order(msgdata.get('recipients', ()))
-        for recipient, content in renderer.contents(recipients):
-            self._together.submit(
-                senders.sender(recipient), recipient, content)
+        self._outbound.expect(self._together.at_least(len(recipients)))
+        for alike, content in renderer.contents(recipients):
+            self._together.add(alike, content, senders)
         self._together.flush()
         return self._outbound.finish()

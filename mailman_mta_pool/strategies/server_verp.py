@@ -8,19 +8,20 @@ transaction.
 
 import re
 
+from mailman_mta_pool.rendering.senders import Senders
 from mailman_mta_pool.strategies.coalescing import Coalescing
 from mailman_mta_pool.wire.content import Content, SplicedContent
 from mailman_mta_pool.wire.outcome import Transaction
 from mailman_mta_pool.wire.verp import DELIMITERS, Verp
 from public import public
-from typing import Callable, Container, Optional
+from typing import Callable, Container, List, Optional
 
 
 # Such as ${bounces}+${local}=${domain}; the braces may be left out.
 _FORMAT = re.compile(
     r'\$(?:bounces|{bounces})(.)\$(?:local|{local})(.)\$(?:domain|{domain})')
-# An address that no server would write in another way.
-_SIMPLE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+")
+# Of what local parts are made that no server would write in another way.
+_ATEXT = "!#$%&'*+/=?^_`{|}~.-"
 
 
 @public
@@ -59,23 +60,39 @@ class ServerVERP:
         self._verp = verp
         self._sender = sender
         self._flagged = flagged
+        self._individually = Coalescing(submit, 1)
         self._together = Coalescing(self._submit_together, max_recipients)
-
-    def submit(self, sender: str, recipient: str, content: Content) -> None:
-        """Take one recipient; see `Coalescing`."""
-        if (isinstance(content, SplicedContent) or
-                recipient in self._flagged or
-                not self._can_make(sender, recipient)):
-            self._submit(Transaction(sender, (recipient,), content))
-        else:
-            self._together.submit(self._sender, recipient, content)
-
-    def _can_make(self, sender: str, recipient: str) -> bool:
         # Where the local part ends, must not be a matter of opinion.
-        local = recipient.rpartition('@')[0]
-        return (_SIMPLE.fullmatch(recipient) is not None and
-                self._verp.delimiters[1] not in local and
-                self._verp.sender(self._sender, recipient) == sender)
+        atext = re.escape(_ATEXT.replace(verp.delimiters[1], ''))
+        self._is_simple = re.compile(
+            rf'[A-Za-z0-9{atext}]+@[A-Za-z0-9.-]+').fullmatch
+
+    def at_least(self, recipients: int) -> int:
+        """See `Coalescing`."""
+        return self._together.at_least(recipients)
+
+    def add(self, recipients: List[str], content: Content,
+            senders: Senders) -> None:
+        """See `Coalescing`."""
+        simple: List[str] = []
+        if not isinstance(content, SplicedContent) and self._can_make(
+                senders.template(recipients)):
+            simple = [
+                recipient for recipient in recipients
+                if self._is_simple(recipient) and
+                recipient not in self._flagged]
+        if simple:
+            self._together.join(self._sender, simple, content)
+        if len(simple) < len(recipients):
+            others = set(recipients).difference(simple)
+            self._individually.add(
+                [recipient for recipient in recipients if recipient in others],
+                content, senders)
+
+    def _can_make(self, template: Optional[str]) -> bool:
+        """Does the server make what Mailman makes?"""
+        plain = self._sender.replace('{', '{{').replace('}', '}}')
+        return template == self._verp.sender(plain, '{0}@{1}')
 
     def _submit_together(self, transaction: Transaction) -> None:
         transaction = transaction._replace(verp=self._verp)

@@ -115,6 +115,9 @@ class Outbound:
         self.rendered = {}
         self.transactions = []
 
+    def expect(self, transactions):
+        """See `IOutbound`."""
+
     def submit(self, transaction):
         """See `IOutbound`."""
         content = transaction.content

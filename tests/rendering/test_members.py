@@ -8,7 +8,9 @@ from mailman.config import config
 from mailman.interfaces.database import IDatabaseFactory
 from mailman.interfaces.usermanager import IUserManager
 from mailman.testing.layers import ConfigLayer
+from mailman.utilities.datetime import now
 from mailman_mta_pool.rendering.members import look_up, MemberValues, Values
+from sqlalchemy import event
 from tests.once import once
 from tests.rendering.counting import statements
 from tests.rendering.population import NAMES, Population
@@ -110,15 +112,63 @@ class TestMembersInSQLite(unittest.TestCase):
     def test_statements(self):
         # What is read of the list itself is read once for a post.
         self.assertEqual(self._mlist.preferred_language.code, 'en')
-        for kind, count in (('members', 2), ('users', 1)):
+        found = self.look_up(self._recipients)
+        members = [recipient for recipient, values in found.items()
+                   if values.member is not None]
+        for kind, recipients, count in (
+                # One more for those who are none.
+                ('members', self._recipients, 3), ('members', members, 2),
+                ('users', self._recipients, 1)):
             wanted = dict(members=False, users=False, languages=False)
             wanted[kind] = True
             with self.subTest(kind=kind), statements() as seen:
-                self.look_up(self._recipients, **wanted)
+                self.look_up(recipients, **wanted)
             self.assertEqual(len(seen), count, seen)
+
+    def test_an_address_that_is_preferred_but_no_more_theirs(self):
+        manager = getUtility(IUserManager)
+        user = manager.create_user('was-mine@example.com', 'Anne')
+        address, = user.addresses
+        address.verified_on = now()
+        user.preferred_address = address
+        self._mlist.subscribe(user)
+        user.unlink(address)
+        config.db.commit()
+        found = self.look_up([address.email], users=False, languages=False)
+        member = self._mlist.members.get_member(address.email)
+        self.assertIsNotNone(member)
+        self.assertEqual(found[address.email].member.name, 'Anne')
 
     def test_nobody(self):
         self.assertEqual(self.look_up([]), {})
+
+
+class TestGrowth(unittest.TestCase):
+    layer = ConfigLayer
+
+    def test_a_site_with_many_members(self):
+        # SQLite begins with the addresses that are asked for, and not with
+        # all members of the site.
+        population = Population(NAMES)
+        config.db.commit()
+        plans = []
+
+        def explain(connection, cursor, statement, parameters, *ignore):
+            if statement.startswith('SELECT') and ' IN (' in statement:
+                plans.append([row[-1] for row in connection.exec_driver_sql(
+                    f'EXPLAIN QUERY PLAN {statement}', parameters)])
+        member = population.recipients[0]
+        event.listen(config.db.engine, 'after_cursor_execute', explain)
+        try:
+            look_up(population.mlist, [member], members=True, languages=True,
+                    users=True)
+        finally:
+            event.remove(config.db.engine, 'after_cursor_execute', explain)
+        self.assertEqual(len(plans), 3)
+        for plan in plans:
+            self.assertIn('ix_address_email', plan[0])
+            for step in plan[1:]:
+                self.assertRegex(step, r'PRIMARY KEY|ix_member_(user|address)')
 
 
 class PostgreSQLLayer(ConfigLayer):

@@ -14,7 +14,7 @@ from mailman.mta.deliver import Deliver
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.demo.population import insert_members
 from mailman_mta_pool.rendering.remembered import Memory
-from mailman_mta_pool.rendering.renderer import BATCH, Renderer
+from mailman_mta_pool.rendering.renderer import BATCH, Renderer, SAMPLE
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.strategies import strategy_for
 from mailman_mta_pool.strategies.coalescing import Coalescing
@@ -417,6 +417,18 @@ class TestTransactions(Fixture):
             sorted(self.sizes(
                 recipients, **{'add-dup-header': set(recipients[1:3])})),
             [2, 3])
+
+    def test_the_sample_is_a_member_and_flagged(self):
+        # What shows is found out with somebody of that address.
+        recipients = [SAMPLE.recipient, *self.subscribe(4)]
+        insert_members(self.mlist.posting_address, [(SAMPLE.recipient, 'A')])
+        config.db.commit()
+        for text in (PERSONAL, COMMON):
+            self.footer(text)
+            with warnings() as lines:
+                self.assert_as_stock(
+                    recipients, **{'add-dup-header': {SAMPLE.recipient}})
+            self.assertEqual(lines, [])
 
     def test_many_contents(self):
         # More than may wait for another recipient.
