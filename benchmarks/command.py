@@ -9,6 +9,7 @@ from benchmarks import tables
 from benchmarks.cases import GROWTH, POSTS, QUICK, TABLE, WIRE
 from benchmarks.growing import grow
 from benchmarks.running import Runner
+from benchmarks.server_verp import RECIPIENTS, server_verp
 from benchmarks.sinks import available, Sinks
 from benchmarks.site import LIST, site
 from mailman_mta_pool.demo.compare import PLUGIN
@@ -26,14 +27,16 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks',
         description='Measure stock Mailman, mailman_mta_pool and smtp-source '
-        'side by side.  Without options: whatever --wire, --posts and the '
-        'big table have.')
+        'side by side.  Without options: whatever --wire, --posts, '
+        '--server-verp and the big table have.')
     parser.add_argument('--quick', action='store_true',
                         help='a choice of it, in less than two minutes')
     parser.add_argument('--wire', action='store_true',
                         help='only messages that are rendered beforehand')
     parser.add_argument('--posts', action='store_true',
                         help='only the posts that have a goal')
+    parser.add_argument('--server-verp', action='store_true',
+                        help='only VERP that Postfix makes, to 5,000')
     parser.add_argument('--large', action='store_true',
                         help='only growth and memory, up to 200,000')
     parser.add_argument('--write', metavar='DOCUMENT',
@@ -89,11 +92,24 @@ def _large():
     yield 'Growth', tables.growth(found)
 
 
+def _verp():
+    with Sinks() as sinks, ThrowawaySite(extra=PLUGIN) as throwaway:
+        missing = sinks.missing('postfix')
+        if missing:
+            _say(f'skipped: postfix: {missing}')
+            return
+        throwaway.create_list(LIST, RECIPIENTS)
+        yield 'VERP by the mail server', throwaway.call(
+            server_verp, throwaway.directory)
+
+
 def _sections(options):
-    everything = not (options.quick or options.wire or options.posts or
-                      options.large)
-    if everything or not options.large:
+    in_site = options.quick or options.wire or options.posts
+    everything = not (in_site or options.server_verp or options.large)
+    if everything or in_site:
         yield from _in_site(options, everything)
+    if everything or options.server_verp:
+        yield from _verp()
     if options.large:
         yield from _large()
 

@@ -15,6 +15,7 @@ from mailman_mta_pool import deliver as ours
 from mailman_mta_pool.demo import population
 from mailman_mta_pool.demo.compare import PLUGIN
 from mailman_mta_pool.demo.site import ThrowawaySite
+from mailman_mta_pool.strategies.order import in_order
 from pathlib import Path
 from public import public
 from zope.component import getUtility
@@ -61,16 +62,14 @@ class Site:
     """One list, at the site that Mailman in this process is initialized for.
 
     :param directory: Where files can be put.
+    :ivar members: Their addresses, in the order in which they are served.
     """
 
     def __init__(self, directory):
         self._directory = directory
         self._numbers = count()
         self._mlist = getUtility(IListManager).get(LIST)
-        # In the order in which they are served.
-        self._members = sorted(
-            population.member_addresses(LIST),
-            key=lambda name: (name.partition('@')[2], name))
+        self.members = in_order(population.member_addresses(LIST))
         self._posts = {}
 
     @contextmanager
@@ -135,7 +134,7 @@ class Site:
         """
         queue = config.switchboards['out']
         entry = queue.enqueue(*self._post(
-            size, mode, set(self._members[:recipients])))
+            size, mode, set(self.members[:recipients])))
         # As the runner does, for a journal is kept of queue entries only.
         msg, msgdata = queue.dequeue(entry)
         # Nobody pays for another's garbage.
