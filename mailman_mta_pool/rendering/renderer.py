@@ -132,8 +132,8 @@ class Renderer:
         return frozenset(fields)
 
     def _look_up(self, batch: List[str]) -> Dict[str, Values]:
-        fields = self._fields
-        if fields is BY_REFERENCE or not fields:
+        fields = self._fields or frozenset()
+        if fields is BY_REFERENCE:
             return {recipient: Values(recipient) for recipient in batch}
         return look_up(
             self._mlist, batch,

@@ -62,6 +62,10 @@ class ServerVERP:
         self._flagged = flagged
         self._individually = Coalescing(submit, 1)
         self._together = Coalescing(self._submit_together, max_recipients)
+        # What Mailman has to make, if the server is to make the same; see
+        # `Senders.template`.
+        plain = sender.replace('{', '{{').replace('}', '}}')
+        self._template = verp.sender(plain, '{0}@{1}')
         # Where the local part ends, must not be a matter of opinion.
         atext = re.escape(_ATEXT.replace(verp.delimiters[1], ''))
         self._is_simple = re.compile(
@@ -75,8 +79,8 @@ class ServerVERP:
             senders: Senders) -> None:
         """See `Coalescing`."""
         simple: List[str] = []
-        if not isinstance(content, SplicedContent) and self._can_make(
-                senders.template(recipients)):
+        if (not isinstance(content, SplicedContent) and
+                senders.template(recipients) == self._template):
             simple = [
                 recipient for recipient in recipients
                 if self._is_simple(recipient) and
@@ -88,11 +92,6 @@ class ServerVERP:
             self._individually.add(
                 [recipient for recipient in recipients if recipient in others],
                 content, senders)
-
-    def _can_make(self, template: Optional[str]) -> bool:
-        """Does the server make what Mailman makes?"""
-        plain = self._sender.replace('{', '{{').replace('}', '}}')
-        return template == self._verp.sender(plain, '{0}@{1}')
 
     def _submit_together(self, transaction: Transaction) -> None:
         transaction = transaction._replace(verp=self._verp)

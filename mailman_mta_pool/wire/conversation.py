@@ -25,7 +25,7 @@ from typing import Deque, Iterator, Optional, Sequence
 
 # Looking up a member of an Enum takes longer than the rest of what is done for
 # a reply.
-_MAIL, _RCPT, _DATA, _END = Stage.mail, Stage.rcpt, Stage.data, Stage.end
+_MAIL, _RCPT, _DATA = Stage.mail, Stage.rcpt, Stage.data
 # As long as more recipients of a transaction than this wait for their answers,
 # the next one is better left to another connection.  Those answered meanwhile
 # are as good as a round trip.

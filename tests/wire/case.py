@@ -128,10 +128,21 @@ class Run:
                     self._check_refused_here(result)
 
     def _check_reports(self):
-        """Each one exactly once."""
+        """Each one exactly once, and what was sent in the order of sending.
+
+        But for what was refused for good: that is told when it is proved.
+        """
         reported = [id(outcome.transaction) for outcome in self.link.outcomes]
         submitted = [id(transaction) for transaction in self.link.submitted]
         assert sorted(reported) == sorted(submitted)
+        sent = {id(transaction) for message, transaction in zip(
+                    self._case.messages, self.link.submitted)
+                if self._places(message)}
+        sent -= {id(outcome.transaction) for outcome in self.link.outcomes
+                 if any(result.reply is not None and result.reply.code >= 500
+                        for result in outcome.results)}
+        assert ([name for name in reported if name in sent] ==
+                [name for name in submitted if name in sent])
         assert self.conversation.idle
         assert self.conversation.awaiting is None
         assert not list(self.conversation.outcomes())
