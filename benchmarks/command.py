@@ -20,7 +20,7 @@ from public import public
 MEMBERS = 2_000
 # Seconds for a measurement where there are many to make.
 BRIEFLY = 0.5
-UNITS = 'Recipients per second; the median of five, measured in turn.'
+UNITS = 'Recipients per second; the median, measured in turn.'
 
 
 def _parser():

@@ -91,8 +91,10 @@ class Runner:
             def deliver(recipients):
                 with self._site.configured(
                         port, connections, case.mta, settings):
-                    return self._site.deliver(
-                        by, case.mode, case.size, recipients)
+                    return sum(
+                        self._site.deliver(
+                            by, case.mode, case.size, part)
+                        for part in _parts(recipients, case.recipients))
             return deliver
         ours = {
             number: self._ours(case, number, run(
@@ -121,13 +123,12 @@ class Runner:
         least = LEAST * connections
         if case.goal or case.mode == 'bulk':
             # What is asked for is a whole post.
-            least = case.recipients
+            least = case.recipients * case.posts
         return self._contender(case, 'ours', least, run)
 
     def _contender(self, case, name, least, run):
-        return Contender(
-            name, run, min(least, case.recipients), case.recipients,
-            self._seconds)
+        most = case.recipients * case.posts
+        return Contender(name, run, min(least, most), most, self._seconds)
 
     def _source(self, case, port, connections):
         """The load generator; one for all cases that it cannot tell apart."""
@@ -148,3 +149,9 @@ class Runner:
                 'smtp-source', run, least, max(least, case.recipients),
                 self._seconds)
         return self._sources[key]
+
+
+def _parts(recipients, most):
+    """Yield into how many recipients each a number of them is divided."""
+    for start in range(0, recipients, most):
+        yield min(most, recipients - start)

@@ -86,9 +86,7 @@ class Driver:
                     new, self._new = self._new, []
                     self._is_poked = False
                     if not new and not loop.runs:
-                        self._is_running = False
-                        os.close(hearing)
-                        os.close(self._wake)
+                        self._end(hearing)
                         return
                 for run in new:
                     loop.advance(run, None)
@@ -101,7 +99,12 @@ class Driver:
                         run.error = error
                         run.is_done.set()
                 self._new = []
-                self._is_running = False
+                self._end(hearing)
+
+    def _end(self, hearing: int) -> None:
+        self._is_running = False
+        os.close(hearing)
+        os.close(self._wake)
 
 
 class _Loop:

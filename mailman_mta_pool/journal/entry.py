@@ -25,16 +25,22 @@ RECOVERED = re.compile(
 ENOUGH = 64
 
 
-def _directory() -> str:
+@public
+def queue_directory() -> str:
+    """Return where the entries of the `out` queue are."""
     return config.switchboards['out'].queue_directory
 
 
 @public
-def exists(filebase: str) -> bool:
-    """Is the entry still in the queue?"""
+def exists(filebase: str, directory: str) -> bool:
+    """Is the entry still in the queue?
+
+    :param filebase: The name of the entry.
+    :param directory: See `queue_directory`.
+    """
     # It goes from .pck to .bak, and from there to .pck when a runner starts:
     # whoever looks for each only once may miss it.
-    return any(os.path.exists(os.path.join(_directory(), filebase + extension))
+    return any(os.path.exists(os.path.join(directory, filebase + extension))
                for extension in ('.pck', '.bak', '.pck'))
 
 
@@ -54,7 +60,7 @@ def filebases_of(msg: Any, msgdata: Dict[str, Any]) -> List[str]:
 
 
 def _is_same(filebase: str, msg: Any, msgdata: Dict[str, Any]) -> bool:
-    path = os.path.join(_directory(), filebase + '.bak')
+    path = os.path.join(queue_directory(), filebase + '.bak')
     try:
         with open(path, 'rb') as fp:
             theirs = pickle.load(fp)
@@ -82,7 +88,7 @@ def count_afresh(filebase: str) -> None:
 
     :param filebase: The name of an entry that is being delivered.
     """
-    with open(os.path.join(_directory(), filebase + '.bak'), 'rb+') as fp:
+    with open(os.path.join(queue_directory(), filebase + '.bak'), 'rb+') as fp:
         offset = max(0, fp.seek(0, os.SEEK_END) - ENOUGH)
         fp.seek(offset)
         end = RECOVERED.search(fp.read())
@@ -94,7 +100,7 @@ def count_afresh(filebase: str) -> None:
 
 def _in_process() -> Iterator[str]:
     try:
-        names = os.listdir(_directory())
+        names = os.listdir(queue_directory())
     except FileNotFoundError:
         return
     for name in sorted(names):

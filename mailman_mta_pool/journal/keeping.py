@@ -13,7 +13,11 @@ import threading
 
 from contextlib import contextmanager, suppress
 from mailman.config import config
-from mailman_mta_pool.journal.entry import exists, filebases_of
+from mailman_mta_pool.journal.entry import (
+    exists,
+    filebases_of,
+    queue_directory,
+)
 from mailman_mta_pool.journal.file import Journal, Locked
 from mailman_mta_pool.settings import DeliverySettings
 from public import public
@@ -41,6 +45,8 @@ class Keeper:
     def __init__(self) -> None:
         # Those of deliveries that have ended.
         self._ended: List[Journal] = []
+        # Of the queue; not to be asked for while Mailman is configured anew.
+        self._queue = ''
         self._lock = threading.Lock()
         self._watcher: Optional[threading.Thread] = None
         self._has_ended = threading.Event()
@@ -62,6 +68,7 @@ class Keeper:
             leaves the entry as it is.
         """
         self.remove_ended()
+        self._queue = queue_directory()
         filebases = filebases_of(msg, msgdata)
         if not filebases:
             return None
@@ -102,7 +109,7 @@ class Keeper:
         """Remove the journals whose queue entries have gone."""
         with self._lock:
             for journal in list(self._ended):
-                if not exists(os.path.basename(journal.path)):
+                if not exists(os.path.basename(journal.path), self._queue):
                     with suppress(FileNotFoundError):
                         journal.remove()
                     journal.close()
@@ -117,11 +124,12 @@ def _first_free(paths: List[str], power: bool,
     name = os.path.basename(paths[0])
     log.warning('Another process is delivering %s; waiting for it', name)
     pause = threading.Event()
-    while exists(name):
+    directory = queue_directory()
+    while exists(name, directory):
         pause.wait(SOON)
         with suppress(Locked):
             journal = Journal(paths[0], power)
-            if exists(name):
+            if exists(name, directory):
                 return journal
             journal.remove()
             journal.close()
@@ -142,7 +150,7 @@ def sweep(directory: str) -> None:
     for name in os.listdir(directory):
         path = os.path.join(directory, name)
         with suppress(OSError, Locked):
-            if not exists(name):
+            if not exists(name, queue_directory()):
                 journal = Journal(path)
                 journal.remove()
                 journal.close()

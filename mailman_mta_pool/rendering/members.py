@@ -64,6 +64,11 @@ class Values(NamedTuple):
     user_name: Optional[str] = None
 
 
+# For each address the identity of the member, and what is known of it.
+Found = Dict[str, Tuple[int, MemberValues]]
+_NOBODY = 0, None
+
+
 @public
 def look_up(mlist: Any, recipients: Iterable[str], *, members: bool,
             languages: bool, users: bool) -> Dict[str, Values]:
@@ -77,21 +82,37 @@ def look_up(mlist: Any, recipients: Iterable[str], *, members: bool,
     :return: The values of each recipient.
     """
     recipients = list(recipients)
-    found: Dict[str, MemberValues] = {}
-    if members:
-        # An explicit subscription wins over one by the preferred address.
-        found.update(_by_preferred_address(
-            _preferred(languages), mlist, recipients, languages))
-        found.update(_by_address(mlist, recipients, languages))
-        others = [name for name in recipients if name.lower() not in found]
-        if others:
-            found.update(_by_preferred_address(
-                _preferred_by_another(languages), mlist, others, languages))
+    found = _find(mlist, recipients, languages) if members else {}
     names = _user_names(recipients) if users else {}
     return {
         recipient: Values(
-            recipient, found.get(recipient), names.get(recipient.lower()))
+            recipient, found.get(recipient, _NOBODY)[1],
+            names.get(recipient.lower()))
         for recipient in recipients}
+
+
+@public
+def member_ids(mlist: Any, recipients: List[str]) -> Dict[str, int]:
+    """Look up which of Mailman's members `get_member` returns.
+
+    :param mlist: The mailing list.
+    :param recipients: Addresses; some hundred at a time.
+    :return: The `Member.id` of those that are members.
+    """
+    found = _find(mlist, recipients, languages=False)
+    return {email: identity for email, (identity, _) in found.items()}
+
+
+def _find(mlist: Any, recipients: List[str], languages: bool) -> Found:
+    # An explicit subscription wins over one by the preferred address.
+    found = _by_preferred_address(
+        _preferred(languages), mlist, recipients, languages)
+    found.update(_by_address(mlist, recipients, languages))
+    others = [name for name in recipients if name.lower() not in found]
+    if others:
+        found.update(_by_preferred_address(
+            _preferred_by_another(languages), mlist, others, languages))
+    return found
 
 
 # The tables, not the classes: to configure their mappers, all of Mailman's
@@ -104,8 +125,7 @@ _of_member = Preferences.__table__.alias()
 _of_address = Preferences.__table__.alias()
 _of_user = Preferences.__table__.alias()
 _COLUMNS = (
-    _address.c.email, _address.c._original, _address.c.display_name,
-    _owner.c.display_name)
+    _address.c.email, _address.c._original, _address.c.display_name)
 _ADDRESSED = _address.c.email.in_(bindparam('addresses', expanding=True))
 _LANGUAGES = (
     _of_member.c.preferred_language, _of_address.c.preferred_language,
@@ -113,22 +133,22 @@ _LANGUAGES = (
 
 
 def _by_address(mlist: Any, recipients: List[str],
-                languages: bool) -> Dict[str, MemberValues]:
+                languages: bool) -> Found:
     return {
-        email: MemberValues(
+        email: (identity, MemberValues(
             address_name or owner_name or '', address_name, email,
-            original or email, language)
-        for (email, original, address_name, owner_name, _, language) in _rows(
-            _explicit(languages), mlist, recipients, languages)}
+            original or email, language))
+        for (email, original, address_name, owner_name, identity, language)
+        in _rows(_explicit(languages), mlist, recipients, languages)}
 
 
 def _by_preferred_address(query: Any, mlist: Any, recipients: List[str],
-                          languages: bool) -> Dict[str, MemberValues]:
+                          languages: bool) -> Found:
     return {
-        email: MemberValues(
-            user_name or '', address_name, email, original or email, language)
-        for (email, original, address_name, _, user_name, language) in _rows(
-            query, mlist, recipients, languages)}
+        email: (identity, MemberValues(
+            user_name or '', address_name, email, original or email, language))
+        for (email, original, address_name, user_name, identity, language)
+        in _rows(query, mlist, recipients, languages)}
 
 
 # The statements are built once.  With some hundred addresses in each, building
@@ -136,7 +156,7 @@ def _by_preferred_address(query: Any, mlist: Any, recipients: List[str],
 
 @functools.lru_cache(None)
 def _explicit(languages: bool) -> Any:
-    return _from_addresses(languages, _member.c.id, _address.join(
+    return _from_addresses(languages, _owner.c.display_name, _address.join(
         _member, _member.c.address_id == _address.c.id))
 
 
@@ -164,13 +184,13 @@ def _preferred_by_another(languages: bool) -> Any:
         _member.c.role == MemberRole.member)
 
 
-def _from_addresses(languages: bool, extra: Any, tables: Any) -> Any:
+def _from_addresses(languages: bool, name: Any, tables: Any) -> Any:
     """Make SQLite begin with the few addresses.
 
     It would rather begin with the index of all members, or that of the list's.
     An expression has no index.
     """
-    return _query(languages, extra, tables).where(
+    return _query(languages, name, tables).where(
         _member.c.list_id + '' == bindparam('list_id'),
         type_coerce(_member.c.role, Integer) + 0 == MemberRole.member.value)
 
@@ -182,8 +202,9 @@ def _owners() -> Any:
         _ADDRESSED)
 
 
-def _query(languages: bool, extra: Any, tables: Any) -> Any:
-    columns = (_COLUMNS + (extra,) + (_LANGUAGES if languages else ()))
+def _query(languages: bool, name: Any, tables: Any) -> Any:
+    columns = (_COLUMNS + (name, _member.c.id) +
+               (_LANGUAGES if languages else ()))
     tables = tables.outerjoin(_owner, _address.c.user_id == _owner.c.id)
     if languages:
         tables = tables.outerjoin(

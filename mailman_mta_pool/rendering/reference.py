@@ -9,6 +9,7 @@ from mailman.mta.base import BaseDelivery
 from mailman_mta_pool.rendering.compiled import Compiled
 from mailman_mta_pool.rendering.marks import Marked
 from mailman_mta_pool.rendering.remembered import Memory
+from mailman_mta_pool.rendering.roster import members_of
 from mailman_mta_pool.rendering.standins import member_like, stand_ins
 from mailman_mta_pool.wire.content import as_content, Content
 from public import public
@@ -36,6 +37,8 @@ def end_database_transaction() -> None:
     columns, would be read again and again.
     """
     session = config.db.store
+    if not session.in_transaction():
+        return
     expire = session.expire_on_commit
     session.expire_on_commit = False
     try:
@@ -73,18 +76,25 @@ class Reference:
         self._msg = msg
         self._msgdata = msgdata
         self._memory = memory
+        self._members: Dict[str, Any] = {}
         self.signs = config.arc_enabled and not msgdata.get('arc_signed')
         # Boundaries are drawn by chance.  All recipients get the same ones,
         # and so does whatever is compared.
         self._chance = random.getstate()
 
+    def expect(self, recipients: List[str]) -> None:
+        """Look up the members among those who come next, all at once."""
+        found = members_of(self._mlist, recipients)
+        self._members = {
+            recipient: found.get(recipient) for recipient in recipients}
+
     def content(self, recipient: str) -> Content:
         """Return what stock Mailman makes of it, for whatever recipient."""
-        member = self._mlist.members.get_member(recipient)
+        if recipient not in self._members:
+            self.expect([recipient])
         with self._memory.in_use():
             message = self._call_back(
-                recipient, member, self._msgdata.copy())
-        end_database_transaction()
+                recipient, self._members[recipient], self._msgdata.copy())
         with _SameChance(self._chance):
             return as_content(message)
 

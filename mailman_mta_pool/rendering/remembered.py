@@ -2,17 +2,20 @@
 """What Mailman's callbacks ask the database again and again in one post.
 
 Each rendering asks twelve times for the list's domain, once more for the list,
-and six times for templates, most of which there are not.  While a post is
-rendered each is asked for once.  What is fetched, the text of a template at
-some URI, say, is left to Mailman.
+and six times for templates, most of which there are not, so that files are
+looked for in two dozen places.  While a post is rendered each is asked for
+once.  What is fetched, the text of a template at some URI, say, is left to
+Mailman.
 """
 
 from contextlib import contextmanager
 from functools import cached_property
+from mailman.config import config
 from mailman.interfaces.domain import IDomainManager
 from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.mailinglist import IListArchiverSet, IMailingList
-from mailman.interfaces.template import ITemplateManager
+from mailman.interfaces.template import ITemplateLoader, ITemplateManager
+from mailman.model.mailinglist import ListArchiver
 from public import public
 from typing import Any, Dict, Iterator, List, Optional
 from zope.component import getSiteManager, getUtility
@@ -61,12 +64,18 @@ class _Domains(_Remembering):
 
 
 class _Templates(_Remembering):
-    """See `ITemplateManager`."""
+    """See `ITemplateManager`.
+
+    :ivar found: How often there was one.
+    """
+
+    found = 0
 
     def raw(self, name: str, context: Optional[str]) -> Any:
         key = name, context
         if key not in self._known:
             self._known[key] = self._manager.raw(name, context)
+        self.found += self._known[key] is not None
         return self._known[key]
 
     def get(self, name: str, context: Optional[str], **kws: Any) -> Any:
@@ -75,20 +84,47 @@ class _Templates(_Remembering):
         return self._manager.get(name, context, **kws)
 
 
+class _Loader(_Remembering):
+    """See `ITemplateLoader`.
+
+    Where no template has been set, Mailman looks for a file in a dozen places.
+    """
+
+    def __init__(self, manager: Any, templates: _Templates) -> None:
+        super().__init__(manager)
+        self._templates = templates
+
+    def get(self, name: str, context: Any = None, **kws: Any) -> Any:
+        key = name, context, kws.get('language')
+        if key in self._known:
+            return self._known[key]
+        found = self._templates.found
+        text = self._manager.get(name, context, **kws)
+        if self._templates.found == found:
+            self._known[key] = text
+        return text
+
+
 class _Archiver(_Remembering):
     """See `IListArchiver`.
 
     Mailman's makes every archiver of the site anew, and reads its
-    configuration file, whenever it is asked for either.
+    configuration file, whenever it is asked for one.
     """
 
-    @cached_property
-    def is_enabled(self) -> bool:
-        return self._manager.is_enabled
+    def __init__(self, manager: Any, system_archivers: Dict[str, Any]) -> None:
+        super().__init__(manager)
+        self._system_archivers = system_archivers
 
-    @cached_property
+    @property
     def system_archiver(self) -> Any:
-        return self._manager.system_archiver
+        known = self._system_archivers.get(self._manager.name)
+        return self._manager.system_archiver if known is None else known
+
+    @property
+    def is_enabled(self) -> bool:
+        # Mailman's, which asks us for the system archiver.
+        return ListArchiver.is_enabled.fget(self)
 
 
 class _Archivers(_Remembering):
@@ -96,7 +132,9 @@ class _Archivers(_Remembering):
 
     @cached_property
     def archivers(self) -> List[Any]:
-        return [_Archiver(archiver) for archiver in self._manager.archivers]
+        system = {archiver.name: archiver for archiver in config.archivers}
+        return [_Archiver(archiver, system)
+                for archiver in self._manager.archivers]
 
 
 @public
@@ -112,8 +150,10 @@ class Memory:
             _Lists(getUtility(IListManager)), IListManager)
         self._registry.registerUtility(
             _Domains(getUtility(IDomainManager)), IDomainManager)
+        templates = _Templates(getUtility(ITemplateManager))
+        self._registry.registerUtility(templates, ITemplateManager)
         self._registry.registerUtility(
-            _Templates(getUtility(ITemplateManager)), ITemplateManager)
+            _Loader(getUtility(ITemplateLoader), templates), ITemplateLoader)
         self._registry.registerAdapter(
             self._archivers_of, (IMailingList,), IListArchiverSet)
 

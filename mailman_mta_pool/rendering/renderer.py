@@ -88,15 +88,14 @@ class Renderer:
         """
         if self._fields is None:
             self._fields = self._find_fields()
+        self._reference.expect(recipients[:CHECKED])
         for start in range(0, len(recipients), BATCH):
             batch = recipients[start:start + BATCH]
-            if self._fields:
-                found = self._look_up(batch)
+            for together, content in (
+                    self._one_by_one(batch) if self._fields
+                    else self._alike(batch)):
                 end_database_transaction()
-                for recipient in batch:
-                    yield [recipient], self._render(found[recipient])
-            else:
-                yield from self._alike(batch)
+                yield together, content
 
     # What is personal?
 
@@ -134,6 +133,7 @@ class Renderer:
     def _look_up(self, batch: List[str]) -> Dict[str, Values]:
         fields = self._fields or frozenset()
         if fields is BY_REFERENCE:
+            self._reference.expect(batch)
             return {recipient: Values(recipient) for recipient in batch}
         return look_up(
             self._mlist, batch,
@@ -144,6 +144,12 @@ class Renderer:
     def _is_decorated(self) -> bool:
         return not (self._msgdata.get('isdigest') or
                     self._msgdata.get('nodecorate'))
+
+    def _one_by_one(self, batch: List[str],
+                    ) -> Iterator[Tuple[List[str], Content]]:
+        found = self._look_up(batch)
+        for recipient in batch:
+            yield [recipient], self._render(found[recipient])
 
     def _alike(self, batch: List[str]) -> Iterator[Tuple[List[str], Content]]:
         """Render where nothing is personal but the duplicates flag."""
@@ -193,7 +199,6 @@ class Renderer:
             log.debug('%s: a kind of recipients is rendered one by one: %s',
                       self._mlist.list_id, reason)
             self._compiled[kind] = None
-        end_database_transaction()
 
     def _keep(self, kind: Hashable, compiled: Compiled) -> None:
         self._compiled[kind] = compiled

@@ -118,6 +118,9 @@ class Exchange:
         :param one_by_one: Did each command wait for its reply, so that there
             is none after everybody was refused?
         """
+        if self.state is State.abandoned:
+            # 354 came after all of them, where it was due.
+            return False
         # If everybody was refused, and whatever was said afterwards was a
         # refusal for good, then one of these was meant.
         if self._to_come == len(self._results):

@@ -10,6 +10,7 @@ from mailman.interfaces.usermanager import IUserManager
 from mailman.testing.layers import ConfigLayer
 from mailman.utilities.datetime import now
 from mailman_mta_pool.rendering.members import look_up, MemberValues, Values
+from mailman_mta_pool.rendering.roster import members_of
 from sqlalchemy import event
 from tests.once import once
 from tests.rendering.counting import statements
@@ -59,6 +60,28 @@ class TestMembersInSQLite(unittest.TestCase):
             with self.subTest(recipient=recipient):
                 self.assertEqual(
                     found[recipient], stock(self._mlist, recipient))
+
+    def test_the_members_themselves(self):
+        # What stock's `get_member` returns, and nothing for all others.
+        members = members_of(self._mlist, self._recipients)
+        for recipient in self._recipients:
+            with self.subTest(recipient=recipient):
+                self.assertIs(
+                    members.get(recipient),
+                    self._mlist.members.get_member(recipient))
+        self.assertEqual(members_of(self._mlist, ['nobody@example.com']), {})
+
+    def test_the_members_bring_what_is_asked_of_them(self):
+        self.assertEqual(self._mlist.preferred_language.code, 'en')
+        config.db.store.expire_all()
+        members = members_of(self._mlist, self._recipients).values()
+        with statements() as seen:
+            for member in members:
+                str(member.display_name + member.address.original_email)
+                member.preferred_language
+        # The list itself is remembered elsewhere.
+        self.assertEqual(
+            [one for one in seen if 'FROM mailinglist' not in one], [])
 
     def test_population_is_odd_enough(self):
         found = self.look_up(self._recipients).values()

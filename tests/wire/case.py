@@ -99,6 +99,7 @@ class Run:
     def check(self):
         """Is everything that it says true?"""
         self._check_reports()
+        self._check_order()
         self._check_error()
         outcomes = {id(outcome.transaction): outcome
                     for outcome in self.link.outcomes}
@@ -128,24 +129,29 @@ class Run:
                     self._check_refused_here(result)
 
     def _check_reports(self):
-        """Each one exactly once, and what was sent in the order of sending.
-
-        But for what was refused for good: that is told when it is proved.
-        """
+        """Each one exactly once."""
         reported = [id(outcome.transaction) for outcome in self.link.outcomes]
         submitted = [id(transaction) for transaction in self.link.submitted]
         assert sorted(reported) == sorted(submitted)
+        assert self.conversation.idle
+        assert self.conversation.awaiting is None
+        assert not list(self.conversation.outcomes())
+
+    def _check_order(self):
+        """What was sent is told in the order of sending.
+
+        But for what was refused for good: that is told when it is proved.
+        """
         sent = {id(transaction) for message, transaction in zip(
                     self._case.messages, self.link.submitted)
                 if self._places(message)}
         sent -= {id(outcome.transaction) for outcome in self.link.outcomes
                  if any(result.reply is not None and result.reply.code >= 500
                         for result in outcome.results)}
+        reported = [id(outcome.transaction) for outcome in self.link.outcomes]
+        submitted = [id(transaction) for transaction in self.link.submitted]
         assert ([name for name in reported if name in sent] ==
                 [name for name in submitted if name in sent])
-        assert self.conversation.idle
-        assert self.conversation.awaiting is None
-        assert not list(self.conversation.outcomes())
 
     def _check_error(self):
         """The only fault that this server has is not to know BDAT."""

@@ -14,11 +14,13 @@ HI = 'Hi\r\n.\r\n'
 BDAT = 'BDAT 4 LAST\r\nHi\r\n'
 OK = '250 Ok\r\n'
 GO = '354 Go\r\n'
+LATER = '450 4.2.1 Full\r\n'
 NO = '550 5.1.1 No\r\n'
 #: How the client makes sure that it is in step, and what it is told.
 HELLO = 'EHLO localhost\r\n'
 OFFER = '250-example.net\r\n250 PIPELINING\r\n'
-public(BDAT=BDAT, GO=GO, HELLO=HELLO, HI=HI, NO=NO, OFFER=OFFER, OK=OK)
+public(BDAT=BDAT, GO=GO, HELLO=HELLO, HI=HI, LATER=LATER, NO=NO, OFFER=OFFER,
+       OK=OK)
 
 
 @public

@@ -18,6 +18,7 @@ from tests.wire.dialogue import (
     GO,
     HELLO,
     HI,
+    LATER,
     NO,
     OFFER,
     OK,
@@ -164,6 +165,13 @@ class TestProof(unittest.TestCase):
         dialogue.submit(transaction('a', *'xy'))
         self.assertEqual(dialogue.hear(OK, OK, NO, GO, OK), HI)
         self.assertEqual(dialogue.fates(), [['accepted', 'refused']])
+        # After 354 for nobody.
+        for last in (OK, '554 5.5.1 No valid recipients\r\n'):
+            dialogue = Dialogue(*BY_DATA)
+            dialogue.submit(transaction('a', *'xy'))
+            self.assertEqual(dialogue.hear(OK, LATER, NO, GO), '.\r\n')
+            self.assertEqual(dialogue.hear(last), '')
+            self.assertEqual(dialogue.fates(), [['refused', 'refused']])
         # Each command waits for its reply.
         dialogue = Dialogue()
         dialogue.submit(transaction('a'))
@@ -176,7 +184,7 @@ class TestProof(unittest.TestCase):
         dialogue = bdat()
         dialogue.submit(transaction('a', *'xy'))
         self.assertEqual(
-            dialogue.hear(OK, '450 4.2.1 Full\r\n', OK, OK), '')
+            dialogue.hear(OK, LATER, OK, OK), '')
         self.assertEqual(dialogue.fates(), [['refused', 'accepted']])
 
     def test_ehlo_is_refused(self):
