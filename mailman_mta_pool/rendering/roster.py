@@ -34,7 +34,9 @@ def members_of(mlist: Any, recipients: List[str]) -> Dict[str, Any]:
     found = config.db.store.scalars(
         _with_all_that_is_asked(), {'ids': list(ids.values())})
     members = {member.id: member for member in found}
-    return {email: members[identity] for email, identity in ids.items()}
+    # Some may have left between the two statements.
+    return {email: members[identity] for email, identity in ids.items()
+            if identity in members}
 
 
 @functools.lru_cache(None)

@@ -83,6 +83,23 @@ class TestMembersInSQLite(unittest.TestCase):
         self.assertEqual(
             [one for one in seen if 'FROM mailinglist' not in one], [])
 
+    def test_somebody_leaves_while_members_are_read(self):
+        recipient = self._recipients[0]
+        identity = self._mlist.members.get_member(recipient).id
+        config.db.store.expunge_all()
+
+        def leave(connection, cursor, statement, *ignore):
+            if 'FROM address JOIN member' in statement:
+                connection.exec_driver_sql(
+                    f'DELETE FROM member WHERE id = {identity}')
+        event.listen(config.db.engine, 'after_cursor_execute', leave)
+        try:
+            found = members_of(self._mlist, self._recipients[:2])
+        finally:
+            event.remove(config.db.engine, 'after_cursor_execute', leave)
+            config.db.abort()
+        self.assertEqual(list(found), self._recipients[1:2])
+
     def test_population_is_odd_enough(self):
         found = self.look_up(self._recipients).values()
         members = [value.member for value in found if value.member]
