@@ -14,7 +14,12 @@ from mailman.testing.helpers import (
 )
 from mailman.testing.layers import ConfigLayer
 from mailman.utilities.datetime import factory, now
-from mailman_mta_pool.journal.entry import count_afresh, exists, filebases_of
+from mailman_mta_pool.journal.entry import (
+    count_afresh,
+    exists,
+    filebases_of,
+    queue_directory,
+)
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import begun_line, Settled
 from mailman_mta_pool.queues import find_handed_over, Queues
@@ -246,15 +251,15 @@ class TestEntry(QueuesTestCase):
         # What the runner adds.
         msgdata.update(lang='en', verp=True)
         self.assertEqual(filebases_of(msg, msgdata), [filebase])
-        self.assertTrue(exists(filebase))
+        self.assertTrue(exists(filebase, queue_directory()))
         # After a crash it is the same one.
         self.restart()
-        self.assertTrue(exists(filebase))
+        self.assertTrue(exists(filebase, queue_directory()))
         self.assertEqual(filebases_of(msg, msgdata), [])
         msg, msgdata = config.switchboards['out'].dequeue(filebase)
         self.assertEqual(filebases_of(msg, msgdata), [filebase])
         config.switchboards['out'].finish(filebase)
-        self.assertFalse(exists(filebase))
+        self.assertFalse(exists(filebase, queue_directory()))
         self.assertEqual(filebases_of(msg, msgdata), [])
 
     def test_others(self):
