@@ -172,7 +172,8 @@ class TestExim(unittest.TestCase):
             SENDER, ['anne@example.org', '"b, c"@example.org']))
         self.assertTrue(message.content.startswith(b'Received: '))
         self.assertTrue(message.content.endswith(b'\r\n' + CONTENT))
-        self.assertEqual(server.pids(), set())
+        # What was killed takes a moment to go.
+        wait_until(lambda: not server.pids(), 'the end of Exim')
         self.assertFalse(is_listening(server.port))
         self.assertFalse(os.path.exists(server.directory))
 
