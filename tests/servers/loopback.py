@@ -98,7 +98,9 @@ def end_group(group, deadline=DEADLINE):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, number)
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not processes_of_group(group),
+            # Twice: one that was born while /proc was read may not be there.
+            wait_until(lambda: not (processes_of_group(group) or
+                                    processes_of_group(group)),
                        'the end of process group {}'.format(group), deadline)
             return
 
