@@ -88,7 +88,9 @@ class Renderer:
         """
         if self._fields is None:
             self._fields = self._find_fields()
-        self._reference.expect(recipients[:CHECKED])
+        if self._fields is not BY_REFERENCE:
+            # Those who are compared; otherwise each batch is looked up.
+            self._reference.expect(recipients[:CHECKED])
         for start in range(0, len(recipients), BATCH):
             batch = recipients[start:start + BATCH]
             for together, content in (
