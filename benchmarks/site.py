@@ -68,6 +68,7 @@ class Site:
     def __init__(self, directory):
         self._directory = directory
         self._numbers = count()
+        self._files = {}
         self._mlist = getUtility(IListManager).get(LIST)
         self.members = in_order(population.member_addresses(LIST))
         self._posts = {}
@@ -86,8 +87,7 @@ class Site:
                   'max_delivery_threads': connections, **dict(mta)}
         lines = [f'{key}: {value}' for key, value in values.items()]
         number = next(self._numbers)
-        own = Path(self._directory, f'pool-{number}.cfg')
-        own.write_text(''.join(
+        own = self._own_configuration(''.join(
             f'[{section}]\n{key}: {value}\n'
             for section, key, value in settings))
         config.push(str(number), '\n'.join([
@@ -96,6 +96,14 @@ class Site:
             yield
         finally:
             config.pop(str(number))
+
+    def _own_configuration(self, text):
+        """The same file for the same text: it is read once, as at a site."""
+        if text not in self._files:
+            self._files[text] = Path(
+                self._directory, f'pool-{len(self._files)}.cfg')
+            self._files[text].write_text(text)
+        return self._files[text]
 
     def personalize(self, mode):
         """Prepare the list for such posts."""

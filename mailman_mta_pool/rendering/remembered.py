@@ -16,8 +16,10 @@ from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.mailinglist import IListArchiverSet, IMailingList
 from mailman.interfaces.template import ITemplateLoader, ITemplateManager
 from mailman.model.mailinglist import ListArchiver
+from mailman.model.template import Template
 from public import public
-from typing import Any, Dict, Iterator, List, Optional
+from sqlalchemy import or_
+from typing import Any, Callable, Dict, Iterator, List, Optional
 from zope.component import getSiteManager, getUtility
 from zope.interface.registry import Components
 
@@ -71,12 +73,31 @@ class _Templates(_Remembering):
 
     found = 0
 
+    def __init__(self, manager: Any, mlist: Any) -> None:
+        super().__init__(manager)
+        # Where Mailman looks for the templates of a list, in turn.
+        self._contexts = mlist.list_id, mlist.mail_host, None
+
     def raw(self, name: str, context: Optional[str]) -> Any:
         key = name, context
+        if key not in self._known and context in self._contexts:
+            self._look_up(name)
         if key not in self._known:
             self._known[key] = self._manager.raw(name, context)
         self.found += self._known[key] is not None
         return self._known[key]
+
+    def _look_up(self, name: str) -> None:
+        """Ask for all the contexts of the list at once."""
+        found = config.db.store.query(Template).filter(
+            Template.name == name, or_(
+                Template.context.in_(self._contexts[:-1]),
+                Template.context.is_(None))).all()
+        by_context = {template.context: template for template in found}
+        # If there are two for one, Mailman says what it thinks of that.
+        if len(by_context) == len(found):
+            for context in self._contexts:
+                self._known[name, context] = by_context.get(context)
 
     def get(self, name: str, context: Optional[str], **kws: Any) -> Any:
         if self.raw(name, context) is None:
@@ -127,22 +148,44 @@ class _Archiver(_Remembering):
         return ListArchiver.is_enabled.fget(self)
 
 
-class _Archivers(_Remembering):
-    """See `IListArchiverSet`."""
+class _Archivers:
+    """See `IListArchiverSet`.
+
+    Mailman's asks for each archiver of the site whether the list has it.
+    """
+
+    def __init__(self, mlist: Any, mailmans: Callable[[Any], Any]) -> None:
+        """Prepare.
+
+        :param mlist: The mailing list.
+        :param mailmans: What makes Mailman's set.
+        """
+        self._mlist = mlist
+        self._mailmans = mailmans
+
+    def get(self, archiver_name: str) -> Any:
+        return self._mailmans(self._mlist).get(archiver_name)
 
     @cached_property
     def archivers(self) -> List[Any]:
         system = {archiver.name: archiver for archiver in config.archivers}
-        return [_Archiver(archiver, system)
-                for archiver in self._manager.archivers]
+        found = config.db.store.query(ListArchiver).filter(
+            ListArchiver.mailing_list == self._mlist).all()
+        if not {archiver.name for archiver in found}.issuperset(system):
+            # It adds what the list has not.
+            found = self._mailmans(self._mlist).archivers
+        return [_Archiver(archiver, system) for archiver in found]
 
 
 @public
 class Memory:
     """What was looked up for one post."""
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
+    def __init__(self, mlist: Any) -> None:
+        """Begin with nothing.
+
+        :param mlist: The mailing list.
+        """
         self._base = getSiteManager()
         self._archivers: Dict[int, _Archivers] = {}
         self._registry = Components('remembered', bases=(self._base,))
@@ -150,7 +193,7 @@ class Memory:
             _Lists(getUtility(IListManager)), IListManager)
         self._registry.registerUtility(
             _Domains(getUtility(IDomainManager)), IDomainManager)
-        templates = _Templates(getUtility(ITemplateManager))
+        templates = _Templates(getUtility(ITemplateManager), mlist)
         self._registry.registerUtility(templates, ITemplateManager)
         self._registry.registerUtility(
             _Loader(getUtility(ITemplateLoader), templates), ITemplateLoader)
@@ -160,7 +203,8 @@ class Memory:
     def _archivers_of(self, mlist: Any) -> _Archivers:
         if mlist.id not in self._archivers:
             self._archivers[mlist.id] = _Archivers(
-                self._base.getAdapter(mlist, IListArchiverSet))
+                mlist, lambda mlist: self._base.getAdapter(
+                    mlist, IListArchiverSet))
         return self._archivers[mlist.id]
 
     def in_use(self) -> Any:

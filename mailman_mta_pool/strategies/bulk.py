@@ -32,7 +32,7 @@ class PooledBulkDelivery(BulkDelivery, WithoutConnection):
         together = list(chunks(
             in_order(msgdata.get('recipients', ())), self._max_recipients))
         self._outbound.expect(len(together))
-        with Memory().in_use():
+        with Memory(mlist).in_use():
             self.decorate(mlist, msg, msgdata)
             self.arc_sign(mlist, msg, msgdata)
         sender = self._get_sender(mlist, msg, msgdata)

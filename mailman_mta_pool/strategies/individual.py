@@ -38,7 +38,7 @@ class PooledIndividualDelivery(Deliver, WithoutConnection):
                     mlist, msg, dict(msgdata, recipient=recipient))
             end_database_transaction()
             return sender
-        memory = Memory()
+        memory = Memory(mlist)
         senders = Senders(sender_for)
         renderer = Renderer(self.callbacks, mlist, msg, msgdata, memory)
         recipients = in_order(msgdata.get('recipients', ()))

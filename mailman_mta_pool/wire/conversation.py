@@ -181,29 +181,47 @@ class Conversation:
             raise
 
     def _receive(self, data: bytes) -> None:
-        awaited = self._awaited
-        for reply in self._parser.feed(data):
-            self.answered += 1
-            if reply.code == 421:
-                self._hang_up(reply)
-                return
-            if not awaited:
-                raise ProtocolError(f'a reply to nothing: {reply}')
-            stage, exchange, index = awaited.popleft()
-            if exchange is None:
-                self._take_between(index, reply)
-            elif self._out.sent <= exchange.begin:
-                raise ProtocolError(
-                    f'{stage.value} was answered before it was sent: {reply}')
-            elif stage is _RCPT:
-                exchange.take_rcpt(index, reply)
-            elif stage is _MAIL:
-                exchange.take_mail(reply)
-            elif stage is _DATA:
-                self._take_data(exchange, reply)
-            else:
-                self._take_end(exchange, reply)
+        for reply, count in self._parser.runs(data):
+            while count:
+                taken = self._take(reply, count)
+                if not taken:
+                    return
+                self.answered += taken
+                count -= taken
         self._advance()
+
+    def _take(self, reply: Reply, count: int) -> int:
+        """Take a reply that came so many times in a row.
+
+        :return: How many of them, all but the first of which answer RCPT; 0
+            if the server has hung up.
+        """
+        if reply.code == 421:
+            self.answered += 1
+            self._hang_up(reply)
+            return 0
+        awaited = self._awaited
+        if not awaited:
+            raise ProtocolError(f'a reply to nothing: {reply}')
+        stage, exchange, index = awaited.popleft()
+        if exchange is None:
+            self._take_between(index, reply)
+        elif self._out.sent <= exchange.begin:
+            raise ProtocolError(
+                f'{stage.value} was answered before it was sent: {reply}')
+        elif stage is _RCPT:
+            count = min(count, exchange.unanswered, 1 + len(awaited))
+            exchange.take_rcpts(reply, count)
+            for _ in range(1, count):
+                awaited.popleft()
+            return count
+        elif stage is _MAIL:
+            exchange.take_mail(reply)
+        elif stage is _DATA:
+            self._take_data(exchange, reply)
+        else:
+            self._take_end(exchange, reply)
+        return 1
 
     def lose(self) -> None:
         """Take note that the connection is gone.

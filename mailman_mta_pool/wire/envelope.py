@@ -7,7 +7,7 @@ from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.outcome import Fate, Result, Stage, Transaction
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Optional
+from typing import List, Optional, Sequence
 
 
 # RFC 5321, section 4.1.2, with the non-ASCII characters of RFC 6531 and with
@@ -21,6 +21,10 @@ _DOMAIN = rf'[A-Za-z0-9_{_UTF8}](?:[A-Za-z0-9_.{_UTF8}-]*[A-Za-z0-9_{_UTF8}])?'
 _LITERAL = r'\[[A-Za-z0-9:.-]+\]'
 _MAILBOX = re.compile(
     f'(?:{_ATOM}|{_QUOTED})@(?:{_DOMAIN}|{_LITERAL})|(?ai:postmaster)')
+# The mailboxes that there are nearly everywhere, each before an LF.
+_PLAIN = re.compile(
+    r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"
+    r'@(?![.-])[A-Za-z0-9_.-]+(?<![.-])\n)*')
 # What leaves room for MAIL FROM:<> in a command line of 512 octets (RFC 5321,
 # section 4.5.3.1.4; parameters count extra).  A mailbox may have 254, but the
 # senders that VERP makes can be longer.  No server need take more, and what it
@@ -66,6 +70,21 @@ def is_mailbox(address: str) -> bool:
             _MAILBOX.fullmatch(address) is not None and
             (address.isascii() or address.isprintable() and
              len(address.encode()) <= MAX_LENGTH))
+
+
+@public
+def are_plain(addresses: Sequence[str]) -> bool:
+    """Are all of these such mailboxes as every server can be told?
+
+    :param addresses: The addresses without angle brackets.
+    :return: True only if each is a mailbox of ASCII, without quotes, at a
+        domain; False says nothing.
+    """
+    lines = '\n'.join(addresses) + '\n'
+    return (_PLAIN.fullmatch(lines) is not None and
+            # Unless one of them has an LF itself.
+            lines.count('\n') == len(addresses) and
+            max(map(len, addresses)) <= MAX_LENGTH)
 
 
 @public
@@ -135,14 +154,22 @@ def mail_command(
 
 
 @public
-def rcpt_command(recipient: str, notify: bool = False) -> bytes:
-    """Make the RCPT command for a mailbox that `refuse_recipient` let pass.
+def rcpt_commands(
+        recipients: Sequence[str], notify: bool = False) -> List[bytes]:
+    """Make the RCPT commands for mailboxes that `refuse_recipient` let pass.
 
     :param notify: Ask for a notification of failure that names this address
         (RFC 3461, sections 4.1 and 4.2; RFC 6533 for what is not ASCII).
+    :return: The command lines with their CRLF.
     """
-    if not notify:
-        return f'RCPT TO:<{recipient}>\r\n'.encode()
+    if notify or not recipients:
+        return [_rcpt_with_notify(recipient) for recipient in recipients]
+    between = '>\r\nRCPT TO:<'
+    commands = f'RCPT TO:<{between.join(recipients)}>\r\n'
+    return commands.encode().splitlines(keepends=True)
+
+
+def _rcpt_with_notify(recipient: str) -> bytes:
     original = (f'rfc822;{xtext(recipient)}' if recipient.isascii()
                 else f'utf-8;{unitext(recipient)}')
     parameters = ' NOTIFY=FAILURE'

@@ -4,8 +4,9 @@
 from mailman_mta_pool.errors import IllegalMove, ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.envelope import (
+    are_plain,
     mail_command,
-    rcpt_command,
+    rcpt_commands,
     refuse_message,
     refuse_recipient,
 )
@@ -34,8 +35,7 @@ class Exchange:
     """A transaction that is being sent, and what is known of each recipient.
 
     :ivar commands: MAIL and the RCPTs that are still to be sent.
-    :ivar due: For each of those, what its reply will answer: the stage, this
-        exchange, and the index of the recipient.
+    :ivar due: For each of those, what its reply will answer; see `Sending`.
     :ivar begin: The count of octets sent before its first command; before its
         content, once that is on its way by DATA.
     :ivar end: The count of octets sent once its content has gone; None as
@@ -44,8 +44,8 @@ class Exchange:
     :ivar unanswered: How many recipients have had no answer to their RCPT.
     """
 
-    __slots__ = ('_is_firm', '_results', '_to_come', 'begin', 'by_bdat',
-                 'commands', 'due', 'end', 'mail_accepted', 'state',
+    __slots__ = ('_is_firm', '_named', '_results', '_to_come', 'begin',
+                 'by_bdat', 'commands', 'due', 'end', 'mail_accepted', 'state',
                  'transaction', 'unanswered')
 
     def __init__(self, transaction: Transaction, recipients: Sequence[str],
@@ -59,6 +59,8 @@ class Exchange:
         self.commands: List[bytes] = []
         self.due: List[Tuple[Stage, Exchange, int]] = []
         self._results: List[Optional[Result]] = []
+        # The indices of the recipients to whom an RCPT goes.
+        self._named: Sequence[int] = ()
         # The recipients to whom the content may still go.
         self._to_come = 0
         # Was every answer after that to MAIL a refusal for good?
@@ -72,20 +74,24 @@ class Exchange:
 
     def _prepare(self, recipients: Sequence[str],
                  server: Capabilities) -> None:
-        results, commands, due = self._results, self.commands, self.due
-        commands.append(b'')
-        due.append((_MAIL, self, 0))
-        international = False
+        if are_plain(recipients):
+            self._results = [None] * len(recipients)
+            self._named = range(len(recipients))
+            names = recipients
+            international = False
+        else:
+            self._results = [refuse_recipient(recipient, server)
+                             for recipient in recipients]
+            self._named = [index for index, refused in enumerate(self._results)
+                           if refused is None]
+            names = [recipients[index] for index in self._named]
+            international = not all(map(str.isascii, names))
+        self._to_come = self.unanswered = len(names)
         notify = bool(self.transaction.envid) and server.dsn
-        for index, recipient in enumerate(recipients):
-            refused = refuse_recipient(recipient, server)
-            results.append(refused)
-            if refused is None:
-                commands.append(rcpt_command(recipient, notify))
-                due.append((_RCPT, self, index))
-                international = international or not recipient.isascii()
-        self._to_come = self.unanswered = len(commands) - 1
-        commands[0] = mail_command(self.transaction, server, international)
+        self.commands = [
+            mail_command(self.transaction, server, international),
+            *rcpt_commands(names, notify)]
+        self.due = [(_MAIL, self, 0), *len(names) * [(_RCPT, self, 0)]]
 
     def move(self, event: str) -> None:
         """Go from one state to the next.
@@ -156,20 +162,21 @@ class Exchange:
         else:
             self.refuse_rest(_MAIL, reply)
 
-    def take_rcpt(self, index: int, reply: Reply) -> None:
-        """The answer to one RCPT."""
-        known = self._results[index]
-        self.unanswered -= 1
+    def take_rcpts(self, reply: Reply, count: int) -> None:
+        """The answer to each of so many RCPTs in a row."""
+        begin = len(self._named) - self.unanswered
+        self.unanswered -= count
         self._is_firm = self._is_firm and reply.code >= 500
         if reply.code < 300:
-            if known is not None:
-                # MAIL was refused and has settled it.
+            if not self.mail_accepted:
                 raise ProtocolError(f'RCPT without MAIL was accepted: {reply}')
         elif reply.code < 400:
             raise ProtocolError(f'RCPT was answered with {reply}')
-        elif known is None:
-            self._results[index] = Result(Fate.refused, _RCPT, reply)
-            self._to_come -= 1
+        elif self.mail_accepted:
+            refused = Result(Fate.refused, _RCPT, reply)
+            for index in self._named[begin:begin + count]:
+                self._results[index] = refused
+            self._to_come -= count
 
     def take_end(self, reply: Reply) -> None:
         """The answer to the end of the content, or to a lone dot."""

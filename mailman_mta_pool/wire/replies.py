@@ -3,6 +3,7 @@
 
 import re
 
+from itertools import repeat
 from mailman_mta_pool.errors import ProtocolError
 from public import public
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -79,25 +80,44 @@ class ReplyParser:
         return bool(self._rest or self._lines)
 
     def feed(self, data: bytes) -> Iterator[Reply]:
+        """See `runs`.
+
+        :return: The replies completed by it, oldest first.
+        """
+        for reply, count in self.runs(data):
+            yield from repeat(reply, count)
+
+    def runs(self, data: bytes) -> Iterator[Tuple[Reply, int]]:
         """Take in bytes and yield the replies that are now complete.
+
+        A server that has been named a thousand recipients says a thousand
+        times the same.
 
         The good replies before a bad one are yielded before it is found out:
         what they say has happened.
 
         :param data: What was read from the server, of any length.
-        :return: The replies completed by it, oldest first.
+        :return: The replies completed by it, oldest first, and how often each
+            came in a row, at the least.
         :raises ProtocolError: for a line that is no reply line, one that is
             too long, too many lines in one reply, a code that changes within
             a reply, or NUL.  The connection cannot be trusted any more.
         """
         *lines, self._rest = (self._rest + data).split(b'\n')
         remembered = self._remembered
-        for line in lines:
+        index, end = 0, len(lines)
+        while index < end:
+            line, begin = lines[index], index
+            index += 1
             reply = None if self._lines else remembered.get(line)
             if reply is None:
                 reply = self._parse(line)
-            if reply is not None:
-                yield reply
+                if reply is not None:
+                    yield reply, 1
+                continue
+            while index < end and lines[index] == line:
+                index += 1
+            yield reply, index - begin
         if len(self._rest) > MAX_LINE + self._rest.endswith(b'\r'):
             raise ProtocolError(
                 f'a reply line is longer than {MAX_LINE} octets')

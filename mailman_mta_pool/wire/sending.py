@@ -24,8 +24,8 @@ class Sending:
 
     :ivar out: The octets.
     :ivar awaited: For each reply that is still to come, what it will answer:
-        the stage, the transaction, and the index of the recipient; or no
-        transaction, and `RESET` or `HELLO`.
+        the stage, the transaction, and 0; or no transaction, and `RESET` or
+        `HELLO`.
     """
 
     __slots__ = 'awaited', 'out'

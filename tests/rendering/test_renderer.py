@@ -11,7 +11,6 @@ from email.message import Message
 from mailman.app.lifecycle import create_list
 from mailman.config import config
 from mailman.interfaces.mailinglist import Personalization
-from mailman.model.mailinglist import ListArchiver
 from mailman.mta.deliver import Deliver
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.demo.population import insert_members
@@ -314,17 +313,6 @@ class TestFoundByExamples(Fixture):
         self.assertIsInstance(stock.error, AttributeError)
         self.assertEqual(str(ours.error), str(stock.error))
 
-    def test_an_archiver_that_has_gone(self):
-        # From the configuration, and not from the list.
-        config.db.store.add(ListArchiver(
-            self.mlist, 'gone', next(config.archivers)))
-        config.db.commit()
-        msgdata = self.msgdata(self.subscribe(3))
-        ours = by_ours(self.mlist, self.post, msgdata)
-        stock = by_stock(self.mlist, self.post, msgdata)
-        self.assertIsInstance(stock.error, AssertionError)
-        self.assertEqual(str(ours.error), str(stock.error))
-
     def test_two_reasons_not_to_render(self):
         # The content comes before the sender.
         self.mlist.preferred_language = 'ja'
@@ -552,7 +540,7 @@ class TestMemory(Fixture):
     def contents(self, recipients):
         renderer = Renderer(
             Deliver().callbacks, self.mlist, self.post,
-            self.msgdata(recipients), Memory())
+            self.msgdata(recipients), Memory(self.mlist))
         return [content for _, content in renderer.contents(recipients)]
 
     def test_shared_segments(self):

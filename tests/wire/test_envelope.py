@@ -9,9 +9,10 @@ from hypothesis import given, settings, strategies as st
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.envelope import (
+    are_plain,
     is_mailbox,
     mail_command,
-    rcpt_command,
+    rcpt_commands,
     refuse_message,
     refuse_recipient,
     unitext,
@@ -109,7 +110,7 @@ class TestMailbox(unittest.TestCase):
     def test_one_path_and_nothing_else(self, text):
         for address in (text, text + '@example.com', f'"{text}"@example.com'):
             if is_mailbox(address):
-                line = rcpt_command(address).decode()
+                line = rcpt_commands([address])[0].decode()
                 match = re.fullmatch(
                     r'RCPT TO:<((?:"(?:[^"\\]|\\.)*"|[^"<>@ ])+'
                     r'(?:@[^"<>@ ]+)?)>\r\n', line)
@@ -256,8 +257,43 @@ class TestCommands(unittest.TestCase):
     def test_rcpt(self):
         for address in GOOD + INTERNATIONAL + ODD_BUT_GOOD:
             with self.subTest(address=address):
-                self.assertEqual(rcpt_command(address),
-                                 f'RCPT TO:<{address}>\r\n'.encode())
+                self.assertEqual(rcpt_commands([address]),
+                                 [f'RCPT TO:<{address}>\r\n'.encode()])
+
+    def test_many_at_once(self):
+        for notify in (False, True):
+            addresses = GOOD + INTERNATIONAL + ODD_BUT_GOOD
+            self.assertEqual(
+                rcpt_commands(addresses, notify),
+                [rcpt_commands([address], notify)[0]
+                 for address in addresses])
+            self.assertEqual(rcpt_commands([], notify), [])
+
+
+class TestPlain(unittest.TestCase):
+    """Many are looked at together; that lets nothing else pass."""
+
+    def test_most_are(self):
+        self.assertTrue(are_plain(['anne@example.com', 'A.-@EXAMPLE.COM']))
+        self.assertTrue(are_plain(['a@b', "!#$%&'*+-/=?^_`{|}~.@_a-b.c_"]))
+        self.assertTrue(are_plain(['a' * 494 + '@b.c']))
+
+    def test_whatever_is_not(self):
+        for address in (*BAD, *ODD_AND_BAD, *INTERNATIONAL, '', '"a"@b.c',
+                        'a@[192.0.2.1]', 'postmaster', 'a' * 495 + '@b.c',
+                        'a@b.c\nd@e.f', 'a@b.c\n', '\na@b.c', 'a@b.c\r'):
+            for addresses in ([address], [address, 'x@y.z'],
+                              ['x@y.z', address], ['x@y.z', address, 'x@y.z']):
+                with self.subTest(addresses=addresses):
+                    self.assertFalse(are_plain(addresses))
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.lists(st.text('aZ0_@.-"\\<>\r\n\t \0+\u00fc', max_size=8)))
+    def test_any(self, addresses):
+        if are_plain(addresses):
+            for address in addresses:
+                self.assertTrue(is_mailbox(address))
+                self.assertTrue(address.isascii())
 
 
 class TestNotifications(unittest.TestCase):
@@ -334,13 +370,14 @@ class TestNotifications(unittest.TestCase):
                  'utf-8;j\u00fcrgen\\x{2B}x@example.de')):
             with self.subTest(address=address):
                 self.assertEqual(
-                    rcpt_command(address, True).decode(),
+                    rcpt_commands([address], True)[0].decode(),
                     f'RCPT TO:<{address}> NOTIFY=FAILURE ORCPT={original}\r\n')
 
     def test_an_original_recipient_too_long(self):
         # 500 octets are the most that a server must take.
         for count, fits in ((160, True), (161, False)):
-            command = rcpt_command(count * '+' + '@example.com', True)
+            command, = rcpt_commands(
+                [count * '+' + '@example.com'], True)
             self.assertEqual(b' ORCPT=rfc822;+2B' in command, fits)
             self.assertTrue(command.split(b' ORCPT')[0].rstrip().endswith(
                 b'@example.com> NOTIFY=FAILURE'))

@@ -111,6 +111,8 @@ class TestParser(unittest.TestCase):
                 # The last line of one reply looks like the whole of another.
                 (b'250 x\r\n250-x\r\n250 x\r\n250-x\r\n250 x\r\n',
                  (250, [b'x']), (250, [b'x', b'x']), (250, [b'x', b'x'])),
+                (3 * b'250-b\r\n' + 3 * b'250 b\r\n', (250, 4 * [b'b']),
+                 (250, [b'b']), (250, [b'b'])),
                 (b'',)):
             expected = [Reply(code, tuple(lines)) for code, lines in replies]
             for pieces in in_every_split(octets):

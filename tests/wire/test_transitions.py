@@ -121,7 +121,8 @@ class TestMoves(unittest.TestCase):
 
     def test_no_outcome_without_results(self):
         exchange = exchange_in(State.content, 'x', 'y')
-        exchange.take_rcpt(0, Reply(550, (b'',)))
+        exchange.take_mail(Reply(250, (b'',)))
+        exchange.take_rcpts(Reply(550, (b'',)), 1)
         self.assertFalse(exchange.settled)
         with self.assertRaises(IllegalMove):
             exchange.outcome()
@@ -152,7 +153,9 @@ class TestOneEnd(unittest.TestCase):
                     # There is no such move.
                     continue
                 exchange = exchange_in(State.content, 'x', 'y')
-                exchange.take_rcpt(1, Reply(550, (b'5.1.1 No',)))
+                exchange.take_mail(Reply(250, (b'',)))
+                exchange.take_rcpts(Reply(250, (b'',)), 1)
+                exchange.take_rcpts(Reply(550, (b'5.1.1 No',)), 1)
                 self.ENDS[first](exchange)
                 results = exchange.outcome().results
                 self.assertEqual(
