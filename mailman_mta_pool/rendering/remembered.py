@@ -154,7 +154,7 @@ class _Archivers:
     Mailman's asks for each archiver of the site whether the list has it.
     """
 
-    def __init__(self, mlist: Any, mailmans: Callable[[Any], Any]) -> None:
+    def __init__(self, mlist: Any, mailmans: Callable[[], Any]) -> None:
         """Prepare.
 
         :param mlist: The mailing list.
@@ -164,7 +164,7 @@ class _Archivers:
         self._mailmans = mailmans
 
     def get(self, archiver_name: str) -> Any:
-        return self._mailmans(self._mlist).get(archiver_name)
+        return self._mailmans().get(archiver_name)
 
     @cached_property
     def archivers(self) -> List[Any]:
@@ -173,7 +173,7 @@ class _Archivers:
             ListArchiver.mailing_list == self._mlist).all()
         if not {archiver.name for archiver in found}.issuperset(system):
             # It adds what the list has not.
-            found = self._mailmans(self._mlist).archivers
+            found = self._mailmans().archivers
         return [_Archiver(archiver, system) for archiver in found]
 
 
@@ -203,8 +203,7 @@ class Memory:
     def _archivers_of(self, mlist: Any) -> _Archivers:
         if mlist.id not in self._archivers:
             self._archivers[mlist.id] = _Archivers(
-                mlist, lambda mlist: self._base.getAdapter(
-                    mlist, IListArchiverSet))
+                mlist, lambda: self._base.getAdapter(mlist, IListArchiverSet))
         return self._archivers[mlist.id]
 
     def in_use(self) -> Any:

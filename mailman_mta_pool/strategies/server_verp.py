@@ -68,9 +68,8 @@ class ServerVERP:
         self._template = verp.sender(plain, '{0}@{1}')
         # Where the local part ends, must not be a matter of opinion.
         atext = re.escape(_ATEXT.replace(verp.delimiters[1], ''))
-        simple = rf'[A-Za-z0-9{atext}]+@[A-Za-z0-9.-]+'
-        self._is_simple = re.compile(simple).fullmatch
-        self._are_simple = re.compile(rf'(?:{simple}\n)+').fullmatch
+        self._is_simple = re.compile(
+            rf'[A-Za-z0-9{atext}]+@[A-Za-z0-9.-]+').fullmatch
 
     def at_least(self, recipients: int) -> int:
         """See `Coalescing`."""
@@ -82,7 +81,10 @@ class ServerVERP:
         simple: List[str] = []
         if (not isinstance(content, SplicedContent) and
                 senders.template(recipients) == self._template):
-            simple = self._simple(recipients)
+            simple = [
+                recipient for recipient in recipients
+                if self._is_simple(recipient) and
+                recipient not in self._flagged]
         if simple:
             self._together.join(self._sender, simple, content)
         if len(simple) < len(recipients):
@@ -90,16 +92,6 @@ class ServerVERP:
             self._individually.add(
                 [recipient for recipient in recipients if recipient in others],
                 content, senders)
-
-    def _simple(self, recipients: List[str]) -> List[str]:
-        """Those whose senders the server makes as Mailman does."""
-        lines = '\n'.join(recipients) + '\n'
-        if (not self._flagged and self._are_simple(lines) and
-                lines.count('\n') == len(recipients)):
-            return recipients
-        return [
-            recipient for recipient in recipients
-            if self._is_simple(recipient) and recipient not in self._flagged]
 
     def _submit_together(self, transaction: Transaction) -> None:
         transaction = transaction._replace(verp=self._verp)

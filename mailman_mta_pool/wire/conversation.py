@@ -182,10 +182,12 @@ class Conversation:
 
     def _receive(self, data: bytes) -> None:
         for reply, count in self._parser.runs(data):
+            if reply.code == 421:
+                self.answered += 1
+                self._hang_up(reply)
+                return
             while count:
                 taken = self._take(reply, count)
-                if not taken:
-                    return
                 self.answered += taken
                 count -= taken
         self._advance()
@@ -193,13 +195,9 @@ class Conversation:
     def _take(self, reply: Reply, count: int) -> int:
         """Take a reply that came so many times in a row.
 
-        :return: How many of them, all but the first of which answer RCPT; 0
-            if the server has hung up.
+        :return: How many of them were taken: several if they answer the RCPTs
+            of one transaction, otherwise one.
         """
-        if reply.code == 421:
-            self.answered += 1
-            self._hang_up(reply)
-            return 0
         awaited = self._awaited
         if not awaited:
             raise ProtocolError(f'a reply to nothing: {reply}')

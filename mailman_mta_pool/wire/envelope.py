@@ -15,7 +15,8 @@ from typing import List, Optional, Sequence
 # Japanese carriers gave those out) and underscores in host names.  None of
 # these can end a path or start a command.
 _UTF8 = '\u00a1-\ud7ff\ue000-\uffff\U00010000-\U0010ffff'
-_ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.{_UTF8}-]+"
+_ATEXT = "A-Za-z0-9!#$%&'*+/=?^_`{|}~."
+_ATOM = f'[{_ATEXT}{_UTF8}-]+'
 _QUOTED = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*"'
 _DOMAIN = rf'[A-Za-z0-9_{_UTF8}](?:[A-Za-z0-9_.{_UTF8}-]*[A-Za-z0-9_{_UTF8}])?'
 _LITERAL = r'\[[A-Za-z0-9:.-]+\]'
@@ -23,8 +24,7 @@ _MAILBOX = re.compile(
     f'(?:{_ATOM}|{_QUOTED})@(?:{_DOMAIN}|{_LITERAL})|(?ai:postmaster)')
 # The mailboxes that there are nearly everywhere, each before an LF.
 _PLAIN = re.compile(
-    r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"
-    r'@(?![.-])[A-Za-z0-9_.-]+(?<![.-])\n)*')
+    rf'(?:[{_ATEXT}-]+@(?![.-])[A-Za-z0-9_.-]+(?<![.-])\n)*')
 # What leaves room for MAIL FROM:<> in a command line of 512 octets (RFC 5321,
 # section 4.5.3.1.4; parameters count extra).  A mailbox may have 254, but the
 # senders that VERP makes can be longer.  No server need take more, and what it

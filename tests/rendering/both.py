@@ -189,6 +189,14 @@ def by_ours(mlist, msg, msgdata, coalesce=True, makes_senders=False):
     return _run(deliverer, outbound, mlist, msg, msgdata)
 
 
+@public
+def errors(mlist, msg, msgdata):
+    """What puts an end to a post by us, and by stock; None where nothing does.
+    """
+    return (by_ours(mlist, msg, msgdata).error,
+            by_stock(mlist, msg, msgdata).error)
+
+
 class _Warnings(logging.Handler):
     def __init__(self):
         super().__init__(logging.WARNING)

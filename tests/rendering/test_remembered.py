@@ -11,7 +11,7 @@ from mailman.model.mailinglist import ListArchiver
 from mailman.model.template import Template
 from mailman.testing.layers import ConfigLayer
 from sqlalchemy.exc import MultipleResultsFound
-from tests.rendering.both import by_ours, by_stock
+from tests.rendering.both import by_ours, by_stock, errors
 from tests.rendering.posts import parsed
 from tests.rendering.templates import FOOTER
 
@@ -35,10 +35,9 @@ class TestAsStock(unittest.TestCase):
             self.mlist, 'gone', next(config.archivers)))
         config.db.commit()
         msgdata = self.msgdata()
-        ours = by_ours(self.mlist, self.post, msgdata)
-        stock = by_stock(self.mlist, self.post, msgdata)
-        self.assertIsInstance(stock.error, AssertionError)
-        self.assertEqual(str(ours.error), str(stock.error))
+        ours, stock = errors(self.mlist, self.post, msgdata)
+        self.assertIsInstance(stock, AssertionError)
+        self.assertEqual(str(ours), str(stock))
 
     def test_an_archiver_that_is_new(self):
         # In the configuration, and not yet at the list.
@@ -62,7 +61,6 @@ class TestAsStock(unittest.TestCase):
                 FOOTER, self.mlist.list_id, 'mailman:///', None, None))
         config.db.commit()
         msgdata = self.msgdata()
-        ours = by_ours(self.mlist, self.post, msgdata)
-        stock = by_stock(self.mlist, self.post, msgdata)
-        self.assertIsInstance(stock.error, MultipleResultsFound)
-        self.assertEqual(str(ours.error), str(stock.error))
+        ours, stock = errors(self.mlist, self.post, msgdata)
+        self.assertIsInstance(stock, MultipleResultsFound)
+        self.assertEqual(str(ours), str(stock))

@@ -21,7 +21,7 @@ from mailman_mta_pool.strategies import strategy_for
 from mailman_mta_pool.strategies.coalescing import Coalescing
 from mailman_mta_pool.strategies.individual import PooledIndividualDelivery
 from mailman_mta_pool.wire.content import as_content
-from tests.rendering.both import by_ours, by_stock, Outbound, warnings
+from tests.rendering.both import by_ours, by_stock, errors, Outbound, warnings
 from tests.rendering.counting import statements
 from tests.rendering.posts import parsed
 from tests.rendering.signing import signing
@@ -308,10 +308,9 @@ class TestFoundByExamples(Fixture):
             b'MIME-Version: 1.0\n'
             b'Content-Type: multipart/mixed; boundary="b"\n\n--b--\n'))
         msgdata = self.msgdata(self.subscribe(3))
-        ours = by_ours(self.mlist, self.post, msgdata)
-        stock = by_stock(self.mlist, self.post, msgdata)
-        self.assertIsInstance(stock.error, AttributeError)
-        self.assertEqual(str(ours.error), str(stock.error))
+        ours, stock = errors(self.mlist, self.post, msgdata)
+        self.assertIsInstance(stock, AttributeError)
+        self.assertEqual(str(ours), str(stock))
 
     def test_two_reasons_not_to_render(self):
         # The content comes before the sender.
@@ -319,10 +318,9 @@ class TestFoundByExamples(Fixture):
         self.footer('日本\n')
         self.post = parsed(POST % b'Content-Type: text/html\n')
         msgdata = self.msgdata(self.subscribe(3), verp=True, sender='local')
-        ours = by_ours(self.mlist, self.post, msgdata)
-        stock = by_stock(self.mlist, self.post, msgdata)
-        self.assertIsInstance(stock.error, UnicodeEncodeError)
-        self.assertEqual(str(ours.error), str(stock.error))
+        ours, stock = errors(self.mlist, self.post, msgdata)
+        self.assertIsInstance(stock, UnicodeEncodeError)
+        self.assertEqual(str(ours), str(stock))
 
 
 class TestStatements(Fixture):
