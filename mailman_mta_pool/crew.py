@@ -17,7 +17,7 @@ from mailman_mta_pool.setbacks import Setbacks, Talk
 from mailman_mta_pool.steps import Feed, Given, Steps
 from mailman_mta_pool.wire.outcome import Outcome, Transaction
 from public import public
-from typing import Any, Callable, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 
 log = logging.getLogger('mailman.smtp')
@@ -58,7 +58,7 @@ class Crew:
         self.changed = threading.Condition(self._lock)
         self._work = threading.Condition(self._lock)
         self._ceiling = relay.pool_settings.max_connections
-        self._talking: Set[Any] = set()
+        self._talking: Dict[Any, Talk] = {}
         # Of those, the ones with nothing to send at the moment.
         self._put_off: Set[Any] = set()
         self._working = self._opening = self._idle = 0
@@ -72,9 +72,10 @@ class Crew:
 
     def set_to_work(self, count: int) -> None:
         """So many more are waiting: let somebody take them."""
-        ready = self._idle + len(self._put_off)
+        # Whoever still opens a connection will take one, too.
+        ready = self._working - sum(
+            talk.in_hand > 0 for talk in self._talking.values())
         self._call(count)
-        # Who was called counts as ready until it has the lock.
         for _ in range(min(len(self._backlog) - ready, count,
                            self._ceiling - self._working)):
             self._hire()
@@ -191,7 +192,7 @@ class Crew:
                 self._judge(outcome, talk)
                 if self._setbacks.answers > before:
                     talk.since = before + 1
-        with self._opened() as connection:
+        with self._opened(talk) as connection:
             try:
                 connection.converse(feed, report, drive)
             except smtplib.SMTPServerDisconnected as lost:
@@ -219,14 +220,14 @@ class Crew:
         return transaction
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self, talk: Talk) -> Iterator[Any]:
         with self.changed:
             self._opening += 1
             self._setbacks.opening()
         is_open = False
         try:
             with self._relay.pool.connection() as connection:
-                self._begin(connection)
+                self._begin(connection, talk)
                 is_open = True
                 yield connection
         finally:
@@ -235,10 +236,10 @@ class Crew:
                     self._opening -= 1
                     self.changed.notify()
 
-    def _begin(self, connection: Any) -> None:
+    def _begin(self, connection: Any, talk: Talk) -> None:
         with self.changed:
             self._opening -= 1
-            self._talking.add(connection)
+            self._talking[connection] = talk
             if self._setbacks.outage:
                 # The relay is back.
                 self._ceiling = self._relay.pool_settings.max_connections
@@ -252,7 +253,7 @@ class Crew:
                error: Optional[Exception]) -> bool:
         """The connection is done with, or lost; see `_serve`."""
         with self.changed:
-            self._talking.discard(connection)
+            self._talking.pop(connection, None)
             self._put_off.discard(connection)
             self.put_first(talk.lost)
             return error is None or self._bear(error, talk.since)

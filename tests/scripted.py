@@ -67,6 +67,7 @@ class _Session:
         self._server = server
         self._sock = sock
         self._file = sock.makefile('rb')
+        self._speaking = threading.Lock()
         self._reset()
 
     def _reset(self):
@@ -100,8 +101,9 @@ class _Session:
         self._sock.close()
 
     def say(self, octets):
-        """Say something that nobody has asked for."""
-        self._sock.sendall(octets)
+        """Say something that nobody has asked for; not within an answer."""
+        with self._speaking:
+            self._sock.sendall(octets)
 
     def _command(self, command):
         verb, space, argument = command.partition(' ')
@@ -121,8 +123,9 @@ class _Session:
         if verb == 'BDAT':
             self._chunks.append(chunk)
         octets = _octets(reply)
-        self._before(verb, command, octets)
-        self._sock.sendall(octets)
+        with self._speaking:
+            self._before(verb, command, octets)
+            self._sock.sendall(octets)
         self._after(verb, octets[:3])
 
     def _before(self, verb, command, octets):
@@ -159,10 +162,11 @@ class _Session:
             self._server.answer_to('.', self) or
             ('250 2.0.0 Ok: queued' if self.recipients
              else '554 5.5.1 No valid recipients'))
-        if octets.startswith(b'2'):
-            self._accept(b''.join(lines))
-        self._reset()
-        self._sock.sendall(octets)
+        with self._speaking:
+            if octets.startswith(b'2'):
+                self._accept(b''.join(lines))
+            self._reset()
+            self._sock.sendall(octets)
         self._after('.', octets[:3])
 
     def _accept(self, content):

@@ -72,6 +72,22 @@ class TestExpecting(SharingTestCase):
             self.assertEqual(server.served, ['a-0@example.org'])
             self.assertEqual(server.connections, 3)
 
+    def test_one_is_enough_for_one(self):
+        ready = threading.Event()
+
+        def script(command, session):
+            if command == 'CONNECT':
+                ready.wait(PATIENCE)
+        with Scripted(script) as server:
+            dispatch = self.use(server)
+            dispatch.expect(1)
+            # It is made before the server has said who it is.
+            dispatch.submit(transaction('a'))
+            ready.set()
+            dispatch.finish()
+            self.assertEqual(server.served, ['a-0@example.org'])
+            self.assertEqual(server.connections, 1)
+
     def test_no_more_than_there_may_be(self):
         with Scripted() as server:
             dispatch = self.use(server)
