@@ -145,10 +145,12 @@ class Site:
             size, mode, set(self.members[:recipients])))
         # As the runner does, for a journal is kept of queue entries only.
         msg, msgdata = queue.dequeue(entry)
+        # So it loads the list, too, in a transaction that is open then.
+        mlist = getUtility(IListManager).get_by_list_id(msgdata['listid'])
         # Nobody pays for another's garbage.
         gc.collect()
         start = time.perf_counter()
-        DELIVER[by](self._mlist, msg, msgdata)
+        DELIVER[by](mlist, msg, msgdata)
         took = time.perf_counter() - start
         queue.finish(entry)
         config.db.commit()

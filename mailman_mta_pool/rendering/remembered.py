@@ -15,6 +15,7 @@ from mailman.interfaces.domain import IDomainManager
 from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.mailinglist import IListArchiverSet, IMailingList
 from mailman.interfaces.template import ITemplateLoader, ITemplateManager
+from mailman.model.domain import Domain
 from mailman.model.mailinglist import ListArchiver
 from mailman.model.template import Template
 from public import public
@@ -38,6 +39,10 @@ class _Remembering:
 class _Lists(_Remembering):
     """See `IListManager`."""
 
+    def __init__(self, manager: Any, mlist: Any) -> None:
+        super().__init__(manager)
+        self._known[mlist.list_id] = mlist
+
     def get_by_list_id(self, list_id: str) -> Any:
         if list_id not in self._known:
             self._known[list_id] = self._manager.get_by_list_id(list_id)
@@ -49,7 +54,11 @@ class _Domains(_Remembering):
 
     def __getitem__(self, mail_host: str) -> Any:
         if mail_host not in self._known:
-            self._known[mail_host] = self._manager[mail_host]
+            # Mailman counts twice first; and it says so if there is none.
+            found = config.db.store.query(Domain).filter_by(
+                mail_host=mail_host).one_or_none()
+            self._known[mail_host] = (
+                self._manager[mail_host] if found is None else found)
         return self._known[mail_host]
 
     def get(self, mail_host: str, default: Any = None) -> Any:
@@ -190,7 +199,7 @@ class Memory:
         self._archivers: Dict[int, _Archivers] = {}
         self._registry = Components('remembered', bases=(self._base,))
         self._registry.registerUtility(
-            _Lists(getUtility(IListManager)), IListManager)
+            _Lists(getUtility(IListManager), mlist), IListManager)
         self._registry.registerUtility(
             _Domains(getUtility(IDomainManager)), IDomainManager)
         templates = _Templates(getUtility(ITemplateManager), mlist)

@@ -7,6 +7,7 @@ import unittest
 from mailman.app.lifecycle import create_list
 from mailman.config import config
 from mailman.interfaces.mailinglist import Personalization
+from mailman.model.domain import Domain
 from mailman.model.mailinglist import ListArchiver
 from mailman.model.template import Template
 from mailman.testing.layers import ConfigLayer
@@ -53,6 +54,14 @@ class TestAsStock(unittest.TestCase):
             self.assertLess({archiver.name for archiver in archivers}, known)
             deliver(self.mlist, self.post, msgdata)
             self.assertEqual({archiver.name for archiver in archivers}, known)
+
+    def test_no_domain(self):
+        # Mailman takes none away that has lists.
+        config.db.store.query(Domain).delete()
+        config.db.commit()
+        ours, stock = errors(self.mlist, self.post, self.msgdata())
+        self.assertIsInstance(stock, KeyError)
+        self.assertEqual(str(ours), str(stock))
 
     def test_two_templates_for_one_place(self):
         # Which there cannot be by Mailman's means.

@@ -339,7 +339,7 @@ class TestStatements(Fixture):
         few = len(self.deliver(recipients[:BATCH], **more))
         # What a post costs before its second batch.  Without remembering it
         # would be 130.
-        self.assertLessEqual(few, 30)
+        self.assertLessEqual(few, 20)
         many = len(self.deliver(recipients, **more))
         yield (many - few) / (len(recipients) / BATCH - 1)
 
