@@ -62,7 +62,9 @@ class Senders:
         if self._constant is not None:
             return self._constant
         local, at, domain = recipient.rpartition('@')
-        if self._template is None or not at:
+        if self._template is None or not at or '@' in local:
+            # Mailman 3.3.8 ends the local part at the first '@', 3.3.10 at
+            # the last.
             return self._reference(recipient)
         sender = self._template.format(local, domain)
         if self._to_check > 0:

@@ -31,7 +31,9 @@ class _Domains:
     def __getitem__(self, mail_host):
         domain = self._manager[mail_host]
         return SimpleNamespace(
-            mail_host=domain.mail_host, base_url=domain.base_url)
+            mail_host=domain.mail_host,
+            # Since Mailman 3.3.10.
+            base_url=getattr(domain, 'base_url', None))
 
 
 class _Templates:

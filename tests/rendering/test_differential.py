@@ -125,6 +125,17 @@ class TestSameBytes(unittest.TestCase):
         else:
             self.check_error(msg, msgdata, ours, stock)
 
+    def test_nothing_stands_in_the_way(self):
+        # An error that every post had would make all of them equal.
+        msg = parsed(b'From: Anne <anne@example.com>\n'
+                     b'Message-ID: <a@example.com>\n\nHello!\n')
+        for personalize in Personalization:
+            self._mlist.personalize = personalize
+            stock = by_stock(self._mlist, msg, {
+                'recipients': list(self._population.wild), 'verp': True})
+            self.assertIsNone(stock.error)
+            self.assertEqual(len(stock.rendered), 2)
+
     def set_up(self, post):
         mlist = self._mlist
         mlist.preferred_language = post.language
