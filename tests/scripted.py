@@ -100,6 +100,11 @@ class _Session:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
+    def drop(self):
+        """Close it, but let an answer go that has been recorded."""
+        with self._speaking:
+            self.close()
+
     def say(self, octets):
         """Say something that nobody has asked for; not within an answer."""
         with self._speaking:
@@ -341,9 +346,9 @@ class Scripted:
                 for recipient in message.recipients]
 
     def drop_connections(self):
-        """Close them all, from our end."""
+        """Close them all, from our end; not within an answer."""
         for session in self._sessions:
-            session.close()
+            session.drop()
 
     def configured(self, **mta):
         """Let Mailman deliver to this server, in a `with` statement.

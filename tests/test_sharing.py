@@ -5,9 +5,11 @@
 import unittest
 import threading
 
+from contextlib import suppress
 from itertools import count
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.dispatch import Dispatch
+from mailman_mta_pool.errors import NothingMoreToSend
 from mailman_mta_pool.ledger import Ledger
 from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.settings import (
@@ -106,6 +108,9 @@ class TestExpecting(SharingTestCase):
         with Scripted(script) as server:
             dispatch = self.use(server)
             dispatch.expect(1000)
+            # Whether it has been refused by now or not.
+            with suppress(NothingMoreToSend):
+                dispatch.submit(transaction('a'))
             dispatch.finish()
             self.assertEqual(server.connections, 1)
         self.assertIsNotNone(dispatch.unavailable)
