@@ -4,7 +4,50 @@
 from collections import deque
 from mailman_mta_pool.wire.outcome import Transaction
 from public import public
-from typing import Deque, Dict, Iterable, List, Optional
+from typing import Callable, Deque, Dict, Iterable, List, Optional
+
+
+# What is queued at once, in octets, and after how many seconds at the latest
+# when another transaction comes.
+BATCH_OCTETS = 64 * 1024
+SOON = 0.002
+
+
+@public
+class Batch:
+    """What was submitted, and waits to be queued with more.
+
+    To take the lock for each transaction would make the workers wait for the
+    main thread, and the main thread for them.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Begin; the first transaction is not kept waiting.
+
+        :param clock: Seconds that only grow.
+        """
+        self._clock = clock
+        self._taken = 0.0
+        self._octets = 0
+        self._transactions: List[Transaction] = []
+
+    def __len__(self) -> int:
+        """How many are waiting."""
+        return len(self._transactions)
+
+    def add(self, transaction: Transaction) -> bool:
+        """Let one wait, and tell whether it is time to take them all."""
+        self._transactions.append(transaction)
+        self._octets += transaction.content.size
+        return (self._octets >= BATCH_OCTETS or
+                self._taken + SOON <= self._clock())
+
+    def take(self) -> List[Transaction]:
+        """Give all of them, and begin anew."""
+        transactions, self._transactions = self._transactions, []
+        self._octets = 0
+        self._taken = self._clock()
+        return transactions
 
 
 @public

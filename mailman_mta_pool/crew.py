@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The workers: threads, each with a connection for as long as there is work.
+"""Workers, each with a connection for as long as there is work.
 
 There are at most as many as connections, and no more than there is work for.
 """
 
 import logging
 import smtplib
-import threading
 
 from contextlib import contextmanager
 from mailman_mta_pool.backlog import Backlog
@@ -16,6 +15,7 @@ from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.setbacks import Setbacks, Talk
 from mailman_mta_pool.steps import Feed, Given, Steps
 from mailman_mta_pool.wire.outcome import Outcome, Transaction
+from mailman_mta_pool.workers import Workers
 from public import public
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
@@ -28,13 +28,10 @@ GRACE = 5.0
 
 
 @public
-class Crew:
+class Crew(Workers):
     """Takes transactions from the backlog over connections to the server.
 
-    :ivar changed: The lock of it all, and what the main thread waits for.
-    :ivar is_over: Is nothing more to be sent?
     :ivar unavailable: Why the relay cannot be used, if it cannot.
-    :ivar failure: What a worker died of, if one did.
     """
 
     def __init__(self, relay: Relay, backlog: Backlog, setbacks: Setbacks,
@@ -48,27 +45,19 @@ class Crew:
         :param judge: Called under the lock with each outcome.
         :param has_room: Called under the lock when a transaction was taken.
         """
+        super().__init__(backlog, relay.pool_settings.max_connections)
         self._relay = relay
-        self._backlog = backlog
         self._setbacks = setbacks
         self._judge = judge
         self._has_room = has_room
         self._driver = Driver()
-        self._lock = threading.RLock()
-        self.changed = threading.Condition(self._lock)
-        self._work = threading.Condition(self._lock)
-        self._ceiling = relay.pool_settings.max_connections
         self._talking: Dict[Any, Talk] = {}
         # Of those, the ones with nothing to send at the moment.
         self._put_off: Set[Any] = set()
-        self._working = self._opening = self._idle = 0
-        self._gone: List[threading.Thread] = []
-        self._is_complete = False
-        self.is_over = False
+        self._opening = 0
         self.unavailable: Optional[RelayUnavailable] = None
-        self.failure: Optional[BaseException] = None
 
-    # For the main thread.  But for `join`, all of it under the lock.
+    # For the main thread, under the lock.
 
     def set_to_work(self, count: int) -> None:
         """So many more are waiting: let somebody take them."""
@@ -85,24 +74,9 @@ class Crew:
             self._driver.poke()
         self._work.notify(max(0, count - len(self._put_off)))
 
-    def make_ready(self, count: int) -> None:
-        """Open so many connections, though nothing is waiting yet."""
-        while self._working < min(count, self._ceiling):
-            self._hire(at_once=True)
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Has nobody anything to do?"""
-        return self._idle == self._working
-
-    def complete(self) -> None:
-        """Nothing more comes."""
-        self._is_complete = True
-        self._call_all()
-
     def _call_all(self) -> None:
         self._driver.poke()
-        self._work.notify_all()
+        super()._call_all()
 
     @property
     def is_done(self) -> bool:
@@ -110,66 +84,22 @@ class Crew:
         # Whoever is still opening a connection has nothing in hand.
         return not self._backlog and self._working == self._opening
 
-    def stop(self) -> None:
-        """What is waiting is not sent; nobody hears of it again."""
-        self.is_over = True
-        self._backlog.clear()
-        self.changed.notify()
-        self._call_all()
-
     def abort(self) -> None:
         """Break the connections, and wait a little for what they tell."""
         for connection in self._talking:
             connection.abort()
         self.changed.wait_for(lambda: not self._backlog.is_in_hand, GRACE)
 
-    def join(self) -> None:
-        """Wait for the threads that have nothing more to do."""
-        for worker in self._gone:
-            worker.join()
-
     # For the workers.
 
-    def _hire(self, at_once: bool = False) -> None:
-        self._working += 1
-        threading.Thread(
-            target=self._labour, args=[at_once], name='mta-pool-worker',
-            daemon=True).start()
-
-    def _labour(self, at_once: bool) -> None:
-        try:
-            goes_on = at_once or self._wait_for_work()
-            while goes_on:
-                try:
-                    goes_on = self._serve() and self._wait_for_work()
-                except RelayUnavailable as error:
-                    goes_on = self._persist(error) and self._wait_for_work()
-        except BaseException as error:
-            # A mistake of ours: what was learnt is settled, and it goes on
-            # up in the main thread.
-            with self.changed:
-                self.failure = error
-                self.stop()
-                if threading.current_thread() not in self._gone:
-                    self._go()
-
-    def _go(self) -> bool:
-        """This worker goes; under the lock that was held to decide it."""
-        self._working -= 1
-        self._gone.append(threading.current_thread())
-        self.changed.notify()
-        return False
-
-    def _wait_for_work(self) -> bool:
-        with self.changed:
-            self._idle += 1
-            self.changed.notify()
-            self._work.wait_for(
-                lambda: self._backlog or self._is_complete or self.is_over)
-            self._idle -= 1
-            return bool(self._backlog) or self._go()
-
     def _serve(self) -> bool:
+        """See `Workers`."""
+        try:
+            return self._use_a_connection()
+        except RelayUnavailable as error:
+            return self._persist(error)
+
+    def _use_a_connection(self) -> bool:
         """Use one connection for as long as it lasts and there is work.
 
         :return: False if this worker has gone.
@@ -251,7 +181,7 @@ class Crew:
 
     def _leave(self, connection: Any, talk: Talk,
                error: Optional[Exception]) -> bool:
-        """The connection is done with, or lost; see `_serve`."""
+        """The connection is done with, or lost."""
         with self.changed:
             self._talking.pop(connection, None)
             self._put_off.discard(connection)

@@ -10,7 +10,7 @@ import time
 import logging
 
 from contextlib import suppress
-from mailman_mta_pool.backlog import Backlog
+from mailman_mta_pool.backlog import Backlog, Batch
 from mailman_mta_pool.crew import Crew
 from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
 from mailman_mta_pool.interfaces import ITurn
@@ -26,7 +26,7 @@ from mailman_mta_pool.wire.outcome import (
     Transaction,
 )
 from public import public
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Optional
 from zope.interface import implementer
 
 
@@ -34,10 +34,6 @@ log = logging.getLogger('mailman.smtp')
 
 # What may wait to be sent, in octets; one transaction may always wait.
 MAX_OCTETS = 8 * 1024 * 1024
-# What is queued at once, and after how many seconds at the latest when another
-# transaction comes.
-BATCH_OCTETS = 64 * 1024
-SOON = 0.002
 # How often the main thread looks whether its turn is over, in seconds, while
 # it waits for the workers.
 TICK = 0.1
@@ -80,12 +76,8 @@ class Dispatch:
         self._settle = settle
         self._turn = turn
         self._max_octets = max_octets
-        self._clock = clock
         self._is_full = False
-        # What was submitted, and waits to be queued with more.
-        self._batch: List[Transaction] = []
-        self._batch_octets = 0
-        self._handed_over = 0.0
+        self._batch = Batch(clock)
         self._backlog = Backlog()
         self._setbacks = Setbacks(relay.name, delivery, clock)
         self._crew = Crew(
@@ -129,21 +121,13 @@ class Dispatch:
         """
         if self._crew.is_over:
             raise NothingMoreToSend
-        self._batch.append(transaction)
-        self._batch_octets += transaction.content.size
-        if (self._batch_octets >= BATCH_OCTETS or
-                self._handed_over + SOON <= self._clock()):
+        if self._batch.add(transaction):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Queue what was submitted since the last time.
-
-        To take the lock for each transaction would make the workers wait for
-        us, and us for them.
-        """
+        """Queue what was submitted since the last time."""
         crew = self._crew
-        batch, self._batch = self._batch, []
-        self._batch_octets = 0
+        batch = self._batch.take()
         with crew.changed:
             if self._backlog.octets >= self._max_octets:
                 self._is_full = True
@@ -154,7 +138,6 @@ class Dispatch:
             for transaction in batch:
                 self._backlog.append(transaction)
             crew.set_to_work(len(batch))
-        self._handed_over = self._clock()
 
     def finish(self) -> None:
         """Wait until every transaction is settled, or none is sent any more.
@@ -170,7 +153,7 @@ class Dispatch:
 
     def abandon(self) -> None:
         """Send nothing more; wait for what is in flight."""
-        self._batch = []
+        self._batch.take()
         with self._crew.changed:
             self._crew.stop()
         self._wait_for_the_rest()

@@ -1,34 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The books of one post: who was served, who was not, and who is left."""
+"""What the outcomes of one post mean, one by one and together."""
 
-from mailman_mta_pool.interfaces import Failure
+from mailman_mta_pool.books import Books
 from mailman_mta_pool.settlement import (
     Meaning,
     meaning_of,
+    Orders,
     over_the_limit,
+    refuses_sender,
     refuses_verp,
 )
-from mailman_mta_pool.wire.outcome import (
-    Fate,
-    Outcome,
-    Result,
-    Stage,
-    Transaction,
-)
+from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import (
-    Any,
-    Dict,
-    FrozenSet,
-    Iterable,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-)
+from typing import Any, Dict, FrozenSet, Iterable, List, Optional
 
 
 # Temporary, unspecified: what stock Mailman uses where there was no reply.
@@ -38,23 +23,6 @@ NO_REPLY = 444
 # all of them.
 DENIED_RECIPIENTS, DENIED_DOMAINS = 3, 2
 REJECTED_TRANSACTIONS = 3
-
-
-@public
-class Orders(NamedTuple):
-    """What is to be done about an outcome.
-
-    :ivar again: To be sent at once.
-    :ivar limit: The most recipients that the server takes in a transaction,
-        if that is what was learnt.
-    :ivar halt: Send nothing more of this post.
-    :ivar no_verp: The server does not make senders, whatever it says.
-    """
-
-    again: Tuple[Transaction, ...] = ()
-    limit: Optional[int] = None
-    halt: bool = False
-    no_verp: bool = False
 
 
 NOTHING = Orders()
@@ -67,16 +35,11 @@ _NO_SIGN = frozenset([Meaning.denied, Meaning.denied_if_all, Meaning.unsent])
 
 
 @public
-class Ledger:
+class Ledger(Books):
     """The outcomes of one post, as they come in.
 
     It is written to by one thread at a time; `Dispatch` sees to that.
 
-    :ivar served: Those for whom the server took responsibility.
-    :ivar bounced: Code and text of those refused for good.
-    :ivar deferred: Code and text of those refused for the time being.
-    :ivar rejected: Those for whom the server did not want the message.
-    :ivar untried: Those for whom the relay was not available.
     :ivar in_doubt: How many of the deferred may have got it all the same.
     :ivar rejection: The reply that rejected the message for all, or None.
     :ivar denial: The reply that refused *us*, or None.
@@ -87,20 +50,14 @@ class Ledger:
                  shunts: bool = True) -> None:
         """Begin the books.
 
-        :param record: The `IRecord` that is told what is settled; None for
-            nobody.
+        :param record: See `Books`.
         :param plain_sender: The envelope sender to be used where the server
             refuses the VERP'd one; None where there is none.
         :param shunts: False if a rejected message is a bounce of everybody.
         """
-        self._record: Any = _Nobody() if record is None else record
+        super().__init__(record)
         self._plain_sender = plain_sender
         self._shunts = shunts
-        self.served: Set[str] = set()
-        self.bounced: Dict[str, Failure] = {}
-        self.deferred: Dict[str, Failure] = {}
-        self.rejected: Dict[str, Failure] = {}
-        self.untried: List[str] = []
         self.in_doubt = 0
         self.rejection: Optional[Reply] = None
         self.denial: Optional[Reply] = None
@@ -110,25 +67,19 @@ class Ledger:
         self._rejected_transactions = 0
         self._denied_to_all = True
 
-    # What comes in.
-
-    def carry_over(self, bounced: Dict[str, Failure]) -> None:
-        """Enter those whom an earlier delivery has recorded as refused."""
-        self.bounced.update(bounced)
-
     def settle(self, outcome: Outcome) -> Orders:
         """Enter an outcome, and say what is to be done about it."""
         alike = outcome.alike
         if alike is not None and alike.fate is Fate.accepted:
             self._denied_to_all = False
-            self._serve(outcome.transaction.recipients)
+            self.serve(outcome.transaction.recipients)
             self._weigh(outcome)
             return HALT if self._halts else NOTHING
         if refuses_verp(outcome):
             return Orders(
                 tuple(outcome.transaction.individually()), no_verp=True)
         late = over_the_limit(outcome)
-        unsuited = self._with_unsuitable_sender(outcome)
+        unsuited = refuses_sender(outcome, self._plain_sender)
         recipients = outcome.transaction.recipients
         served = []
         for index, result in enumerate(outcome.results):
@@ -142,7 +93,7 @@ class Ledger:
             if result.stage in _PAST_MAIL and meaning not in _NO_SIGN:
                 self._denied_to_all = False
         if served:
-            self._serve(served)
+            self.serve(served)
         self._weigh(outcome)
         if not late and not unsuited:
             return HALT if self._halts else NOTHING
@@ -151,19 +102,6 @@ class Ledger:
     @property
     def _halts(self) -> bool:
         return self.rejection is not None or self.denial is not None
-
-    def _serve(self, recipients: Sequence[str]) -> None:
-        self.served.update(recipients)
-        self._record.served(recipients)
-
-    def _with_unsuitable_sender(self, outcome: Outcome) -> FrozenSet[int]:
-        """Did the server refuse what may be nothing but a long local part?"""
-        if self._plain_sender in (None, outcome.transaction.sender):
-            return frozenset()
-        return frozenset(
-            index for index, result in enumerate(outcome.results)
-            if result.stage is Stage.mail and result.reply is not None and
-            result.reply.code >= 500 and result.reply.code not in (530, 552))
 
     def _orders(self, outcome: Outcome, late: FrozenSet[int],
                 unsuited: FrozenSet[int]) -> Orders:
@@ -197,7 +135,7 @@ class Ledger:
                 b'' if reply is None else b': ' + reply.text)
         elif meaning is Meaning.bounced:
             assert reply is not None
-            self._bounce(recipient, reply)
+            self.bounce(recipient, reply)
         else:
             assert reply is not None
             self._hold(recipient, meaning, reply)
@@ -208,16 +146,12 @@ class Ledger:
         elif meaning is Meaning.rejected_if_all:
             self._rejected[recipient] = reply
         elif meaning is Meaning.rejected:
-            self.rejected[recipient] = reply.code, reply.text
+            self.reject(recipient, reply)
             self.rejection = self.rejection or reply
         else:
-            self.deferred[recipient] = reply.code, reply.text
+            self.defer(recipient, reply)
             if meaning is Meaning.denied:
                 self.denial = self.denial or reply
-
-    def _bounce(self, recipient: str, reply: Reply) -> None:
-        self.bounced[recipient] = reply.code, reply.text
-        self._record.bounced(recipient, reply.code, reply.text)
 
     # What several answers mean together.
 
@@ -262,20 +196,18 @@ class Ledger:
 
     def _bounce_all(self, held: Dict[str, Reply]) -> None:
         for recipient, reply in held.items():
-            self._bounce(recipient, reply)
+            self.bounce(recipient, reply)
         held.clear()
 
     def _defer_all(self, held: Dict[str, Reply]) -> None:
         for recipient, reply in held.items():
-            self.deferred[recipient] = reply.code, reply.text
+            self.defer(recipient, reply)
         held.clear()
 
     def _reject_all(self) -> None:
         for recipient, reply in self._rejected.items():
-            self.rejected[recipient] = reply.code, reply.text
+            self.reject(recipient, reply)
         self._rejected.clear()
-
-    # What goes out.
 
     def close(self, recipients: Iterable[str],
               unavailable: Optional[Exception]) -> List[str]:
@@ -290,7 +222,7 @@ class Ledger:
             self.rejection = self.rejection or next(
                 iter(self._rejected.values()))
             self._reject_all()
-        left = self._unsettled(recipients)
+        left = self.unsettled(recipients)
         if unavailable is not None or self.denial is not None:
             self.untried = left
             return []
@@ -299,29 +231,3 @@ class Ledger:
                 left, (self.rejection.code, self.rejection.text)))
             return []
         return left
-
-    @property
-    def failures(self) -> Dict[str, Failure]:
-        """Delivery failures as defined by `smtplib.SMTP.sendmail`."""
-        return {**self.bounced, **self.deferred, **self.rejected}
-
-    def _unsettled(self, recipients: Iterable[str]) -> List[str]:
-        """Return those of whom nothing is known, each once, in order."""
-        return [recipient for recipient in dict.fromkeys(recipients)
-                if not (recipient in self.served or
-                        recipient in self.bounced or
-                        recipient in self.deferred or
-                        recipient in self.rejected)]
-
-    def unserved(self, recipients: Iterable[str]) -> List[str]:
-        """Return those who have not got the post, each once, in order."""
-        return [recipient for recipient in dict.fromkeys(recipients)
-                if recipient not in self.served]
-
-
-class _Nobody:
-    def served(self, recipients: Iterable[str]) -> None:
-        pass
-
-    def bounced(self, recipient: str, code: int, text: bytes) -> None:
-        pass

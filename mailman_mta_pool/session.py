@@ -9,7 +9,7 @@ import socket
 from contextlib import suppress
 from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
 from mailman_mta_pool.settings import Timeouts
-from mailman_mta_pool.steps import drive_alone, Fed, Feed, Steps, Wait
+from mailman_mta_pool.steps import Fed, Feed, Steps, Wait
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.outbox import BLOCK
 from mailman_mta_pool.wire.outcome import Outcome
@@ -65,11 +65,6 @@ class Session:
         self._shortest = min(
             timeouts.mail, timeouts.rcpt, timeouts.data, timeouts.block,
             timeouts.end)
-
-    def run(self, feed: Callable[[], Fed],
-            report: Callable[[Outcome], None]) -> None:
-        """Drive it alone; see `steps`."""
-        drive_alone(self.steps(feed, report))
 
     def steps(self, feed: Callable[[], Fed],
               report: Callable[[Outcome], None]) -> Steps:
@@ -241,9 +236,9 @@ class Session:
             self.close()
 
     def abort(self) -> None:
-        """Break the connection, from another thread than the one in `run`."""
+        """Break the connection, from another thread than the driving one."""
         with suppress(OSError):
-            # Not that of SSLSocket, which takes away what `run` works with.
+            # Not that of SSLSocket, which takes away what that one works with.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:

@@ -8,10 +8,16 @@ depending on what the server said to others; `Ledger` decides those.
 import re
 import enum
 
-from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
+from mailman_mta_pool.wire.outcome import (
+    Fate,
+    Outcome,
+    Result,
+    Stage,
+    Transaction,
+)
 from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
 from public import public
-from typing import FrozenSet, NamedTuple, Tuple
+from typing import FrozenSet, NamedTuple, Optional, Tuple
 
 
 @public
@@ -134,3 +140,38 @@ def refuses_verp(outcome: Outcome) -> bool:
     return outcome.transaction.verp is not None and any(
         result.stage is Stage.mail and result.reply is not None and
         result.reply.code in _UNKNOWN_PARAMETER for result in outcome.results)
+
+
+@public
+def refuses_sender(outcome: Outcome,
+                   plain_sender: Optional[str]) -> FrozenSet[int]:
+    """Find those whose only fault may be the long local part of VERP.
+
+    :param outcome: Any transaction.
+    :param plain_sender: The sender without VERP, or None if there is none.
+    :return: The indices of the recipients for whom the sender was refused,
+        if it was another than that.
+    """
+    if plain_sender in (None, outcome.transaction.sender):
+        return frozenset()
+    return frozenset(
+        index for index, result in enumerate(outcome.results)
+        if result.stage is Stage.mail and result.reply is not None and
+        result.reply.code >= 500 and result.reply.code not in (530, 552))
+
+
+@public
+class Orders(NamedTuple):
+    """What is to be done about an outcome.
+
+    :ivar again: To be sent at once.
+    :ivar limit: The most recipients that the server takes in a transaction,
+        if that is what was learnt.
+    :ivar halt: Send nothing more of this post.
+    :ivar no_verp: The server does not make senders, whatever it says.
+    """
+
+    again: Tuple[Transaction, ...] = ()
+    limit: Optional[int] = None
+    halt: bool = False
+    no_verp: bool = False

@@ -26,20 +26,23 @@ BELOW = {
     'rendering': set(),
     'outbound': {'dispatch', 'ledger'},
     'smtplog': {'ledger'},
-    'ledger': {'settlement'},
+    'ledger': {'books', 'settlement'},
+    'books': set(),
     'settlement': set(),
     'queues': {'journal'},
     'journal': set(),
     'interruption': set(),
     'dispatch': {'crew'},
-    'crew': {'backlog', 'driver', 'relay', 'setbacks'},
+    'crew': {'driver', 'relay', 'setbacks', 'workers'},
+    'workers': {'backlog'},
     'driver': {'steps'},
     'backlog': set(),
     'setbacks': set(),
     'relay': {'adapter', 'components', 'pool'},
     'pool': {'connection'},
     'adapter': {'devmode'},
-    'components': {'configuration', 'connection'},
+    'components': {'configuration', 'tls'},
+    'tls': {'connection'},
     'connection': {'devmode', 'handshake', 'session'},
     'devmode': set(),
     'handshake': {'wire'},
@@ -64,7 +67,7 @@ ONLY_IN = {
         'journal', 'plugin', 'queues', 'rendering', 'settings', 'smtplog',
         'strategies',
         },
-    'threading': {'crew', 'demo', 'driver', 'journal', 'pool'},
+    'threading': {'demo', 'driver', 'journal', 'pool', 'workers'},
     }
 NEVER_IN = {
     'wire': {
@@ -73,7 +76,7 @@ NEVER_IN = {
         },
     }
 
-FILE_LINES = {PACKAGE: 400, 'benchmarks': 400, 'docs': 400, 'tests': 600}
+FILE_LINES = {PACKAGE: 250, 'benchmarks': 250, 'docs': 400, 'tests': 600}
 FUNCTION_LINES = 60
 SPDX = 'SPDX-License-Identifier: GPL-3.0-or-later'
 CAN_HOLD_SPDX = {'.cfg', '.ini', '.py', '.rst', '.toml'}
@@ -308,7 +311,7 @@ class TestRules(unittest.TestCase):
                 self.assertEqual(count, [0, 5])
 
     def test_long_files(self):
-        for path, limit in ((PACKAGE + '/demo/run.py', 400),
+        for path, limit in ((PACKAGE + '/demo/run.py', 250),
                             ('tests/test_pool.py', 600)):
             # The SPDX line counts.
             self.assertRule(

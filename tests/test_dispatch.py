@@ -7,7 +7,8 @@ import threading
 
 from contextlib import suppress
 from mailman.testing.layers import ConfigLayer
-from mailman_mta_pool.dispatch import BATCH_OCTETS, Dispatch, MAX_OCTETS
+from mailman_mta_pool.backlog import BATCH_OCTETS
+from mailman_mta_pool.dispatch import Dispatch, MAX_OCTETS
 from mailman_mta_pool.errors import (
     ConnectionLost,
     NothingMoreToSend,

@@ -7,6 +7,7 @@ import unittest
 from mailman_mta_pool.errors import PhaseTimeout
 from mailman_mta_pool.session import Session
 from mailman_mta_pool.settings import Timeouts
+from mailman_mta_pool.steps import drive_alone
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
@@ -62,8 +63,8 @@ class TestPhases(unittest.TestCase):
         outcomes = []
         error = None
         try:
-            session.run(
-                lambda: waiting.pop() if waiting else None, outcomes.append)
+            drive_alone(session.steps(
+                lambda: waiting.pop() if waiting else None, outcomes.append))
         except PhaseTimeout as timeout:
             error = str(timeout)
         outcome, = outcomes

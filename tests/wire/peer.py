@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager
 from mailman_mta_pool.session import Session
 from mailman_mta_pool.settings import Timeouts
+from mailman_mta_pool.steps import drive_alone
 from public import public
 
 
@@ -139,7 +140,7 @@ class Client:
                 return None
             transaction = waiting.pop()
             return transaction, transaction.recipients
-        self.session.run(feed, self.outcomes.append)
+        drive_alone(self.session.steps(feed, self.outcomes.append))
         return self.fates()
 
     def fates(self):

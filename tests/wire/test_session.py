@@ -11,6 +11,7 @@ from itertools import count
 from mailman_mta_pool.errors import ConnectionLost, ProtocolError
 from mailman_mta_pool.handshake import Handshake, shake_hands
 from mailman_mta_pool.settings import Timeouts
+from mailman_mta_pool.steps import drive_alone
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.outcome import Fate
 from tests.scripted import Scripted
@@ -299,9 +300,9 @@ class TestLost(unittest.TestCase):
         with served(answering((first, 4 * OK))) as sock:
             client = Client(sock, by_bdat(3))
             with self.assertRaises(Interrupted):
-                client.session.run(
+                drive_alone(client.session.steps(
                     lambda: (taken[-1], taken.pop().recipients)
-                    if taken else None, report)
+                    if taken else None, report))
         self.assertEqual(
             [outcome.results[0].fate for outcome in outcomes],
             [Fate.accepted, Fate.in_doubt, Fate.in_doubt])
