@@ -13,7 +13,7 @@ from mailman_mta_pool.settlement import (
 from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Any, Dict, FrozenSet, Iterable, List, Optional
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional
 
 
 # Temporary, unspecified: what stock Mailman uses where there was no reply.
@@ -23,7 +23,6 @@ NO_REPLY = 444
 # all of them.
 DENIED_RECIPIENTS, DENIED_DOMAINS = 3, 2
 REJECTED_TRANSACTIONS = 3
-
 
 NOTHING = Orders()
 HALT = Orders(halt=True)
@@ -164,11 +163,11 @@ class Ledger(Books):
 
     def _weigh_denied(self) -> None:
         if self.denial is None and not self._denied_to_all:
-            self._bounce_all(self._denied)
+            self._let_go(self._denied, self.bounce)
         elif self.denial is not None or self._is_about_us():
             reply = next(iter(self._denied.values()))
             self.denial = self.denial or reply
-            self._defer_all(self._denied)
+            self._let_go(self._denied, self.defer)
 
     def _is_about_us(self) -> bool:
         """Everybody was refused; is that enough to tell?"""
@@ -188,26 +187,18 @@ class Ledger(Books):
             if len(ended) > 1:
                 self.rejection = ended[0].reply
             elif self.served:
-                self._bounce_all(self._rejected)
+                self._let_go(self._rejected, self.bounce)
             elif self._rejected_transactions >= REJECTED_TRANSACTIONS:
                 self.rejection = next(iter(self._rejected.values()))
         if self.rejection is not None:
-            self._reject_all()
+            self._let_go(self._rejected, self.reject)
 
-    def _bounce_all(self, held: Dict[str, Reply]) -> None:
+    def _let_go(self, held: Dict[str, Reply],
+                enter: Callable[[str, Reply], None]) -> None:
+        """Enter those who are held, and hold them no longer."""
         for recipient, reply in held.items():
-            self.bounce(recipient, reply)
+            enter(recipient, reply)
         held.clear()
-
-    def _defer_all(self, held: Dict[str, Reply]) -> None:
-        for recipient, reply in held.items():
-            self.defer(recipient, reply)
-        held.clear()
-
-    def _reject_all(self) -> None:
-        for recipient, reply in self._rejected.items():
-            self.reject(recipient, reply)
-        self._rejected.clear()
 
     def close(self, recipients: Iterable[str],
               unavailable: Optional[Exception]) -> List[str]:
@@ -217,17 +208,17 @@ class Ledger(Books):
         :param unavailable: Why the relay could not be used, or None.
         :return: Those who still have to be served.
         """
-        self._bounce_all(self._denied)
+        self._let_go(self._denied, self.bounce)
         if self._rejected:
             self.rejection = self.rejection or next(
                 iter(self._rejected.values()))
-            self._reject_all()
+            self._let_go(self._rejected, self.reject)
         left = self.unsettled(recipients)
         if unavailable is not None or self.denial is not None:
             self.untried = left
             return []
         if self.rejection is not None:
-            self.rejected.update(dict.fromkeys(
-                left, (self.rejection.code, self.rejection.text)))
+            for recipient in left:
+                self.reject(recipient, self.rejection)
             return []
         return left

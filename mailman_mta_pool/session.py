@@ -236,9 +236,9 @@ class Session:
             self.close()
 
     def abort(self) -> None:
-        """Break the connection, from another thread than the driving one."""
+        """Break the connection, from another thread than that in `steps`."""
         with suppress(OSError):
-            # Not that of SSLSocket, which takes away what that one works with.
+            # Not that of SSLSocket, which takes away what `steps` works with.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:

@@ -3,13 +3,14 @@
 
 import threading
 
+from abc import ABC, abstractmethod
 from mailman_mta_pool.backlog import Backlog
 from public import public
 from typing import List, Optional
 
 
 @public
-class Workers:
+class Workers(ABC):
     """The threads of one post.
 
     What one of them does, a subclass knows.
@@ -90,12 +91,12 @@ class Workers:
                 if threading.current_thread() not in self._gone:
                     self._go()
 
+    @abstractmethod
     def _serve(self) -> bool:
         """Do what there is to do.
 
         :return: False if this worker has gone.
         """
-        raise NotImplementedError
 
     def _go(self) -> bool:
         """This worker goes; under the lock that was held to decide it."""
