@@ -534,6 +534,7 @@ class TestMeeting(DispatchTestCase):
         # The first worker goes on with it.
         self.send(dispatch, 20)
         self.assertAllSettledOnce(20)
+        wait_for_workers()
         self.assertEqual(self.relay.pool.statistics().in_use, 0)
 
     def test_nothing_to_do_after_that(self):
