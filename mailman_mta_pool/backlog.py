@@ -86,23 +86,38 @@ class Backlog:
         self._waiting.clear()
         self.octets = 0
 
-    def take(self, limit: Optional[int]) -> Optional[Transaction]:
+    def take(self, limit: Optional[int],
+             verp_refused: bool = False) -> Optional[Transaction]:
         """Give one to a connection.
 
         :param limit: The most recipients that it may have; the others wait.
+        :param verp_refused: Does the server not make any senders?
         :return: None if none is waiting.
         """
         if not self._waiting:
             return None
         transaction = self._waiting.popleft()
         self.octets -= transaction.content.size
+        if verp_refused and transaction.verp is not None:
+            transaction = self._first_of(
+                transaction, transaction.individually())
         recipients = transaction.recipients
         if limit is not None and len(recipients) > limit:
-            self.extend_left([
-                transaction._replace(recipients=recipients[limit:])])
-            transaction = transaction._replace(recipients=recipients[:limit])
+            transaction = self._first_of(transaction, [
+                transaction._replace(recipients=part)
+                for part in (recipients[:limit], recipients[limit:])])
         self._in_hand[id(transaction)] = transaction
         return transaction
+
+    def _first_of(self, transaction: Transaction,
+                  parts: List[Transaction]) -> Transaction:
+        """Take the first of the parts; the others wait in its place."""
+        tried = self._tried.pop(id(transaction), None)
+        if tried is not None:
+            for part in parts:
+                self.remember(part, tried)
+        self.extend_left(parts[1:])
+        return parts[0]
 
     @property
     def is_in_hand(self) -> bool:

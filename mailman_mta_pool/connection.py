@@ -201,6 +201,10 @@ def _as_smtplib_tells(outcome: Outcome) -> Dict[str, Tuple[int, bytes]]:
     """Return or raise what `smtplib.SMTP.sendmail` would."""
     transaction, results = outcome
     refused: Dict[str, Tuple[int, bytes]] = {}
+    # Was it an answer to RCPT that ended it?
+    is_cut_short = any(
+        result.fate is Fate.not_attempted and result.stage is Stage.rcpt
+        for result in results)
     for recipient, result in zip(transaction.recipients, results):
         if result.fate is Fate.accepted:
             continue
@@ -208,7 +212,7 @@ def _as_smtplib_tells(outcome: Outcome) -> Dict[str, Tuple[int, bytes]]:
         code, text = result.reply.code, result.reply.text
         if result.stage is Stage.mail:
             raise smtplib.SMTPSenderRefused(code, text, transaction.sender)
-        if result.stage in (Stage.data, Stage.end):
+        if result.stage in (Stage.data, Stage.end) and not is_cut_short:
             raise smtplib.SMTPDataError(code, text)
         refused[recipient] = (code, text)
     if len(refused) == len(set(transaction.recipients)):

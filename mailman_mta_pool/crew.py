@@ -134,7 +134,10 @@ class Crew(Workers):
 
     def _next(self, connection: Any, talk: Talk) -> Given:
         """Give a connection something to do; under the lock."""
-        transaction = self._backlog.take(self._relay.lessons.max_recipients)
+        lessons = self._relay.lessons
+        waiting = len(self._backlog)
+        transaction = self._backlog.take(
+            lessons.max_recipients, lessons.verp_refused)
         if transaction is None:
             if (self._is_complete or self.is_over or
                     not talk.is_driven):
@@ -147,6 +150,9 @@ class Crew(Workers):
             talk.since = self._setbacks.answers
         talk.in_hand += 1
         self._has_room()
+        if len(self._backlog) >= waiting:
+            # It was divided.
+            self.set_to_work(len(self._backlog) - waiting + 1)
         return transaction
 
     @contextmanager

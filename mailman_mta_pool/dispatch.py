@@ -14,6 +14,7 @@ from mailman_mta_pool.backlog import Backlog, Batch
 from mailman_mta_pool.crew import Crew
 from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
 from mailman_mta_pool.interfaces import ITurn
+from mailman_mta_pool.leftovers import is_answered, leaves_some, leftovers_of
 from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.setbacks import Setbacks, Talk
 from mailman_mta_pool.settings import DeliverySettings
@@ -196,15 +197,14 @@ class Dispatch:
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
             return
-        alike = outcome.alike
-        fates = [result.fate for result in (
-            outcome.results if alike is None else [alike])]
-        if Fate.not_attempted in fates:
-            # The first one on a connection may be what broke it.  Others
-            # only happened to be in flight.
-            tried += 1 if talk.is_fruitless else SMALL
+        is_answer = is_answered(outcome)
+        if leaves_some(outcome):
+            if not is_answer:
+                # The first one on a connection may be what broke it.  Others
+                # only happened to be in flight.
+                tried += 1 if talk.is_fruitless else SMALL
             outcome = self._set_aside(outcome, tried, talk)
-        elif fates[0] is not Fate.in_doubt:
+        if is_answer:
             self._setbacks.progress()
         talk.is_fruitless = False
         if outcome.results:
@@ -213,15 +213,16 @@ class Dispatch:
     def _set_aside(self, outcome: Outcome, tried: float,
                    talk: Talk) -> Outcome:
         """Keep what is to be sent again; return what is to be settled."""
+        left = leftovers_of(outcome)
+        if left.limit is not None:
+            self._relay.lessons.learn_limit(left.limit)
         if not self._crew.is_over:
             if not self._setbacks.may_try_again(tried):
                 return outcome
-            again = outcome.part(
-                lambda result: result.fate is Fate.not_attempted).transaction
-            talk.lost.append(again)
-            self._backlog.remember(again, tried)
-        return outcome.part(
-            lambda result: result.fate is not Fate.not_attempted)
+            talk.lost.extend(left.again)
+            for transaction in left.again:
+                self._backlog.remember(transaction, tried)
+        return left.settled
 
     def _obey(self, orders: Any) -> None:
         if orders is None:

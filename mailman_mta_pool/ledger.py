@@ -3,6 +3,8 @@
 
 from mailman_mta_pool.books import Books
 from mailman_mta_pool.settlement import (
+    limit_of,
+    may_mind_verp,
     Meaning,
     meaning_of,
     Orders,
@@ -27,8 +29,7 @@ REJECTED_TRANSACTIONS = 3
 NOTHING = Orders()
 HALT = Orders(halt=True)
 
-_PAST_RCPT = frozenset([Stage.data, Stage.end])
-_PAST_MAIL = _PAST_RCPT | {Stage.rcpt}
+_PAST_MAIL = frozenset([Stage.rcpt, Stage.data, Stage.end])
 # What does not show that the server would relay for us.
 _NO_SIGN = frozenset([Meaning.denied, Meaning.denied_if_all, Meaning.unsent])
 
@@ -74,9 +75,10 @@ class Ledger(Books):
             self.serve(outcome.transaction.recipients)
             self._weigh(outcome)
             return HALT if self._halts else NOTHING
-        if refuses_verp(outcome):
-            return Orders(
-                tuple(outcome.transaction.individually()), no_verp=True)
+        if may_mind_verp(outcome):
+            # If it is the message that it minds, it will say so again.
+            return Orders(tuple(outcome.transaction.individually()),
+                          no_verp=refuses_verp(outcome))
         late = over_the_limit(outcome)
         unsuited = refuses_sender(outcome, self._plain_sender)
         recipients = outcome.transaction.recipients
@@ -112,10 +114,8 @@ class Ledger(Books):
             for those, sender in ((late, transaction.sender),
                                   (unsuited, self._plain_sender or ''))
             if those]
-        limit = sum(
-            result.stage in _PAST_RCPT for result in outcome.results)
         return Orders(
-            tuple(again), limit if late else None, self._halts)
+            tuple(again), limit_of(outcome) if late else None, self._halts)
 
     def _enter(self, recipient: str, meaning: Meaning,
                result: Result) -> None:

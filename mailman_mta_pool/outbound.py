@@ -32,7 +32,7 @@ class Outbound:
         """
         self._relay = relay
         self._ledger = ledger
-        self._envid = envid if delivery.dsn else ''
+        self._envid = envid if delivery.dsn else None
         self._dispatch = Dispatch(relay, delivery, ledger.settle, turn=turn)
 
     def expect(self, transactions: int) -> None:
@@ -41,7 +41,7 @@ class Outbound:
 
     def submit(self, transaction: Transaction) -> None:
         """See `IOutbound`."""
-        if self._envid:
+        if self._envid is not None:
             transaction = transaction._replace(envid=self._envid)
         self._dispatch.submit(transaction)
 

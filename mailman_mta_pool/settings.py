@@ -80,6 +80,8 @@ class PoolSettings:
 class DeliverySettings:
     """How a post is delivered; durations are in seconds, and 0 is never.
 
+    :ivar max_recipients: Recipients in a transaction, unless the server makes
+        the senders; 0 is no limit.
     :ivar coalesce: May individual deliveries whose sender and content turn
         out to be equal share a transaction?
     :ivar attempts: How often a transaction may be the first on a connection
@@ -97,6 +99,7 @@ class DeliverySettings:
     :ivar dsn: Ask for delivery status notifications (RFC 3461)?
     """
 
+    max_recipients: int = 10
     coalesce: bool = False
     attempts: int = 3
     patience: float = 30.0
@@ -144,6 +147,7 @@ def load() -> Settings:
             max_lifetime=pool.seconds('max_lifetime', zero=True),
             ),
         delivery=DeliverySettings(
+            max_recipients=max(0, mta.whole('max_recipients', least=-2**31)),
             coalesce=delivery.boolean('coalesce'),
             attempts=delivery.whole('attempts', least=1),
             patience=delivery.seconds('patience', zero=True),

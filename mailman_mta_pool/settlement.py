@@ -17,7 +17,7 @@ from mailman_mta_pool.wire.outcome import (
 )
 from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
 from public import public
-from typing import FrozenSet, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, NamedTuple, Optional, Tuple
 
 
 @public
@@ -114,7 +114,7 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
     """
     results = outcome.results
     accepted = [index for index, result in enumerate(results)
-                if result.stage in (Stage.data, Stage.end)]
+                if result.stage in CONTENT]
     if not accepted or len(results) == 1:
         return frozenset()
     return frozenset(
@@ -123,23 +123,63 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
         result.reply is not None and _says_too_many(result.reply))
 
 
+@public
+def limit_of(outcome: Outcome) -> int:
+    """Return how many recipients the server accepted.
+
+    :param outcome: A transaction in which some were over the limit.
+    """
+    return sum(result.stage in CONTENT for result in outcome.results)
+
+
 def _says_too_many(reply: Reply) -> bool:
     return _TOO_MANY.match(f'{reply.code} {reply.enhanced or ""}') is not None
 
 
-# RFC 5321, section 4.1.1.11: it does not know the parameter.
+# RFC 5321, section 4.1.1.11: it does not know the parameter; and RFC 3463,
+# section 3.2: it is about the address.
 _UNKNOWN_PARAMETER = NOT_UNDERSTOOD | {555}
+_ABOUT_ADDRESS = '5.1.'
+# RFC 5321, section 4.1.1.11: it knows it, but not now.
+_NOT_NOW = 455
+# Authentication required, or too big: that is about no sender.
+_ABOUT_OTHERS = frozenset([530, 552])
+
+
+def _of_mail(outcome: Outcome) -> Dict[int, Reply]:
+    """Return the replies that refused the sender, by the recipients' index."""
+    return {index: result.reply for index, result in enumerate(outcome.results)
+            if result.stage is Stage.mail and result.fate is Fate.refused and
+            result.reply is not None}
 
 
 @public
 def refuses_verp(outcome: Outcome) -> bool:
-    """Was the transaction refused because of its XVERP?
+    """Does the server not make senders at all, whatever it offers?
 
     :param outcome: Any transaction.
     """
     return outcome.transaction.verp is not None and any(
-        result.stage is Stage.mail and result.reply is not None and
-        result.reply.code in _UNKNOWN_PARAMETER for result in outcome.results)
+        reply.code in _UNKNOWN_PARAMETER and
+        not (reply.enhanced or '').startswith(_ABOUT_ADDRESS)
+        for reply in _of_mail(outcome).values())
+
+
+@public
+def may_mind_verp(outcome: Outcome) -> bool:
+    """Could the transaction have been refused because of its XVERP?
+
+    A server that knows nothing of it may have any words for that.
+
+    :param outcome: Any transaction.
+    """
+    return outcome.transaction.verp is not None and any(
+        reply.code == _NOT_NOW or _is_about_sender(reply)
+        for reply in _of_mail(outcome).values())
+
+
+def _is_about_sender(reply: Reply) -> bool:
+    return reply.code >= 500 and reply.code not in _ABOUT_OTHERS
 
 
 @public
@@ -155,9 +195,8 @@ def refuses_sender(outcome: Outcome,
     if plain_sender in (None, outcome.transaction.sender):
         return frozenset()
     return frozenset(
-        index for index, result in enumerate(outcome.results)
-        if result.stage is Stage.mail and result.reply is not None and
-        result.reply.code >= 500 and result.reply.code not in (530, 552))
+        index for index, reply in _of_mail(outcome).items()
+        if _is_about_sender(reply))
 
 
 @public

@@ -295,17 +295,56 @@ class TestRefusals(DeliveryTestCase):
         self.assertNotIn(DISCLAIMED, self.log.read())
 
     def test_a_word_about_something_else(self):
-        # A second transaction each would not help.
         for code in (550, 553, 554):
             with self.subTest(code=code):
                 self.serve(lambda command, session: (
                     f'{code} 5.7.1 No' if command.startswith('MAIL')
                     else None))
                 self.configure('message_rejected: bounce\n')
-                with self.assertRaises(SomeRecipientsFailed):
+                with self.assertRaises(SomeRecipientsFailed) as caught:
                     self.deliver(members(5))
-                self.assertEqual(self.mails(), [MAKES])
+                self.assertEqual(sorted(
+                    name for name, *_ in caught.exception.permanent_failures),
+                    members(5))
+                # Each was tried with Mailman's sender, and without VERP.
+                self.assertEqual(sorted(self.mails()), sorted([
+                    MAKES, *5 * [f'MAIL FROM:<{BOUNCES}>'], *(
+                        f'MAIL FROM:<{verped(name)}>'
+                        for name in members(5))]))
                 self.assertNotIn(DISCLAIMED, self.log.read())
+
+    def test_not_the_message(self):
+        # To have said so of the group says nothing of the message.
+        self.serve(lambda command, session: (
+            '554 5.7.1 No' if command.startswith('MAIL') else None))
+        self.configure()
+        self.deliver(members(500))
+        self.assertLess(len(self.mails()), 50)
+        self.assertIn('rejects', self.log.read())
+
+    def test_strange_words_for_it(self):
+        for reply in ('550 5.7.1 What is that?', '554 No',
+                      '455 4.5.0 Not now', '501 5.1.7 Bad sender address'):
+            with self.subTest(reply=reply):
+                self.serve(lambda command, session: (
+                    reply if 'XVERP' in command else None))
+                self.configure()
+                for _ in range(2):
+                    # Who knows what it was about: it is asked again.
+                    self.deliver(members(5))
+                    self.assertAllAlone(members(5))
+                    self.assertIn(MAKES, self.mails())
+                self.assertNotIn(DISCLAIMED, self.log.read())
+
+    def test_the_same_post_does_not_go_on_asking(self):
+        self.serve(lambda command, session: (
+            '555 5.5.4 What?' if 'XVERP' in command else None))
+        self.configure('max_recipients_server_verp: 5\n',
+                       max_delivery_threads=1)
+        self.deliver(members(200))
+        self.assertAllAlone(members(200))
+        # Those that were on their way.
+        self.assertLess(self.mails().count(MAKES), 5)
 
 
 class TestRevoked(DeliveryTestCase):
@@ -446,12 +485,16 @@ class TestNotifications(DeliveryTestCase):
         for message_id, parameters in (
                 ('Message-ID:\n <a@b>\n', ' RET=HDRS ENVID=<a@b>'),
                 ('Message-ID: <a\n\tb@c>\n', ' RET=HDRS ENVID=<ab@c>'),
-                ('Message-ID: <a\u00e9@b>\n', ' RET=HDRS ENVID=<a@b>')):
+                ('Message-ID: <a\u00e9@b>\n', ' RET=HDRS ENVID=<a@b>'),
+                ('Message-ID: \u00e9\n', ' RET=HDRS'), ('', ' RET=HDRS')):
             with self.subTest(message_id=message_id):
                 self.serve(offers=('DSN',))
                 self.configure('dsn: yes\n')
                 self.deliver(['c@d.example'], POST.replace(
                     'Message-ID: <ant+1=2@example.com>\n', message_id),
                     verp=False)
+                self.assertEqual(self.server.said('RCPT'), [
+                    'RCPT TO:<c@d.example> NOTIFY=FAILURE '
+                    'ORCPT=rfc822;c@d.example'])
                 self.assertEqual(self.mails(), [
                     f'MAIL FROM:<{BOUNCES}>{parameters}'])

@@ -271,6 +271,7 @@ class TestMTA(unittest.TestCase):
         for key, bad in (('smtp_port', 'smtp'), ('smtp_verify_cert', '?'),
                          ('smtp_verify_hostname', ''),
                          ('max_delivery_threads', 'many'),
+                         ('max_recipients', 'unlimited'),
                          ('max_delivery_threads', '-1'),
                          ('max_sessions_per_connection', '')):
             with self.subTest(key=key), configuration('mta', **{key: bad}):

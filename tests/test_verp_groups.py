@@ -5,6 +5,7 @@
 import unittest
 
 from mailman_mta_pool.rendering.senders import Senders
+from mailman_mta_pool.strategies.coalescing import MAX_OPEN_OCTETS
 from mailman_mta_pool.strategies.server_verp import ServerVERP, verp_of
 from mailman_mta_pool.wire.content import Content, SplicedContent
 from mailman_mta_pool.wire.outcome import Transaction
@@ -189,6 +190,20 @@ class TestGroups(unittest.TestCase):
             verped(anne), (anne,), personal))
         self.assertEqual(together.recipients, tuple(others))
         self.assertEqual(together.content, self.content)
+
+    def test_big_ones_do_not_pile_up(self):
+        # Rendered one by one, with nothing in common.
+        octets = MAX_OPEN_OCTETS // 4
+        found = []
+        together = ServerVERP(found.append, Verp('+='), BOUNCES, 1000)
+        for count, name in enumerate(members(12), start=1):
+            together.add([name], Content(
+                name.encode() + b'x' * octets), Senders(verped))
+            self.assertLessEqual(count - len(found), 4)
+        together.flush()
+        self.assertEqual(
+            [(each.sender, *each.recipients) for each in found],
+            [(verped(name), name) for name in members(12)])
 
     def test_several_contents(self):
         other = Content(b'Subject: y\r\n\r\ny\r\n')

@@ -40,15 +40,14 @@ def strategy_for(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,
     :param delivery: How the post is to be delivered.
     :return: An `IMailTransportAgentDelivery`.
     """
-    max_recipients = int(config.mta.max_recipients)
     if msgdata.get('verp', False):
         return PooledIndividualDelivery(
             outbound, _with_verp(mlist, msg, msgdata, outbound, delivery))
     if mlist.personalize != Personalization.none:
         return PooledIndividualDelivery(outbound, Coalescing(
             outbound.submit,
-            max(0, max_recipients) if delivery.coalesce else 1))
-    return PooledBulkDelivery(outbound, max_recipients)
+            delivery.max_recipients if delivery.coalesce else 1))
+    return PooledBulkDelivery(outbound, delivery.max_recipients)
 
 
 def _with_verp(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,

@@ -2,16 +2,23 @@
 """Same octets, same sender: same transaction."""
 
 from mailman_mta_pool.rendering.senders import Senders
-from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.wire.content import Content, SplicedContent
 from mailman_mta_pool.wire.outcome import Transaction
 from public import public
 from typing import Callable, Dict, List, Tuple
 
 
-# How many different contents may wait for another recipient.  With more than
-# that the post is as good as individual.
+# How many different contents may wait for another recipient, and how many
+# octets of them.  With more than that the post is as good as individual.
+# Spliced contents share theirs.
 MAX_OPEN = 256
+MAX_OPEN_OCTETS = 32 * 1024 * 1024
+public(MAX_OPEN_OCTETS=MAX_OPEN_OCTETS)
 Key = Tuple[str, bool, Tuple[bytes, ...]]
+
+
+def _own_octets(content: Content) -> int:
+    return 0 if isinstance(content, SplicedContent) else content.size
 
 
 @public
@@ -29,6 +36,7 @@ class Coalescing:
         self._submit = submit
         self._size = size
         self._open: Dict[Key, Tuple[Content, List[str]]] = {}
+        self._octets = 0
 
     def at_least(self, recipients: int) -> int:
         """Into how many transactions so many recipients go, at the least."""
@@ -59,20 +67,26 @@ class Coalescing:
         :param content: What they get.
         """
         key = sender, recipients[0].isascii(), content.pieces
-        _, together = self._open.setdefault(key, (content, []))
+        if key not in self._open:
+            self._open[key] = content, []
+            self._octets += _own_octets(content)
+        _, together = self._open[key]
         together.extend(recipients)
         while 0 < self._size <= len(together):
             self._submit(Transaction(
                 sender, tuple(together[:self._size]), content))
             del together[:self._size]
         if not together:
-            del self._open[key]
-        elif len(self._open) > MAX_OPEN:
+            self._close(key)
+        while (len(self._open) > MAX_OPEN or
+               self._octets > MAX_OPEN_OCTETS and len(self._open) > 1):
             self._close(next(iter(self._open)))
 
     def _close(self, key: Key) -> None:
         content, together = self._open.pop(key)
-        self._submit(Transaction(key[0], tuple(together), content))
+        self._octets -= _own_octets(content)
+        if together:
+            self._submit(Transaction(key[0], tuple(together), content))
 
     def flush(self) -> None:
         """Submit whatever is still waiting."""

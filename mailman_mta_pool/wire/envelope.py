@@ -146,7 +146,7 @@ def mail_command(
         parameters += ' BODY=8BITMIME'
     if international or not sender.isascii():
         parameters += ' SMTPUTF8'
-    if envid and server.dsn:
+    if envid is not None and server.dsn:
         parameters += f' RET=HDRS{_envid_parameter(envid)}'
     if verp is not None:
         parameters += f' XVERP={verp.delimiters}'

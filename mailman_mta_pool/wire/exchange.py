@@ -25,7 +25,7 @@ from typing import List, Optional, Sequence, Tuple
 
 # Looking up a member of an Enum takes longer than the rest of what is done for
 # a reply.
-_MAIL, _RCPT, _END = Stage.mail, Stage.rcpt, Stage.end
+_MAIL, _RCPT, _DATA, _END = Stage.mail, Stage.rcpt, Stage.data, Stage.end
 _ACCEPTED = Fate.accepted
 _LAST = frozenset([Stage.data, Stage.end])
 
@@ -87,7 +87,7 @@ class Exchange:
             names = [recipients[index] for index in self._named]
             international = not all(map(str.isascii, names))
         self._to_come = self.unanswered = len(names)
-        notify = bool(self.transaction.envid) and server.dsn
+        notify = self.transaction.envid is not None and server.dsn
         self.commands = [
             mail_command(self.transaction, server, international),
             *rcpt_commands(names, notify)]
@@ -202,11 +202,31 @@ class Exchange:
         self._results = [
             result if result is not None and result.stage is Stage.here
             else None for result in self._results]
+        self.mail_accepted = False
 
     def give_up(self, reply: Optional[Reply] = None,
                 stage: Stage = Stage.connect) -> None:
-        """Nothing was accepted and nothing can have been."""
+        """Nothing was accepted and nothing can have been.
+
+        :param reply: What the server said to that, if anything.
+        :param stage: The command to which it said so.
+        """
+        if self.mail_accepted:
+            self._part(reply, stage)
+            stage = Stage.connect
         self._settle_rest(Result(Fate.not_attempted, stage, reply))
+
+    def _part(self, reply: Optional[Reply], stage: Stage) -> None:
+        """Tell apart how far each recipient had come."""
+        answered = len(self._named) - self.unanswered
+        accepted = Result(
+            Fate.not_attempted, stage if stage in _LAST else _DATA, reply)
+        for index in self._named[:answered]:
+            self._results[index] = self._results[index] or accepted
+        if self.unanswered:
+            # It is this one's RCPT that got no answer, or a strange one.
+            self._results[self._named[answered]] = Result(
+                Fate.not_attempted, _RCPT, reply)
 
     def lose(self, sent: int) -> None:
         """The connection is gone, after so many octets had been sent."""

@@ -7,7 +7,7 @@ from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.verp import Verp
 from public import public
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Iterable, List, NamedTuple, Optional, Tuple
 
 
 @public
@@ -50,14 +50,14 @@ class Transaction(NamedTuple):
     :ivar verp: How the server is to make the senders; None if `sender` is
         what it is.
     :ivar envid: The envelope identifier of RFC 3461, if delivery status
-        notifications are wanted; otherwise ''.
+        notifications are wanted, which may be ''; otherwise None.
     """
 
     sender: str
     recipients: Tuple[str, ...]
     content: Content
     verp: Optional[Verp] = None
-    envid: str = ''
+    envid: Optional[str] = None
 
     def individually(self) -> List['Transaction']:
         """Return transactions with the senders that the server would make."""
@@ -74,7 +74,9 @@ class Result(NamedTuple):
     """What became of one recipient.
 
     :ivar fate: One of the four ends.
-    :ivar stage: Which command's answer decided it.
+    :ivar stage: Which command's answer decided it.  Of those not attempted:
+        which one was not answered, or would have been next; it is `connect`
+        for those whose turn had not come.
     :ivar reply: The deciding reply; the accepting one keeps the server's
         text, and with it the queue id.  None where no reply came.
     """
@@ -112,17 +114,17 @@ class Outcome(NamedTuple):
                 self.transaction.recipients, self.results)
             if result.fate is fate)
 
-    def part(self, wanted: Callable[[Result], bool]) -> 'Outcome':
-        """Return the outcome of those recipients whose result is wanted."""
-        part = [
-            (recipient, result)
-            for recipient, result in zip(
-                self.transaction.recipients, self.results)
-            if wanted(result)]
+    def part(self, indices: Iterable[int]) -> 'Outcome':
+        """Return the outcome of some of the recipients.
+
+        :param indices: Which; in the order in which they are to be.
+        """
+        indices = tuple(indices)
+        recipients = self.transaction.recipients
         return Outcome(
             self.transaction._replace(
-                recipients=tuple(recipient for recipient, _ in part)),
-            tuple(result for _, result in part))
+                recipients=tuple(recipients[index] for index in indices)),
+            tuple(self.results[index] for index in indices))
 
 
 @public

@@ -24,6 +24,11 @@ from typing import Deque, Iterator, Optional, Sequence
 # As long as more recipients of a transaction than this wait for their answers,
 # the next one is better left to another connection.  Those answered meanwhile
 # are as good as a round trip.
+#
+# Nor does the content of so many go before they are answered.  Servers hang up
+# when they have refused some, with what we sent unread, so that the connection
+# is reset and the last replies are lost.  With the content on its way, all of
+# them would be in doubt then.
 MANY = 32
 
 
@@ -161,7 +166,8 @@ class Speaker:
                     return
                 if not self._queued or not self._may_begin():
                     return
-                by_bdat = self._chunker.wants_next(not self._awaited)
+                by_bdat = (self._queued[0].unanswered <= MANY and
+                           self._chunker.wants_next(not self._awaited))
                 if self._interlude.must_reset:
                     self._sending.between(self._interlude.reset(), RESET)
                     if not self._pipelining:

@@ -17,6 +17,7 @@ from tests.servers.proxy import DelayingProxy
 from tests.servers.recorder import Recorder
 from tests.site import Site, STOCK
 from tests.site_case import SiteTestCase
+from tests.test_verp_groups import verped
 
 
 MANY = 5000
@@ -185,6 +186,37 @@ class TestContents(ServerVERPTestCase):
         self.assertEqual(sorted(found), sorted(site.members))
         for recipient, content in found.items():
             self.assertIn(f'For {recipient}\r\n'.encode(), content)
+
+
+@unittest.skipIf(available(), available())
+class TestDeadAddresses(SiteTestCase):
+    """Postfix hangs up after twenty errors: smtpd_hard_error_limit."""
+
+    def test_together(self):
+        recorder = self.use(Recorder())
+        dead = [f'dead-{number:02}@example.org' for number in range(90)]
+        postfix = self.use(Postfix(
+            relay_to=recorder.address, smtpd_error_sleep_time='0',
+            smtpd_recipient_restrictions='check_recipient_access '
+            'inline:{{ {} }}'.format(' '.join(
+                f'{{ {name} = 550 5.1.1 Nobody of that name }}'
+                for name in dead)), **ALLOWED))
+        # One group, in which there is none without somebody dead.
+        site = self.site(
+            postfix, members=(*people(510), *((name, '') for name in dead)),
+            max_delivery_threads=1)
+        site.run({'verp': True})
+        log = postfix.wait_until_delivered()
+        self.assertIn('too many errors', log.text)
+        site.wait_for(lambda: site.bounced() == dead, 'bounces')
+        self.assertEqual(site.waiting(), {})
+        self.assertEqual(
+            sorted((message.sender, *message.recipients)
+                   for message in recorder.messages()),
+            sorted((verped(name), name) for name in site.members
+                   if name not in dead))
+        # Postfix made the senders; most were served with others.
+        self.assertLess(len(log.received()), 20)
 
 
 @unittest.skipIf(available(), available())

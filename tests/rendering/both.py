@@ -12,9 +12,10 @@ import logging
 import smtplib
 
 from contextlib import contextmanager
+from dataclasses import replace
 from mailman.config import config
 from mailman.mta.deliver import deliver
-from mailman_mta_pool.settings import DeliverySettings
+from mailman_mta_pool.settings import load
 from mailman_mta_pool.strategies import strategy_for
 from public import public
 from typing import Any, NamedTuple
@@ -181,7 +182,7 @@ def by_ours(mlist, msg, msgdata, coalesce=True, makes_senders=False):
     :rtype: `Delivered`
     """
     outbound = Outbound(makes_senders)
-    settings = DeliverySettings(coalesce=coalesce)
+    settings = replace(load().delivery, coalesce=coalesce)
 
     def deliverer(mlist, msg, msgdata):
         strategy_for(mlist, msg, msgdata, outbound, settings).deliver(

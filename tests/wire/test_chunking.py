@@ -212,7 +212,7 @@ class TestTrial(unittest.TestCase):
         dialogue.submit(transaction('a'), transaction('b'), transaction('c'))
         dialogue.hear(OK, OK, WHAT)
         self.assertEqual(dialogue.told(), [
-            [(Fate.not_attempted, Stage.connect, WHAT.strip())]])
+            [(Fate.not_attempted, Stage.data, WHAT.strip())]])
         self.assertIs(dialogue.lessons.chunking, Chunking.off)
         # Each of those in flight gets the answer that is its own.
         dialogue.hear(OK, OK, OK, OK, OK, OK, OK, OK)

@@ -68,7 +68,8 @@ CASES = st.builds(
         Chunking.on_trial, Chunking.off]),
     cut=CUTS,
     tired_after=st.one_of(st.none(), st.none(), st.integers(1, 600)),
-    surplus=st.none())
+    surplus=st.none(),
+    many=st.sampled_from([32, 32, 1, 2]))
 
 
 class TestAgainstTheModel(unittest.TestCase):
@@ -120,6 +121,9 @@ class TestEveryCut(unittest.TestCase):
 
     def test_trial(self):
         self.check()
+
+    def test_only_a_few_by_bdat(self):
+        self.check(known=Chunking.proved, many=1)
 
     def test_refusal_at_each_command(self):
         # By every kind of reply, at each place.

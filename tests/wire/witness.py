@@ -152,7 +152,7 @@ class Witness:
         rcpt = (transaction.rcpts[index]
                 if index < len(transaction.rcpts) else None)
         if self.not_understood(number) and self._reply(rcpt).code < 300:
-            return Verdict(Fate.not_attempted)
+            return self._lost(transaction, index)
         for stage, position in ((Stage.mail, transaction.mail),
                                 (Stage.rcpt, rcpt),
                                 (Stage.data, transaction.data),
@@ -160,11 +160,11 @@ class Witness:
             reply = self._reply(position)
             if reply is not None and reply.code >= 400:
                 return Verdict(Fate.refused, stage, reply)
-        return self._undecided_by_refusal(transaction)
+        return self._undecided_by_refusal(transaction, index)
 
-    def _undecided_by_refusal(self, transaction):
+    def _undecided_by_refusal(self, transaction, index):
         if transaction.end is None:
-            return Verdict(Fate.not_attempted)
+            return self._lost(transaction, index)
         reply = self._reply(transaction.end)
         if reply is not None:
             return Verdict(Fate.accepted, Stage.end, reply)
@@ -172,5 +172,16 @@ class Witness:
             if len(self.heard) - 1 == transaction.end:
                 return Verdict(Fate.refused, Stage.end, self.heard[-1])
             # It answers nothing after that, so it has read nothing either.
-            return Verdict(Fate.not_attempted)
+            return self._lost(transaction, index)
         return Verdict(Fate.in_doubt)
+
+    def _lost(self, transaction, index):
+        """How far had somebody come to whom nothing was sent?"""
+        mail = self._reply(transaction.mail)
+        if mail is None or mail.code >= 300:
+            return Verdict(Fate.not_attempted)
+        answered = [self._reply(position) for position in transaction.rcpts]
+        answered = [reply for reply in answered if reply is not None]
+        return Verdict(
+            Fate.not_attempted, Stage.data if index < len(answered) else
+            Stage.rcpt if index == len(answered) else Stage.connect)
