@@ -95,9 +95,13 @@ class Crew(Workers):
     def _serve(self) -> bool:
         """See `Workers`."""
         try:
-            return self._use_a_connection()
+            goes_on = self._use_a_connection()
         except RelayUnavailable as error:
             return self._persist(error)
+        if self.is_over:
+            # It may have been opened too late for anybody to see to it.
+            self._relay.pool.tend()
+        return goes_on
 
     def _use_a_connection(self) -> bool:
         """Use one connection for as long as it lasts and there is work.

@@ -7,6 +7,7 @@ server's stead.  What was dropped, and when, stands in the test that needs it.
 """
 
 import re
+import time
 import socket
 import threading
 
@@ -17,6 +18,8 @@ from typing import List, NamedTuple
 
 
 HOST = '127.0.0.1'
+# For processes that start, too.
+PATIENCE = 60
 #: What a script returns to have the connection closed without a reply.
 CLOSE = object()
 #: What a script returns to have the server say nothing, until it is stopped.
@@ -330,9 +333,13 @@ class Scripted:
 
         :raises TimeoutError: if it does not become true.
         """
+        deadline = time.monotonic() + PATIENCE
         with self._changed:
-            if not self._changed.wait_for(lambda: predicate(self), 20):
-                raise TimeoutError(self.commands[-40:])
+            while not predicate(self):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(self.commands[-40:])
+                # What a script notes is not announced.
+                self._changed.wait(0.1)
 
     def said(self, verb):
         """Return the commands of that verb, in the order of their arrival."""

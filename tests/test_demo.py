@@ -404,7 +404,7 @@ class TestDemo(unittest.TestCase):
     def run_demo(self, *arguments):
         demo = self.start(*arguments, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, universal_newlines=True)
-        output, complaints = demo.communicate(timeout=60)
+        output, complaints = demo.communicate(timeout=300)
         return demo.returncode, output, complaints
 
     def processes(self):

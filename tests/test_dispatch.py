@@ -6,7 +6,6 @@ import unittest
 import threading
 
 from contextlib import suppress
-from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.backlog import BATCH_OCTETS
 from mailman_mta_pool.dispatch import Dispatch, MAX_OCTETS
 from mailman_mta_pool.errors import (
@@ -17,12 +16,7 @@ from mailman_mta_pool.errors import (
 )
 from mailman_mta_pool.ledger import Ledger
 from mailman_mta_pool.pool import Pool
-from mailman_mta_pool.relay import Relay
-from mailman_mta_pool.settings import (
-    DeliverySettings,
-    PoolSettings,
-    RelaySettings,
-)
+from mailman_mta_pool.settings import DeliverySettings, PoolSettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.outcome import (
@@ -33,7 +27,7 @@ from mailman_mta_pool.wire.outcome import (
     Transaction,
 )
 from mailman_mta_pool.wire.replies import Reply
-from tests.scripted import CLOSE, Scripted
+from unittest import mock
 
 
 PATIENCE = 20
@@ -100,6 +94,13 @@ def wait_for_workers():
             thread.join(PATIENCE)
 
 
+def after(first, second):
+    def both():
+        first()
+        return second()
+    return both
+
+
 class Turn:
     is_over = is_urgent = is_too_late = False
 
@@ -158,6 +159,7 @@ class TestQueue(DispatchTestCase):
         self.assertEqual(self.relay.pool.statistics().opened, 1)
 
     def test_no_thread_is_left(self):
+        wait_for_workers()
         before = threading.active_count()
         self.send(self.dispatch(accept_all, 8), 50)
         wait_for_workers()
@@ -474,54 +476,17 @@ class TestFailures(DispatchTestCase):
         for number in range(10):
             dispatch.submit(transaction(number))
         begun.wait(PATIENCE)
-        threading.Timer(0.01, go_on.set).start()
         # It waits for what is in flight, and sends nothing more.
-        dispatch.abandon()
+        with mock.patch.object(
+                dispatch, '_wait_for_the_rest', after(
+                    go_on.set, dispatch._wait_for_the_rest)):
+            dispatch.abandon()
         self.assertEqual(self.settled(Fate.accepted), [address(0)])
         self.assertEqual(len(self.outcomes), 1)
         with self.assertRaises(NothingMoreToSend):
             dispatch.submit(transaction(10))
         dispatch.finish()
         dispatch.abandon()
-
-
-class TestRealServers(unittest.TestCase):
-    layer = ConfigLayer
-
-    def send(self, server, count, connections=8):
-        relay = Relay(
-            RelaySettings(host=server.host, port=server.port),
-            PoolSettings(max_connections=connections))
-        self.addCleanup(relay.pool.close)
-        ledger = Ledger()
-        dispatch = Dispatch(relay, DeliverySettings(patience=0), ledger.settle)
-        for number in range(count):
-            dispatch.submit(transaction(number))
-        dispatch.finish()
-        return dispatch, ledger
-
-    def test_fewer_connections_than_wanted(self):
-        def script(command, session):
-            if command == 'CONNECT' and session.number > 2:
-                return '421 4.7.0 Too many connections'
-        with Scripted(script) as server:
-            dispatch, ledger = self.send(server, 200)
-            self.assertEqual(ledger.failures, {})
-            self.assertEqual(
-                sorted(server.served), sorted(map(address, range(200))))
-        self.assertIsNone(dispatch.unavailable)
-
-    def test_connections_that_last_for_three_messages(self):
-        def script(command, session):
-            if command.startswith('MAIL'):
-                session.mails = getattr(session, 'mails', 0) + 1
-                if session.mails > 3:
-                    return CLOSE
-        with Scripted(script) as server:
-            _, ledger = self.send(server, 60, connections=2)
-            self.assertEqual(ledger.failures, {})
-            self.assertEqual(
-                sorted(server.served), sorted(map(address, range(60))))
 
 
 class TestMeeting(DispatchTestCase):

@@ -325,9 +325,9 @@ class TestTending(unittest.TestCase):
         self.closed = threading.Semaphore(0)
         self.make.on_quit = lambda connection: self.closed.release()
 
-    def pool(self):
+    def pool(self, idle_timeout=0.02):
         pool = Pool(self.make, PoolSettings(
-            max_connections=2, idle_timeout=0.02))
+            max_connections=2, idle_timeout=idle_timeout))
         self.addCleanup(pool.close)
         return pool
 
@@ -352,7 +352,7 @@ class TestTending(unittest.TestCase):
             go_on.wait(PATIENCE)
             self.make.on_quit = lambda connection: self.closed.release()
         self.make.on_quit = slow_quit
-        pool = self.pool()
+        pool = self.pool(0.5)
         with pool.connection():
             with pool.connection():
                 pass
@@ -360,7 +360,7 @@ class TestTending(unittest.TestCase):
             quitting.wait(PATIENCE)
         # The second one came back while the first one was being closed.
         go_on.set()
-        self.assertTrue(self.closed.acquire(timeout=2))
+        self.assertTrue(self.closed.acquire(timeout=PATIENCE))
 
 
 class TestThreads(PoolTestCase):

@@ -20,7 +20,7 @@ from mailman_mta_pool.settings import (
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.outcome import Transaction
-from tests.scripted import Scripted
+from tests.scripted import CLOSE, Scripted
 
 
 CONNECTIONS = 4
@@ -39,7 +39,8 @@ def transaction(name, recipients=1):
 class SharingTestCase(unittest.TestCase):
     layer = ConfigLayer
 
-    def use(self, server, connections=CONNECTIONS, **delivery):
+    def use(self, server, connections=CONNECTIONS, idle_timeout=10,
+            **delivery):
         """Make a dispatch to a server.
 
         :ivar relay: The relay.
@@ -47,7 +48,8 @@ class SharingTestCase(unittest.TestCase):
         """
         self.relay = Relay(
             RelaySettings(host=server.host, port=server.port),
-            PoolSettings(max_connections=connections))
+            PoolSettings(
+                max_connections=connections, idle_timeout=idle_timeout))
         self.addCleanup(self.relay.pool.close)
         return self.another(**delivery)
 
@@ -62,6 +64,25 @@ class SharingTestCase(unittest.TestCase):
 
 
 class TestExpecting(SharingTestCase):
+    def test_too_late_to_be_of_use(self):
+        over = threading.Event()
+
+        def script(command, session):
+            if command == 'CONNECT' and session.number == 2:
+                over.wait(PATIENCE)
+        with Scripted(script) as server:
+            dispatch = self.use(server, connections=2, idle_timeout=0)
+            dispatch.meet()
+            dispatch.expect(2)
+            server.wait_for(lambda server: server.connections == 2)
+            dispatch.submit(transaction('a'))
+            dispatch.finish()
+            self.relay.pool.tend()
+            over.set()
+            # Nobody else would close it before the next post.
+            server.wait_for(lambda server: not server.open)
+            self.assertEqual(len(server.said('QUIT')), 2)
+
     def test_they_open_while_the_first_is_made(self):
         with Scripted() as server:
             dispatch = self.use(server)
@@ -204,3 +225,35 @@ class TestNothingToDo(SharingTestCase):
             self.send(dispatch, server, 'a')
             dispatch.abandon()
         self.assertEqual(self.relay.pool.statistics().in_use, 0)
+
+
+class TestHangingUp(SharingTestCase):
+    """The server bears fewer connections, or messages, than we would have."""
+
+    def send(self, server, count, **how):
+        dispatch = self.use(server, **how)
+        for number in range(count):
+            dispatch.submit(transaction(f'{number:03}'))
+        dispatch.finish()
+        self.assertEqual(self.ledger.failures, {})
+        self.assertEqual(
+            sorted(server.served),
+            [f'{number:03}-0@example.org' for number in range(count)])
+        return dispatch
+
+    def test_fewer_connections_than_wanted(self):
+        def script(command, session):
+            if command == 'CONNECT' and session.number > 2:
+                return '421 4.7.0 Too many connections'
+        with Scripted(script) as server:
+            dispatch = self.send(server, 200, connections=8)
+        self.assertIsNone(dispatch.unavailable)
+
+    def test_connections_that_last_for_three_messages(self):
+        def script(command, session):
+            if command.startswith('MAIL'):
+                session.mails = getattr(session, 'mails', 0) + 1
+                if session.mails > 3:
+                    return CLOSE
+        with Scripted(script) as server:
+            self.send(server, 60, connections=2)

@@ -10,6 +10,7 @@ import resource
 import threading
 import subprocess
 
+from itertools import count
 from mailman_mta_pool.journal.records import served_line, Settled
 from tests.fault.rounds import extra, numbered, RoundsTestCase
 from tests.scripted import HANG, Scripted
@@ -42,12 +43,12 @@ class TestFile(SiteTestCase):
 
     def stopped(self, **delivery):
         """Return a site, its server and a runner that can get no further."""
-        begun = []
+        begun, numbers = [], count(1)
 
         def script(command, session):
             if command.startswith('MAIL'):
                 begun.append(session.number)
-                if len(begun) > 20:
+                if next(numbers) > 20:
                     return HANG
         server = self.use(Scripted(script))
         site = self.site(

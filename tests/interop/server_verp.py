@@ -114,7 +114,7 @@ class TestSenders(ServerVERPTestCase):
                     self.postfix.change(smtpd_authorized_verp_clients='')
                     self.postfix.wait_until_changed()
                 site.post(verp=True)
-                site.wait_until_empty()
+                site.wait_until_empty(timeout=DEADLINE)
                 sizes = self.sizes()
                 self.assertEqual(
                     sizes, 5 * [1000] if allowed else MANY * [1])

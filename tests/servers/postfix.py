@@ -276,6 +276,6 @@ class Postfix:
     def received(self):
         """Wait for the queue, and return a list of (sender, recipients).
 
-        There is one for each message, in the order of arrival.
+        There is one for each message, in the order of the log.
         """
         return self.wait_until_delivered().received()
