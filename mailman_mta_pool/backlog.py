@@ -62,13 +62,17 @@ class Backlog:
     def __init__(self) -> None:
         self.octets = 0
         self._waiting: Deque[Transaction] = deque()
+        # What goes once nothing else comes.
+        self._last: List[Transaction] = []
+        self._is_complete = False
         # By identity: two transactions may be equal.
         self._in_hand: Dict[int, Transaction] = {}
         self._tried: Dict[int, float] = {}
 
     def __len__(self) -> int:
-        """How many are waiting."""
-        return len(self._waiting)
+        """How many can go now."""
+        return len(self._last if self._is_time_for_the_last
+                   else self._waiting)
 
     def append(self, transaction: Transaction) -> None:
         """Let it wait for its turn."""
@@ -81,9 +85,23 @@ class Backlog:
             self._waiting.appendleft(transaction)
             self.octets += transaction.content.size
 
+    def put_last(self, transactions: Iterable[Transaction]) -> None:
+        """Let these go when all others have gone, and those still to come."""
+        self._last.extend(transactions)
+
+    def complete(self) -> None:
+        """Nothing more comes."""
+        self._is_complete = True
+
+    @property
+    def _is_time_for_the_last(self) -> bool:
+        return (self._is_complete and not self._waiting and
+                not self._in_hand)
+
     def clear(self) -> None:
         """Forget what is waiting."""
         self._waiting.clear()
+        self._last.clear()
         self.octets = 0
 
     def take(self, limit: Optional[int],
@@ -94,6 +112,9 @@ class Backlog:
         :param verp_refused: Does the server not make any senders?
         :return: None if none is waiting.
         """
+        if self._is_time_for_the_last:
+            self.extend_left(self._last)
+            self._last.clear()
         if not self._waiting:
             return None
         transaction = self._waiting.popleft()

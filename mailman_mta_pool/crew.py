@@ -74,6 +74,12 @@ class Crew(Workers):
             self._driver.poke()
         self._work.notify(max(0, count - len(self._put_off)))
 
+    def complete(self) -> None:
+        """See `Workers`."""
+        self._backlog.complete()
+        super().complete()
+        self.set_to_work(len(self._backlog))
+
     def _call_all(self) -> None:
         self._driver.poke()
         super()._call_all()
@@ -196,6 +202,8 @@ class Crew(Workers):
             self._talking.pop(connection, None)
             self._put_off.discard(connection)
             self.put_first(talk.lost)
+            if not self.is_over:
+                self._backlog.put_last(talk.suspects)
             return error is None or self._bear(error, talk.since)
 
     def put_first(self, transactions: List[Transaction]) -> None:

@@ -14,7 +14,7 @@ from mailman_mta_pool.backlog import Backlog, Batch
 from mailman_mta_pool.crew import Crew
 from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
 from mailman_mta_pool.interfaces import ITurn
-from mailman_mta_pool.leftovers import is_answered, leaves_some, leftovers_of
+from mailman_mta_pool.leftovers import is_answered, Leftovers, leftovers_of
 from mailman_mta_pool.relay import Relay
 from mailman_mta_pool.setbacks import Setbacks, Talk
 from mailman_mta_pool.settings import DeliverySettings
@@ -197,32 +197,33 @@ class Dispatch:
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
             return
-        is_answer = is_answered(outcome)
-        if leaves_some(outcome):
-            if not is_answer:
-                # The first one on a connection may be what broke it.  Others
-                # only happened to be in flight.
-                tried += 1 if talk.is_fruitless else SMALL
-            outcome = self._set_aside(outcome, tried, talk)
-        if is_answer:
+        left = leftovers_of(outcome)
+        if left is not None:
+            outcome = self._set_aside(outcome, left, tried, talk)
+        if is_answered(outcome):
             self._setbacks.progress()
         talk.is_fruitless = False
         if outcome.results:
             self._obey(self._settle(outcome))
 
-    def _set_aside(self, outcome: Outcome, tried: float,
+    def _set_aside(self, outcome: Outcome, left: Leftovers, tried: float,
                    talk: Talk) -> Outcome:
         """Keep what is to be sent again; return what is to be settled."""
-        left = leftovers_of(outcome)
         if left.limit is not None:
             self._relay.lessons.learn_limit(left.limit)
         if not self._crew.is_over:
-            if not self._setbacks.may_try_again(tried):
-                return outcome
-            talk.lost.extend(left.again)
-            for transaction in left.again:
+            if left.is_whole:
+                # The first one on a connection may be what broke it.  Others
+                # only happened to be in flight.
+                tried += 1 if talk.is_fruitless else SMALL
+                if not self._setbacks.may_try_again(tried):
+                    return outcome
+            for part in left.parts:
+                transaction = outcome.part(part).transaction
                 self._backlog.remember(transaction, tried)
-        return left.settled
+                (talk.suspects if part is left.suspect
+                 else talk.lost).append(transaction)
+        return outcome.part(left.settled)
 
     def _obey(self, orders: Any) -> None:
         if orders is None:

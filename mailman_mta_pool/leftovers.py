@@ -2,37 +2,23 @@
 """What is left of a transaction whose connection came to an end.
 
 Those to whom nothing was sent go again, but not all together.  Whoever had
-been accepted is served before anybody else is tried, and whoever the server
-was told of last is tried alone: it may be what broke the connection.  So
-Postfix, which hangs up after twenty refused recipients, still takes the post
-for the others, and one address that nobody can stand keeps it from nobody.
+been accepted goes before anybody else, and whoever the server was told of last
+goes at the very end, alone: it may be what broke the connection.  So Postfix,
+which hangs up after twenty refused recipients, still takes the post for the
+others, and one address at which a server hangs up keeps it from nobody.
 """
 
-from mailman_mta_pool.settlement import limit_of, over_the_limit
-from mailman_mta_pool.wire.outcome import (
-    Fate,
-    Outcome,
-    Result,
-    Stage,
-    Transaction,
+from mailman_mta_pool.settlement import (
+    limit_of,
+    over_the_limit,
+    says_too_many_recipients,
 )
+from mailman_mta_pool.wire.outcome import Fate, Outcome, Stage
 from public import public
-from typing import List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional
 
 
 _ANSWERED = frozenset([Fate.accepted, Fate.refused])
-
-
-def _results(outcome: Outcome) -> Sequence[Result]:
-    alike = outcome.alike
-    return outcome.results if alike is None else [alike]
-
-
-@public
-def leaves_some(outcome: Outcome) -> bool:
-    """Is there somebody who was not attempted?"""
-    return any(result.fate is Fate.not_attempted
-               for result in _results(outcome))
 
 
 @public
@@ -42,7 +28,8 @@ def is_answered(outcome: Outcome) -> bool:
     What it answered to others would not make up for that: it may go on so
     until everybody is in doubt.
     """
-    results = _results(outcome)
+    alike = outcome.alike
+    results = outcome.results if alike is None else [alike]
     return any(
         result.fate in _ANSWERED and result.stage is not Stage.here
         for result in results) and not any(
@@ -51,39 +38,57 @@ def is_answered(outcome: Outcome) -> bool:
 
 @public
 class Leftovers(NamedTuple):
-    """An outcome, taken apart.
+    """The recipients of an outcome, by their indices.
 
-    :ivar again: What can be sent again, in the order in which it should be.
-    :ivar settled: The outcome of all the others.
-    :ivar limit: The most recipients that the server takes in a transaction,
-        if that is what was learnt.
+    :ivar accepted: The server had accepted these, and got no content.
+    :ivar waiting: It had not been told of these, or wants them another time.
+    :ivar suspect: It was told of this one, and did not go on.
+    :ivar settled: All the others.
+    :ivar limit: The most recipients that it takes in a transaction, if that is
+        what was learnt.
     """
 
-    again: List[Transaction]
-    settled: Outcome
+    accepted: List[int]
+    waiting: List[int]
+    suspect: List[int]
+    settled: List[int]
     limit: Optional[int]
+
+    @property
+    def parts(self) -> List[List[int]]:
+        """What can be sent again, in this order."""
+        return [part for part in self[:3] if part]
+
+    @property
+    def is_whole(self) -> bool:
+        """Is it all as it was?  Otherwise there are fewer to come."""
+        return not self.settled and len(self.parts) == 1
 
 
 @public
-def leftovers_of(outcome: Outcome) -> Leftovers:
+def leftovers_of(outcome: Outcome) -> Optional[Leftovers]:
     """Take apart what goes again.
 
-    :param outcome: One in which somebody was not attempted.
+    :param outcome: Any outcome.
+    :return: None if everybody was attempted.
     """
+    alike = outcome.alike
+    if Fate.not_attempted not in [result.fate for result in (
+            outcome.results if alike is None else [alike])]:
+        return None
     late = over_the_limit(outcome)
-    accepted, waiting, suspect, settled = [], [], [], []
+    found = Leftovers([], [], [], [], limit_of(outcome) if any(
+        says_too_many_recipients(outcome.results[index]) for index in late)
+        else None)
     for index, result in enumerate(outcome.results):
         if index in late:
-            waiting.append(index)
+            found.waiting.append(index)
         elif result.fate is not Fate.not_attempted:
-            settled.append(index)
+            found.settled.append(index)
         elif result.stage in (Stage.data, Stage.end):
-            accepted.append(index)
+            found.accepted.append(index)
         elif result.stage is Stage.rcpt:
-            suspect.append(index)
+            found.suspect.append(index)
         else:
-            waiting.append(index)
-    return Leftovers(
-        [outcome.part(those).transaction
-         for those in (accepted, waiting, suspect) if those],
-        outcome.part(settled), limit_of(outcome) if late else None)
+            found.waiting.append(index)
+    return found

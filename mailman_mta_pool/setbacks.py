@@ -22,6 +22,7 @@ class Talk:
     """What happens while one connection lasts.
 
     :ivar lost: The transactions of which nothing was accepted, to go again.
+    :ivar suspects: Those that may be what ended it, to go when all have gone.
     :ivar is_fruitless: Has nothing been told of any transaction yet?
     :ivar since: What `Setbacks.answers` was with its last answer, or when it
         was last given something after it had had nothing to do.
@@ -31,6 +32,7 @@ class Talk:
 
     def __init__(self, since: int) -> None:
         self.lost: List[Transaction] = []
+        self.suspects: List[Transaction] = []
         self.is_fruitless = True
         self.since = since
         self.in_hand = 0

@@ -85,7 +85,8 @@ class DeliverySettings:
     :ivar coalesce: May individual deliveries whose sender and content turn
         out to be equal share a transaction?
     :ivar attempts: How often a transaction may be the first on a connection
-        that is lost before the server has accepted anything.
+        that is lost before the server has accepted anything, or answered to
+        some of its recipients.
     :ivar patience: How long to try again while the server is unavailable.
     :ivar message_rejected: What becomes of the recipients of a message that
         the server rejects: 'shunt' or 'bounce'.

@@ -17,7 +17,7 @@ from mailman_mta_pool.wire.outcome import (
 )
 from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
 from public import public
-from typing import Dict, FrozenSet, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, NamedTuple, Optional, Pattern, Tuple
 
 
 @public
@@ -102,6 +102,7 @@ def meaning_of(result: Result) -> Meaning:
 
 # RFC 5321, section 4.5.3.1.10, and RFC 3463, section 3.5.
 _TOO_MANY = re.compile(r'(452|552) ([45]\.5\.3)?$')
+_TOO_MANY_RECIPIENTS = re.compile(r'(452|552) [45]\.5\.3$')
 
 
 @public
@@ -117,10 +118,26 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
                 if result.stage in CONTENT]
     if not accepted or len(results) == 1:
         return frozenset()
+    # If it took others after them, they are not those too many.
     return frozenset(
         index for index, result in enumerate(results)
-        if index > accepted[0] and result.stage is Stage.rcpt and
-        result.reply is not None and _says_too_many(result.reply))
+        if index > accepted[-1] and result.stage is Stage.rcpt and
+        result.fate is Fate.refused and _matches(result, _TOO_MANY))
+
+
+@public
+def says_too_many_recipients(result: Result) -> bool:
+    """Does the answer say so, and not only what else it may mean?
+
+    :param result: One of those that are `over_the_limit`.
+    """
+    return _matches(result, _TOO_MANY_RECIPIENTS)
+
+
+def _matches(result: Result, pattern: Pattern[str]) -> bool:
+    reply = result.reply
+    return reply is not None and pattern.match(
+        f'{reply.code} {reply.enhanced or ""}') is not None
 
 
 @public
@@ -130,10 +147,6 @@ def limit_of(outcome: Outcome) -> int:
     :param outcome: A transaction in which some were over the limit.
     """
     return sum(result.stage in CONTENT for result in outcome.results)
-
-
-def _says_too_many(reply: Reply) -> bool:
-    return _TOO_MANY.match(f'{reply.code} {reply.enhanced or ""}') is not None
 
 
 # RFC 5321, section 4.1.1.11: it does not know the parameter; and RFC 3463,

@@ -144,6 +144,11 @@ class TestOverTheLimit(unittest.TestCase):
         self.assertLate((), anne=late, bart=ACCEPTED)
         self.assertLate({2}, anne=late, bart=ACCEPTED, carl=late)
 
+    def test_somebody_was_accepted_after_them(self):
+        late = refused(RCPT, '452 Too full')
+        self.assertLate({3}, anne=ACCEPTED, bart=late, carl=ACCEPTED,
+                        dave=late)
+
 
 class LedgerTestCase(unittest.TestCase):
     def setUp(self):
