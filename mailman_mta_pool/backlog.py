@@ -64,6 +64,7 @@ class Backlog:
         self._waiting: Deque[Transaction] = deque()
         # What goes once nothing else comes.
         self._last: List[Transaction] = []
+        self._aside = 0
         self._is_complete = False
         # By identity: two transactions may be equal.
         self._in_hand: Dict[int, Transaction] = {}
@@ -85,9 +86,24 @@ class Backlog:
             self._waiting.appendleft(transaction)
             self.octets += transaction.content.size
 
-    def put_last(self, transactions: Iterable[Transaction]) -> None:
-        """Let these go when all others have gone, and those still to come."""
-        self._last.extend(transactions)
+    def set_aside(self, transaction: Transaction, tried: float) -> None:
+        """It goes again, once its connection is done with; see `put_back`.
+
+        :param tried: How often it was tried.
+        """
+        self._tried[id(transaction)] = tried
+        self._aside += 1
+
+    def put_back(self, first: List[Transaction],
+                 last: List[Transaction]) -> None:
+        """Let those go that were set aside.
+
+        :param first: These before all others.
+        :param last: These when all others have gone, and those still to come.
+        """
+        self._aside -= len(first) + len(last)
+        self.extend_left(first)
+        self._last.extend(last)
 
     def complete(self) -> None:
         """Nothing more comes."""
@@ -96,7 +112,7 @@ class Backlog:
     @property
     def _is_time_for_the_last(self) -> bool:
         return (self._is_complete and not self._waiting and
-                not self._in_hand)
+                not self._in_hand and not self._aside)
 
     def clear(self) -> None:
         """Forget what is waiting."""
@@ -135,8 +151,7 @@ class Backlog:
         """Take the first of the parts; the others wait in its place."""
         tried = self._tried.pop(id(transaction), None)
         if tried is not None:
-            for part in parts:
-                self.remember(part, tried)
+            self._tried.update((id(part), tried) for part in parts)
         self.extend_left(parts[1:])
         return parts[0]
 
@@ -154,10 +169,6 @@ class Backlog:
         if self._in_hand.pop(id(transaction), None) is None:
             return None
         return self._tried.pop(id(transaction), 0.0)
-
-    def remember(self, transaction: Transaction, tried: float) -> None:
-        """It goes again: note how often it was tried."""
-        self._tried[id(transaction)] = tried
 
     def give_up(self) -> List[Transaction]:
         """Return what the connections have; they keep it to themselves."""

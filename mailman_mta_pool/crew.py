@@ -201,9 +201,9 @@ class Crew(Workers):
         with self.changed:
             self._talking.pop(connection, None)
             self._put_off.discard(connection)
-            self.put_first(talk.lost)
             if not self.is_over:
-                self._backlog.put_last(talk.suspects)
+                self._backlog.put_back(talk.lost, talk.suspects)
+                self._call(len(talk.lost))
             return error is None or self._bear(error, talk.since)
 
     def put_first(self, transactions: List[Transaction]) -> None:

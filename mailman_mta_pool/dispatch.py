@@ -220,7 +220,7 @@ class Dispatch:
                     return outcome
             for part in left.parts:
                 transaction = outcome.part(part).transaction
-                self._backlog.remember(transaction, tried)
+                self._backlog.set_aside(transaction, tried)
                 (talk.suspects if part is left.suspect
                  else talk.lost).append(transaction)
         return outcome.part(left.settled)

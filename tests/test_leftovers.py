@@ -258,6 +258,38 @@ class TestWhateverItSays(SharingTestCase):
         self.assertLessEqual(len(unknown), ledger.in_doubt)
 
 
+class TestBacklog(unittest.TestCase):
+    def test_the_last_wait_for_all_others(self):
+        backlog = Backlog()
+        suspects = [Transaction(BOUNCES, (name,), CONTENT)
+                    for name in members(2)]
+        rest = Transaction(BOUNCES, tuple(members(9)[2:]), CONTENT)
+        backlog.append(rest)
+        backlog.append(suspects[0])
+        # One was lost, and is suspected.
+        taken = backlog.take(None), backlog.take(None)
+        backlog.release(taken[1])
+        backlog.set_aside(suspects[0], 1.0)
+        backlog.put_back([], suspects[:1])
+        for _ in range(2):
+            self.assertIsNone(backlog.take(None))
+            backlog.complete()
+        # The others are lost; their connection is not done with yet.
+        backlog.release(taken[0])
+        backlog.set_aside(rest, 0.0)
+        backlog.set_aside(suspects[1], 0.0)
+        self.assertEqual(len(backlog), 0)
+        self.assertIsNone(backlog.take(None))
+        backlog.put_back([rest], suspects[1:])
+        self.assertIs(backlog.take(None), rest)
+        self.assertIsNone(backlog.take(None))
+        self.assertEqual(len(backlog), 0)
+        backlog.release(rest)
+        self.assertEqual(len(backlog), 2)
+        self.assertEqual(
+            [backlog.take(None) for _ in range(3)], [*suspects, None])
+
+
 class TestAttempts(unittest.TestCase):
     """Nobody forgets them, and nobody inherits them."""
 
@@ -272,8 +304,8 @@ class TestAttempts(unittest.TestCase):
                 backlog.append(whole)
                 backlog.take(None)
                 backlog.release(whole)
-                backlog.remember(whole, 2.0)
-                backlog.extend_left([whole])
+                backlog.set_aside(whole, 2.0)
+                backlog.put_back([whole], [])
                 parts = []
                 while (part := backlog.take(limit, refused)) is not None:
                     parts.append(part)
