@@ -13,7 +13,7 @@ from mailman_mta_pool.settlement import (
     over_the_limit,
     says_too_many_recipients,
 )
-from mailman_mta_pool.wire.outcome import Fate, Outcome, Stage
+from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
 from public import public
 from typing import List, NamedTuple, Optional
 
@@ -29,11 +29,14 @@ def is_answered(outcome: Outcome) -> bool:
     until everybody is in doubt.
     """
     alike = outcome.alike
-    results = outcome.results if alike is None else [alike]
-    return any(
-        result.fate in _ANSWERED and result.stage is not Stage.here
-        for result in results) and not any(
-        result.fate is Fate.in_doubt for result in results)
+    if alike is not None:
+        return _is_answer(alike)
+    return any(map(_is_answer, outcome.results)) and not any(
+        result.fate is Fate.in_doubt for result in outcome.results)
+
+
+def _is_answer(result: Result) -> bool:
+    return result.fate in _ANSWERED and result.stage is not Stage.here
 
 
 @public
@@ -73,8 +76,10 @@ def leftovers_of(outcome: Outcome) -> Optional[Leftovers]:
     :return: None if everybody was attempted.
     """
     alike = outcome.alike
-    if Fate.not_attempted not in [result.fate for result in (
-            outcome.results if alike is None else [alike])]:
+    if alike is not None and alike.fate is Fate.accepted:
+        # As nearly always.
+        return None
+    if not outcome.having(Fate.not_attempted):
         return None
     late = over_the_limit(outcome)
     found = Leftovers([], [], [], [], limit_of(outcome) if any(
