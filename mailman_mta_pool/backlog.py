@@ -57,6 +57,7 @@ class Backlog:
     It is not thread-safe; `Crew` has the lock.
 
     :ivar octets: How much content is waiting.
+    :ivar is_complete: Does nothing more come?
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class Backlog:
         # What goes once nothing else comes.
         self._last: List[Transaction] = []
         self._aside = 0
-        self._is_complete = False
+        self.is_complete = False
         # By identity: two transactions may be equal.
         self._in_hand: Dict[int, Transaction] = {}
         self._tried: Dict[int, float] = {}
@@ -105,13 +106,9 @@ class Backlog:
         self.extend_left(first)
         self._last.extend(last)
 
-    def complete(self) -> None:
-        """Nothing more comes."""
-        self._is_complete = True
-
     @property
     def _is_time_for_the_last(self) -> bool:
-        return (self._is_complete and not self._waiting and
+        return (self.is_complete and not self._waiting and
                 not self._in_hand and not self._aside)
 
     def clear(self) -> None:

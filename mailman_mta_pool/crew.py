@@ -76,7 +76,6 @@ class Crew(Workers):
 
     def complete(self) -> None:
         """See `Workers`."""
-        self._backlog.complete()
         super().complete()
         self.set_to_work(len(self._backlog))
 
@@ -149,7 +148,7 @@ class Crew(Workers):
         transaction = self._backlog.take(
             lessons.max_recipients, lessons.verp_refused)
         if transaction is None:
-            if (self._is_complete or self.is_over or
+            if (self._backlog.is_complete or self.is_over or
                     not talk.is_driven):
                 return None
             if not talk.in_hand:

@@ -9,6 +9,7 @@ others, and one address at which a server hangs up keeps it from nobody.
 """
 
 from mailman_mta_pool.settlement import (
+    CONTENT,
     limit_of,
     over_the_limit,
     says_too_many_recipients,
@@ -90,7 +91,7 @@ def leftovers_of(outcome: Outcome) -> Optional[Leftovers]:
             found.waiting.append(index)
         elif result.fate is not Fate.not_attempted:
             found.settled.append(index)
-        elif result.stage in (Stage.data, Stage.end):
+        elif result.stage in CONTENT:
             found.accepted.append(index)
         elif result.stage is Stage.rcpt:
             found.suspect.append(index)

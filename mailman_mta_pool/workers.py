@@ -33,7 +33,6 @@ class Workers(ABC):
         self._work = threading.Condition(self._lock)
         self._working = self._idle = 0
         self._gone: List[threading.Thread] = []
-        self._is_complete = False
         self.is_over = False
         self.failure: Optional[BaseException] = None
 
@@ -51,7 +50,7 @@ class Workers(ABC):
 
     def complete(self) -> None:
         """Nothing more comes."""
-        self._is_complete = True
+        self._backlog.is_complete = True
         self._call_all()
 
     def stop(self) -> None:
@@ -110,6 +109,7 @@ class Workers(ABC):
             self._idle += 1
             self.changed.notify()
             self._work.wait_for(
-                lambda: self._backlog or self._is_complete or self.is_over)
+                lambda: (self._backlog or self._backlog.is_complete or
+                         self.is_over))
             self._idle -= 1
             return bool(self._backlog) or self._go()

@@ -273,7 +273,7 @@ class TestBacklog(unittest.TestCase):
         backlog.put_back([], suspects[:1])
         for _ in range(2):
             self.assertIsNone(backlog.take(None))
-            backlog.complete()
+            backlog.is_complete = True
         # The others are lost; their connection is not done with yet.
         backlog.release(taken[0])
         backlog.set_aside(rest, 0.0)

@@ -7,7 +7,7 @@ from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.verp import Verp
 from public import public
-from typing import Iterable, List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 
 @public
@@ -114,12 +114,11 @@ class Outcome(NamedTuple):
                 self.transaction.recipients, self.results)
             if result.fate is fate)
 
-    def part(self, indices: Iterable[int]) -> 'Outcome':
+    def part(self, indices: Sequence[int]) -> 'Outcome':
         """Return the outcome of some of the recipients.
 
         :param indices: Which; in the order in which they are to be.
         """
-        indices = tuple(indices)
         recipients = self.transaction.recipients
         return Outcome(
             self.transaction._replace(
