@@ -6,10 +6,13 @@ adds a mode by registering a utility of its own for `IConnectionFactory`.
 """
 
 from mailman_mta_pool.configuration import ConfigurationError
-from mailman_mta_pool.connection import SMTPConnection
+from mailman_mta_pool.connection import (
+    SMTPConnection,
+    SMTPSConnection,
+    STARTTLSConnection,
+)
 from mailman_mta_pool.interfaces import IConnectionFactory
 from mailman_mta_pool.settings import RelaySettings
-from mailman_mta_pool.tls import SMTPSConnection, STARTTLSConnection
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
 from typing import Any, Optional

@@ -23,7 +23,11 @@ from mailman_mta_pool.components import (
     smtps,
     starttls,
 )
-from mailman_mta_pool.connection import SMTPConnection
+from mailman_mta_pool.connection import (
+    SMTPConnection,
+    SMTPSConnection,
+    STARTTLSConnection,
+)
 from mailman_mta_pool.deliver import deliver
 from mailman_mta_pool.interfaces import (
     IConnection,
@@ -32,7 +36,6 @@ from mailman_mta_pool.interfaces import (
 )
 from mailman_mta_pool.relay import close_relay
 from mailman_mta_pool.settings import load, RelaySettings
-from mailman_mta_pool.tls import SMTPSConnection, STARTTLSConnection
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction

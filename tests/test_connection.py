@@ -11,9 +11,12 @@ from email.mime.text import MIMEText
 from hypothesis import given, settings, strategies as st
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer, SMTPLayer
-from mailman_mta_pool.connection import SMTPConnection
+from mailman_mta_pool.connection import (
+    SMTPConnection,
+    SMTPSConnection,
+    STARTTLSConnection,
+)
 from mailman_mta_pool.interfaces import IConnection, ITransactionConnection
-from mailman_mta_pool.tls import SMTPSConnection, STARTTLSConnection
 from tests.scripted import CLOSE, Scripted
 from zope.interface.verify import verifyObject
 

@@ -18,7 +18,11 @@ from mailman.testing.layers import (
     SMTPSLayer,
     STARTTLSLayer,
 )
-from mailman_mta_pool.connection import SMTPConnection
+from mailman_mta_pool.connection import (
+    SMTPConnection,
+    SMTPSConnection,
+    STARTTLSConnection,
+)
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     CertificateRefused,
@@ -26,7 +30,6 @@ from mailman_mta_pool.errors import (
     RelayUnavailable,
 )
 from mailman_mta_pool.settings import Timeouts, WireSettings
-from mailman_mta_pool.tls import SMTPSConnection, STARTTLSConnection
 from tests.documentation import trusted_test_certificate
 from tests.scripted import CLOSE, HANG, Scripted
 
