@@ -7,9 +7,9 @@ import smtplib
 
 from benchmarks.site import content
 from contextlib import suppress
-from mailman_mta_pool.dispatch import Dispatch
+from mailman_mta_pool.dispatch.dispatcher import Dispatch
 from mailman_mta_pool.errors import NothingMoreToSend
-from mailman_mta_pool.relay import Relay
+from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import (
     DeliverySettings,
     PoolSettings,

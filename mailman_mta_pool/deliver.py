@@ -6,18 +6,22 @@ import logging
 
 from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
+from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import DeliveryBroken, NothingMoreToSend
-from mailman_mta_pool.interruption import signals_held_back, stand_guard, Turn
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
-from mailman_mta_pool.ledger import Ledger
-from mailman_mta_pool.outbound import Outbound
-from mailman_mta_pool.queues import find_handed_over, Queues
-from mailman_mta_pool.relay import relay_for
+from mailman_mta_pool.relays.relay import relay_for
 from mailman_mta_pool.rendering.patience import patient
+from mailman_mta_pool.runner.queues import find_handed_over, Queues
+from mailman_mta_pool.runner.signals import (
+    signals_held_back,
+    stand_guard,
+    Turn,
+)
+from mailman_mta_pool.runner.smtplog import PostLog
 from mailman_mta_pool.settings import load, Settings
-from mailman_mta_pool.smtplog import PostLog
+from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.strategies import plain_sender, strategy_for
 from mailman_mta_pool.strategies.order import in_order
 from public import public

@@ -148,7 +148,7 @@ class IPool(Interface):
         """How the pool is.
 
         :return: An immutable snapshot.
-        :rtype: `mailman_mta_pool.pool.PoolStatistics`
+        :rtype: `mailman_mta_pool.relays.pool.PoolStatistics`
         """
 
 

@@ -4,8 +4,8 @@
 import sys
 
 from mailman.interfaces.plugin import IPlugin
-from mailman_mta_pool.components import factory_for, register
 from mailman_mta_pool.configuration import ConfigurationError
+from mailman_mta_pool.relays.factories import factory_for, register
 from mailman_mta_pool.settings import load
 from public import public
 from zope.interface import implementer

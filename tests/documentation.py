@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager, ExitStack
 from importlib import resources
 from mailman.testing.layers import SMTPLayer
-from mailman_mta_pool.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relay
 from public import public
 from unittest import mock
 

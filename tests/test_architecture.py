@@ -19,36 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BELOW = {
     'demo': {'deliver', 'plugin'},
     'plugin': {'connection', 'deliver'},
-    'deliver': {
-        'interruption', 'journal', 'outbound', 'queues', 'smtplog',
-        'strategies',
-        },
+    'deliver': {'dispatch', 'runner', 'strategies'},
     'strategies': {'rendering'},
     'rendering': set(),
-    'outbound': {'dispatch', 'ledger'},
-    'smtplog': {'ledger'},
-    'ledger': {'books', 'settlement'},
-    'books': set(),
-    'settlement': set(),
-    'queues': {'journal'},
+    'runner': {'journal', 'settlement'},
     'journal': set(),
-    'interruption': set(),
-    'dispatch': {'crew', 'leftovers'},
-    'leftovers': {'settlement'},
-    'crew': {'driver', 'relay', 'setbacks', 'workers'},
-    'workers': {'backlog'},
-    'driver': {'steps'},
-    'backlog': set(),
-    'setbacks': set(),
-    'relay': {'adapter', 'components', 'pool'},
-    'pool': {'connection'},
-    'adapter': {'devmode'},
-    'components': {'configuration', 'connection'},
-    'connection': {'devmode', 'handshake', 'session'},
-    'devmode': set(),
-    'handshake': {'wire'},
-    'session': {'steps', 'wire'},
-    'steps': set(),
+    'dispatch': {'relays', 'settlement'},
+    'settlement': set(),
+    'relays': {'configuration', 'connection'},
+    'connection': {'wire'},
     'wire': set(),
     'configuration': set(),
     # These hold the words that all the others speak with.
@@ -64,11 +43,12 @@ EVERYBODYS = {
 # Who may import which of the world's modules; nobody else may.
 ONLY_IN = {
     'mailman': {
-        'configuration', 'deliver', 'demo', 'devmode', 'interruption',
-        'journal', 'plugin', 'queues', 'rendering', 'settings', 'smtplog',
-        'strategies',
+        'configuration', 'connection.devmode', 'deliver', 'demo', 'journal',
+        'plugin', 'rendering', 'runner', 'settings', 'strategies',
         },
-    'threading': {'demo', 'driver', 'journal', 'pool', 'workers'},
+    'threading': {
+        'connection.driver', 'demo', 'dispatch', 'journal', 'relays',
+        },
     }
 NEVER_IN = {
     'wire': {
@@ -186,7 +166,8 @@ class House:
             room = room_of(module)
             for top in sorted({
                     name.split('.')[0] for name in self.imports(module)}):
-                if (room not in ONLY_IN.get(top, {room}) or
+                allowed = ONLY_IN.get(top, {room})
+                if (not allowed & {room, module.partition('.')[2]} or
                         top in NEVER_IN.get(room, ())):
                     yield '{} must not import {}'.format(module, top)
 
@@ -256,7 +237,7 @@ class TestRules(unittest.TestCase):
 
     def complaints(self, rule, path, text, spdx=True):
         with TemporaryDirectory() as directory:
-            files = {PACKAGE + '/__init__.py': '', PACKAGE + '/pool.py': '',
+            files = {PACKAGE + '/__init__.py': '', PACKAGE + '/deliver.py': '',
                      PACKAGE + '/wire/__init__.py': '',
                      PACKAGE + '/wire/outcome.py': '',
                      path: textwrap.dedent(text)}
@@ -272,17 +253,17 @@ class TestRules(unittest.TestCase):
         self.assertEqual(self.complaints(rule, path, bad), 1)
 
     def test_unknown_rooms(self):
-        for path, count in (('pool.py', 0), ('utils.py', 1)):
+        for path, count in (('deliver.py', 0), ('utils.py', 1)):
             self.assertEqual(
                 self.complaints(
                     House.unknown_rooms, PACKAGE + '/' + path, ''), count)
 
     def test_imports_up(self):
-        for bad in ('from mailman_mta_pool import pool',
-                    'from mailman_mta_pool.pool import Pool',
-                    'import mailman_mta_pool.pool',
-                    'from .. import pool',
-                    'def late():\n    from ..pool import Pool'):
+        for bad in ('from mailman_mta_pool import deliver',
+                    'from mailman_mta_pool.deliver import deliver',
+                    'import mailman_mta_pool.deliver',
+                    'from .. import deliver',
+                    'def late():\n    from ..deliver import deliver'):
             with self.subTest(bad=bad):
                 self.assertRule(
                     House.imports_up, PACKAGE + '/wire/replies.py',
@@ -296,15 +277,15 @@ class TestRules(unittest.TestCase):
     def test_import_circles(self):
         self.assertRule(
             House.import_circles, PACKAGE + '/wire/outcome.py',
-            'import mailman_mta_pool.pool',
+            'import mailman_mta_pool.deliver',
             'from mailman_mta_pool.wire.outcome import Outcome')
 
     def test_misplaced_imports(self):
         for path, good, bad in (
                 ('wire/replies.py', 'import re', 'import time'),
                 ('wire/__init__.py', '', 'from socket import socket'),
-                ('session.py', 'import ssl', 'from mailman import config'),
-                ('session.py', 'import time', 'import threading')):
+                ('settlement.py', 'import ssl', 'from mailman import config'),
+                ('settlement.py', 'import time', 'import threading')):
             with self.subTest(path=path, bad=bad):
                 self.assertRule(
                     House.misplaced_imports, PACKAGE + '/' + path, good, bad)
@@ -322,5 +303,5 @@ class TestRules(unittest.TestCase):
     def test_long_functions(self):
         for head in ('def f():\n', 'async def f():\n'):
             self.assertRule(
-                House.long_functions, PACKAGE + '/pool.py',
+                House.long_functions, PACKAGE + '/deliver.py',
                 head + '    pass\n' * 59, head + '    pass\n' * 60)

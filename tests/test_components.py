@@ -14,19 +14,14 @@ from mailman.testing.helpers import (
     specialized_message_from_string as mfs,
 )
 from mailman.testing.layers import ConfigLayer
-from mailman_mta_pool.adapter import as_transaction_connection, OneAtATime
-from mailman_mta_pool.components import (
-    connection_for,
-    factory_for,
-    register,
-    smtp,
-    smtps,
-    starttls,
-)
 from mailman_mta_pool.connection import (
     SMTPConnection,
     SMTPSConnection,
     STARTTLSConnection,
+)
+from mailman_mta_pool.connection.foreign import (
+    as_transaction_connection,
+    OneAtATime,
 )
 from mailman_mta_pool.deliver import deliver
 from mailman_mta_pool.interfaces import (
@@ -34,7 +29,15 @@ from mailman_mta_pool.interfaces import (
     IConnectionFactory,
     ITransactionConnection,
 )
-from mailman_mta_pool.relay import close_relay
+from mailman_mta_pool.relays.factories import (
+    connection_for,
+    factory_for,
+    register,
+    smtp,
+    smtps,
+    starttls,
+)
+from mailman_mta_pool.relays.relay import close_relay
 from mailman_mta_pool.settings import load, RelaySettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons

@@ -20,7 +20,7 @@ from mailman.testing.helpers import (
 )
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool import deliver as ours
-from mailman_mta_pool.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relay
 from tests.fault.cases import always, on, several
 from tests.scripted import CLOSE, Scripted
 

@@ -6,17 +6,17 @@ import unittest
 import threading
 
 from contextlib import suppress
-from mailman_mta_pool.backlog import BATCH_OCTETS
-from mailman_mta_pool.dispatch import Dispatch, MAX_OCTETS
+from mailman_mta_pool.dispatch.backlog import BATCH_OCTETS
+from mailman_mta_pool.dispatch.dispatcher import Dispatch, MAX_OCTETS
 from mailman_mta_pool.errors import (
     ConnectionLost,
     NothingMoreToSend,
     PhaseTimeout,
     RelayUnavailable,
 )
-from mailman_mta_pool.ledger import Ledger
-from mailman_mta_pool.pool import Pool
+from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.settings import DeliverySettings, PoolSettings
+from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.outcome import (

@@ -7,7 +7,11 @@ import unittest
 from contextlib import contextmanager
 from mailman.interfaces.runner import RunnerInterrupt
 from mailman_mta_pool.interfaces import ITurn
-from mailman_mta_pool.interruption import signals_held_back, stand_guard, Turn
+from mailman_mta_pool.runner.signals import (
+    signals_held_back,
+    stand_guard,
+    Turn,
+)
 from mailman_mta_pool.settings import DeliverySettings
 from zope.interface.verify import verifyObject
 

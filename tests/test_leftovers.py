@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from hypothesis import given, settings, strategies as st
 from mailman.interfaces.mta import SomeRecipientsFailed
-from mailman_mta_pool.backlog import Backlog
+from mailman_mta_pool.dispatch.backlog import Backlog
 from mailman_mta_pool.errors import NothingMoreToSend
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.outcome import Transaction

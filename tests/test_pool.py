@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager, ExitStack
 from mailman_mta_pool.errors import PoolClosed, PoolTimeout, RelayUnavailable
 from mailman_mta_pool.interfaces import IPool
-from mailman_mta_pool.pool import Pool
+from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.settings import PoolSettings
 from zope.interface.verify import verifyObject
 

@@ -22,7 +22,7 @@ from mailman_mta_pool.journal.entry import (
 )
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import begun_line, Settled
-from mailman_mta_pool.queues import find_handed_over, Queues
+from mailman_mta_pool.runner.queues import find_handed_over, Queues
 from tempfile import TemporaryDirectory
 
 

@@ -16,10 +16,10 @@ from mailman.testing.helpers import (
     specialized_message_from_string as message_from_string,
 )
 from mailman.testing.layers import ConfigLayer
-from mailman_mta_pool.adapter import as_transaction_connection
+from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.deliver import deliver
 from mailman_mta_pool.interfaces import IConnection
-from mailman_mta_pool.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relay
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
 from mailman_mta_pool.wire.verp import Verp

@@ -4,10 +4,10 @@
 import socket
 import unittest
 
+from mailman_mta_pool.connection.session import Session
+from mailman_mta_pool.connection.steps import drive_alone
 from mailman_mta_pool.errors import PhaseTimeout
-from mailman_mta_pool.session import Session
 from mailman_mta_pool.settings import Timeouts
-from mailman_mta_pool.steps import drive_alone
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation

@@ -4,16 +4,16 @@
 
 import unittest
 
-from mailman_mta_pool.errors import (
-    ConnectionLost,
-    PhaseTimeout,
-    RelayUnavailable,
-)
-from mailman_mta_pool.setbacks import (
+from mailman_mta_pool.dispatch.retry import (
     FIRST_PAUSE,
     HOPELESS,
     LAST_PAUSE,
     Setbacks,
+)
+from mailman_mta_pool.errors import (
+    ConnectionLost,
+    PhaseTimeout,
+    RelayUnavailable,
 )
 from mailman_mta_pool.settings import DeliverySettings
 

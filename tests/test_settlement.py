@@ -6,8 +6,12 @@ import unittest
 
 from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import IRecord
-from mailman_mta_pool.ledger import Ledger
-from mailman_mta_pool.settlement import Meaning, meaning_of, over_the_limit
+from mailman_mta_pool.settlement.ledger import Ledger
+from mailman_mta_pool.settlement.table import (
+    Meaning,
+    meaning_of,
+    over_the_limit,
+)
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.outcome import (
     Fate,

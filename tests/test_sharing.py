@@ -8,15 +8,15 @@ import threading
 from contextlib import suppress
 from itertools import count
 from mailman.testing.layers import ConfigLayer
-from mailman_mta_pool.dispatch import Dispatch
+from mailman_mta_pool.dispatch.dispatcher import Dispatch
 from mailman_mta_pool.errors import NothingMoreToSend
-from mailman_mta_pool.ledger import Ledger
-from mailman_mta_pool.relay import Relay
+from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import (
     DeliverySettings,
     PoolSettings,
     RelaySettings,
 )
+from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.outcome import Transaction

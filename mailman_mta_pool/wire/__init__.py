@@ -2,5 +2,5 @@
 """The SMTP dialogue as values and bytes: no socket, no thread, no clock.
 
 Bytes go in, bytes and outcomes come out.  `Conversation` is the engine;
-`mailman_mta_pool.session` drives a socket through it.
+`mailman_mta_pool.connection.session` drives a socket through it.
 """

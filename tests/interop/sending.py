@@ -7,8 +7,8 @@ import re
 from contextlib import contextmanager
 from itertools import count
 from mailman_mta_pool.connection import SMTPConnection
-from mailman_mta_pool.dispatch import Dispatch
-from mailman_mta_pool.relay import Relay
+from mailman_mta_pool.dispatch.dispatcher import Dispatch
+from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import (
     DeliverySettings,
     PoolSettings,

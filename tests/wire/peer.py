@@ -6,9 +6,9 @@ import socket
 import threading
 
 from contextlib import contextmanager
-from mailman_mta_pool.session import Session
+from mailman_mta_pool.connection.session import Session
+from mailman_mta_pool.connection.steps import drive_alone
 from mailman_mta_pool.settings import Timeouts
-from mailman_mta_pool.steps import drive_alone
 from public import public
 
 

@@ -8,10 +8,10 @@ import threading
 
 from contextlib import suppress
 from itertools import count
+from mailman_mta_pool.connection.opening import Handshake, shake_hands
+from mailman_mta_pool.connection.steps import drive_alone
 from mailman_mta_pool.errors import ConnectionLost, ProtocolError
-from mailman_mta_pool.handshake import Handshake, shake_hands
 from mailman_mta_pool.settings import Timeouts
-from mailman_mta_pool.steps import drive_alone
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.outcome import Fate
 from tests.scripted import Scripted

@@ -3,7 +3,7 @@
 
 import smtplib
 
-from mailman_mta_pool.devmode import on_the_wire
+from mailman_mta_pool.connection.devmode import on_the_wire
 from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import IConnection, ITransactionConnection
 from mailman_mta_pool.wire.outcome import (

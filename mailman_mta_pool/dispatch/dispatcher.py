@@ -10,13 +10,17 @@ import time
 import logging
 
 from contextlib import suppress
-from mailman_mta_pool.backlog import Backlog, Batch
-from mailman_mta_pool.crew import Crew
+from mailman_mta_pool.dispatch.agent import Crew
+from mailman_mta_pool.dispatch.backlog import Backlog, Batch
+from mailman_mta_pool.dispatch.leftovers import (
+    is_answered,
+    Leftovers,
+    leftovers_of,
+)
+from mailman_mta_pool.dispatch.retry import Setbacks, Talk
 from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
 from mailman_mta_pool.interfaces import ITurn
-from mailman_mta_pool.leftovers import is_answered, Leftovers, leftovers_of
-from mailman_mta_pool.relay import Relay
-from mailman_mta_pool.setbacks import Setbacks, Talk
+from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.outcome import (
     Fate,

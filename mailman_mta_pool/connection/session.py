@@ -7,9 +7,9 @@ import select
 import socket
 
 from contextlib import suppress
+from mailman_mta_pool.connection.steps import Fed, Feed, Steps, Wait
 from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
 from mailman_mta_pool.settings import Timeouts
-from mailman_mta_pool.steps import Fed, Feed, Steps, Wait
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.outbox import BLOCK
 from mailman_mta_pool.wire.outcome import Outcome

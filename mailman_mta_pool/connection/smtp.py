@@ -6,12 +6,18 @@ import logging
 import smtplib
 
 from email.message import Message
-from mailman_mta_pool.devmode import rerouting
-from mailman_mta_pool.handshake import Handshake, shake_hands
+from mailman_mta_pool.connection.devmode import rerouting
+from mailman_mta_pool.connection.opening import Handshake, shake_hands
+from mailman_mta_pool.connection.session import Session
+from mailman_mta_pool.connection.steps import (
+    drive_alone,
+    Fed,
+    Feed,
+    Given,
+    Steps,
+)
 from mailman_mta_pool.interfaces import ITransactionConnection
-from mailman_mta_pool.session import Session
 from mailman_mta_pool.settings import WireSettings
-from mailman_mta_pool.steps import drive_alone, Fed, Feed, Given, Steps
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Lessons

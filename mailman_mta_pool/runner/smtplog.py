@@ -5,7 +5,7 @@ import logging
 
 from mailman.config import config
 from mailman.utilities.string import expand
-from mailman_mta_pool.ledger import Ledger
+from mailman_mta_pool.settlement.ledger import Ledger
 from public import public
 from string import Template
 from typing import Any, Dict, Optional

@@ -4,7 +4,7 @@
 import threading
 
 from abc import ABC, abstractmethod
-from mailman_mta_pool.backlog import Backlog
+from mailman_mta_pool.dispatch.backlog import Backlog
 from public import public
 from typing import List, Optional
 

@@ -10,7 +10,7 @@ import os
 import select
 import threading
 
-from mailman_mta_pool.steps import Steps, Wait
+from mailman_mta_pool.connection.steps import Steps, Wait
 from public import public
 from typing import Dict, List, Optional
 

@@ -3,9 +3,9 @@
 
 import atexit
 
-from mailman_mta_pool.adapter import as_transaction_connection
-from mailman_mta_pool.components import connection_for
-from mailman_mta_pool.pool import Pool
+from mailman_mta_pool.connection.foreign import as_transaction_connection
+from mailman_mta_pool.relays.factories import connection_for
+from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.settings import PoolSettings, RelaySettings
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public

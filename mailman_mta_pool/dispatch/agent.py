@@ -8,14 +8,14 @@ import logging
 import smtplib
 
 from contextlib import contextmanager
-from mailman_mta_pool.backlog import Backlog
-from mailman_mta_pool.driver import Driver
+from mailman_mta_pool.connection.driver import Driver
+from mailman_mta_pool.connection.steps import Feed, Given, Steps
+from mailman_mta_pool.dispatch.backlog import Backlog
+from mailman_mta_pool.dispatch.retry import Setbacks, Talk
+from mailman_mta_pool.dispatch.workers import Workers
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
-from mailman_mta_pool.relay import Relay
-from mailman_mta_pool.setbacks import Setbacks, Talk
-from mailman_mta_pool.steps import Feed, Given, Steps
+from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.wire.outcome import Outcome, Transaction
-from mailman_mta_pool.workers import Workers
 from public import public
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 

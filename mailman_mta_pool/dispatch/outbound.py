@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where the strategies put their transactions."""
 
-from mailman_mta_pool.devmode import is_rerouting
-from mailman_mta_pool.dispatch import Dispatch
+from mailman_mta_pool.connection.devmode import is_rerouting
+from mailman_mta_pool.dispatch.dispatcher import Dispatch
 from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import Failure, IOutbound
-from mailman_mta_pool.ledger import Ledger
-from mailman_mta_pool.relay import Relay
+from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import DeliverySettings
+from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.wire.outcome import Transaction
 from public import public
 from typing import Any, Dict, Optional

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the outcomes of one post mean, one by one and together."""
 
-from mailman_mta_pool.books import Books
-from mailman_mta_pool.settlement import (
+from mailman_mta_pool.settlement.books import Books
+from mailman_mta_pool.settlement.table import (
     limit_of,
     may_mind_verp,
     Meaning,

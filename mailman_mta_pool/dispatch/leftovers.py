@@ -8,7 +8,7 @@ which hangs up after twenty refused recipients, still takes the post for the
 others, and one address at which a server hangs up keeps it from nobody.
 """
 
-from mailman_mta_pool.settlement import (
+from mailman_mta_pool.settlement.table import (
     CONTENT,
     limit_of,
     over_the_limit,
