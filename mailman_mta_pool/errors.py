@@ -59,6 +59,11 @@ class DeliveryBroken(RuntimeError):
 
 
 @public
+class LocalFailure(RuntimeError):
+    """This process can have no more threads or descriptors; the post waits."""
+
+
+@public
 class RelayUnavailable(smtplib.SMTPException):
     """The server cannot be used: no member and no message is at fault.
 

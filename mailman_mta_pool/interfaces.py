@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every contract of this package."""
 
+import enum
+
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Tuple
+from typing import Tuple, Union
 from zope.interface import Attribute, Interface
 
 
@@ -46,52 +49,78 @@ class IConnection(Interface):
 
 
 @public
+class Later(enum.Enum):
+    """What a connection is given where there is no transaction for it yet."""
+
+    later = 'later'
+
+
+# Nothing now, but perhaps soon: stay open, and ask again when woken.
+LATER = Later.later
+# What `feed` gives to a connection; None is the end.
+Given = Union[Transaction, Later, None]
+public(Given=Given, LATER=LATER)
+
+
+@public
 class ITransactionConnection(IConnection):
     """A connection that can have several transactions on their way at once.
 
-    The pool drives these.  A connection that only provides `IConnection` is
-    driven through its `sendmail`, one message at a time.
+    The pool drives these, in the network thread: all that is defined here is
+    called there, and blocks nobody.  A connection that only provides
+    `IConnection` is driven through its `sendmail`, one message at a time, in
+    a thread of its own.
     """
 
     is_open = Attribute("""\
-        Is there a connection to the server, as far as we know?""")
+        True if there is a connection to the server, as far as we know.""")
 
     def open():
-        """Connect, and authenticate where that is configured.
+        """Connect, and authenticate where that is configured; a coroutine.
 
         :raises RelayUnavailable: if that fails, in whatever way.
         """
 
-    def abort():
-        """Break the connection, from another thread.
+    def disconnect():
+        """Close the connection, if it is open; a coroutine.
 
-        Whoever is in `converse` gets the error for a lost connection.
+        The server is told, and has a few seconds to answer.
+        """
+
+    def abort():
+        """Break the connection.
+
+        Whoever awaits `converse` gets the error for a lost connection.
         """
 
     def is_alive():
-        """Has the server left an idle connection open and silent?
+        """Tell whether the server left an idle connection open and silent.
 
         :return: False if it closed it or said something nobody asked for.
         :rtype: bool
         """
 
-    def converse(feed, report, drive=None):
-        """Send transactions until there are none left.
+    def converse(feed, report):
+        """Send transactions until there are none left; a coroutine.
 
         It returns when `feed` has nothing more and everything is answered,
-        or when the connection has carried its maximum of messages; it is
-        closed then.
+        when the connection has carried its maximum of messages and is closed,
+        or when the server closes it while it has nothing to do.
 
-        :param feed: Called without arguments for the next `Transaction`; it
-            returns None, without waiting, if there is none at the moment.
+        :param feed: Called with the number of octets of content that the next
+            transaction may have.  It returns, without waiting, the next
+            `Transaction`; or `LATER`; or None for the end.
         :param report: Called with the `Outcome` of each transaction that was
             taken from `feed`, whatever happens, exactly once.
-        :param drive: `Driver.drive`, which lets connections share a thread;
-            `feed` and `report` are called in that one then, and `feed` may
-            return `Feed.later` for what is to be waited for until
-            `Driver.poke`.  A connection need not use it.
+        :raises RelayUnavailable: if it was not open, and cannot be opened.
         :raises smtplib.SMTPServerDisconnected: if the connection broke or had
             to be closed; everything has been reported by then.
+        """
+
+    def wake():
+        """Have `converse` ask again for what `feed` did not have yet.
+
+        Nothing is asked before the caller has returned to the event loop.
         """
 
 
@@ -119,35 +148,44 @@ class IConnectionFactory(Interface):
 
 @public
 class IPool(Interface):
-    """A bounded set of connections to one server, kept for reuse."""
+    """A bounded set of connections to one server, kept for reuse.
 
-    def connection(timeout=None):
-        """Borrow a connection: a context manager that takes it back.
+    It belongs to the network thread; `statistics` alone is for any thread.
+    """
 
-        The one that was used last and is still alive comes first.
+    def acquire():
+        """Take a connection out of the pool; a coroutine.
 
-        :param timeout: How many seconds to wait for one while all are in
-            use; None is for ever.
-        :return: A context manager that gives an `ITransactionConnection`.
-        :raises PoolTimeout: if none became free in time.
+        The one that was used last and is still alive comes first; where none
+        is idle, a new one is opened, if need be when another comes back.
+
+        :return: The connection, and True if it was open already.
+        :rtype: tuple of `ITransactionConnection` and bool
         :raises PoolClosed: if the pool has been closed.
+        :raises RelayUnavailable: if it cannot be opened.
         """
 
-    def close_expired():
-        """Close the idle connections whose time is over.
+    def release(connection):
+        """Take a connection back.
 
-        :return: After how many seconds the next one expires; None if no
-            connection is idle.
-        :rtype: float or None
+        It is kept for reuse if it is open and its time is not over.  The
+        closing goes on by itself, and its slot is free when it is done.
+
+        :param connection: One that `acquire` returned.
         """
+
+    def close_idle():
+        """Begin to close all idle connections."""
 
     def close():
-        """Close all connections; those in use when they come back."""
+        """Close the idle connections; a coroutine.
+
+        Those in use are closed when they come back.
+        """
 
     def statistics():
-        """How the pool is.
+        """Return an immutable snapshot.
 
-        :return: An immutable snapshot.
         :rtype: `mailman_mta_pool.relays.pool.PoolStatistics`
         """
 
@@ -208,7 +246,7 @@ class IOutbound(Interface):
         It waits as long as too much is waiting already.
 
         :param transaction: What to send.
-        :type transaction: `mailman_mta_pool.wire.outcome.Transaction`
+        :type transaction: `mailman_mta_pool.wire.transaction.Transaction`
         :raises NothingMoreToSend: if the rest of the post is not to be sent
             now.
         """

@@ -1,12 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A connection that only knows `sendmail`, made fit for the pool."""
+"""A connection of another package, with smtplib's interface, for the pool.
 
+Such a connection blocks, so each has a thread of its own for its calls.
+"""
+
+import ssl
+import errno
+import socket
+import asyncio
 import smtplib
 
-from mailman_mta_pool.connection.devmode import on_the_wire
-from mailman_mta_pool.errors import RelayUnavailable
-from mailman_mta_pool.interfaces import IConnection, ITransactionConnection
-from mailman_mta_pool.wire.outcome import (
+from concurrent.futures import ThreadPoolExecutor
+from mailman_mta_pool.errors import ConnectionLost, RelayUnavailable
+from mailman_mta_pool.interfaces import (
+    Given,
+    IConnection,
+    ITransactionConnection,
+    LATER,
+)
+from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     outcome_of_all,
@@ -14,22 +27,23 @@ from mailman_mta_pool.wire.outcome import (
     Stage,
     Transaction,
 )
-from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 from zope.interface import implementer
 
 
 @public
-def as_transaction_connection(connection: Any) -> Any:
+def as_transaction_connection(connection: Any, relay: str) -> Any:
     """Return an `ITransactionConnection` for any `IConnection`.
 
+    :param connection: What an `IConnectionFactory` made.
+    :param relay: The server as 'host:port'.
     :raises TypeError: if it is not even that.
     """
     if ITransactionConnection.providedBy(connection):
         return connection
     if IConnection.providedBy(connection):
-        return OneAtATime(connection)
+        return ForeignConnection(connection, relay)
     raise TypeError(f'{connection!r} does not provide IConnection')
 
 
@@ -41,20 +55,74 @@ def _reply(code: int, text: Any) -> Reply:
 
 _NO_XVERP = Result(Fate.refused, Stage.mail, _reply(
     555, '5.5.4 The connection has no means of XVERP'))
+_NEEDS_UTF8 = Result(Fate.refused, Stage.here, _reply(
+    553, '5.6.7 The connection cannot send to an address outside ASCII'))
+_NOT_ATTEMPTED = Result(Fate.not_attempted, Stage.connect, None)
+_IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
+_ACCEPTED = Result(Fate.accepted, Stage.end, Reply(250, (b'',)))
+
+# What smtplib raises before MAIL, and in which phase.
+_PHASES = (
+    (smtplib.SMTPConnectError, 'greeting'),
+    (smtplib.SMTPHeloError, 'EHLO'),
+    (smtplib.SMTPAuthenticationError, 'AUTH'),
+    (smtplib.SMTPNotSupportedError, 'AUTH'),
+    (ssl.SSLCertVerificationError, 'TLS'),
+    (socket.gaierror, 'connect'),
+    (ConnectionRefusedError, 'connect'),
+    )
+# Of other errors, those that only connect() has.
+_OF_CONNECT = frozenset([
+    errno.EADDRNOTAVAIL, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EMFILE,
+    errno.ENETDOWN, errno.ENETUNREACH, errno.ENFILE])
+# Those that waiting does not mend.
+_FINAL = (
+    smtplib.SMTPNotSupportedError, ssl.SSLCertVerificationError)
+
+
+def _unavailable(relay: str, error: Exception) -> Optional[RelayUnavailable]:
+    """Return the relay's failure, if the error came before MAIL."""
+    if isinstance(error, RelayUnavailable):
+        return error
+    phase = next((name for kind, name in _PHASES if isinstance(error, kind)),
+                 None)
+    if phase is None and getattr(error, 'errno', None) in _OF_CONNECT:
+        phase = 'connect'
+    if phase is None:
+        return None
+    code = getattr(error, 'smtp_code', None)
+    # No text of theirs: they may quote what was sent to authenticate.
+    reason = type(error).__name__ if phase == 'AUTH' else str(error)
+    unavailable = RelayUnavailable(
+        relay, phase, reason if code is None or phase != 'AUTH'
+        else f'{code} {reason}', code)
+    unavailable.waiting_helps = not isinstance(error, _FINAL) and not (
+        phase == 'AUTH' and code is not None and code >= 500)
+    return unavailable
 
 
 @public
 @implementer(ITransactionConnection)
-class OneAtATime:
+class ForeignConnection:
     """Drives an `IConnection` one message at a time."""
 
-    def __init__(self, connection: Any) -> None:
-        """Wrap a connection; see `IConnection`."""
+    def __init__(self, connection: Any, relay: str) -> None:
+        """Wrap a connection.
+
+        :param connection: See `IConnection`.
+        :param relay: The server as 'host:port'.
+        """
         self._connection = connection
+        self._relay = relay
+        self._executor: Optional[ThreadPoolExecutor] = None
+        self._woken: Optional[asyncio.Event] = None
+        self._ended: Optional[asyncio.Future] = None
         self.is_open = False
 
     def __repr__(self) -> str:
-        return f'<OneAtATime {self._connection!r}>'
+        return f'<ForeignConnection {self._connection!r}>'
+
+    # See `IConnection`.
 
     def sendmail(self, envsender: str, recipients: Any, msg: Any) -> Any:
         """See `IConnection`."""
@@ -62,70 +130,133 @@ class OneAtATime:
 
     def quit(self) -> None:
         """See `IConnection`."""
-        self.is_open = False
         self._connection.quit()
 
-    def open(self) -> None:
+    # See `ITransactionConnection`.
+
+    async def open(self) -> None:
         """See `ITransactionConnection`; it opens when it first sends."""
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix='mta-pool-foreign')
         self.is_open = True
+
+    async def disconnect(self) -> None:
+        """See `ITransactionConnection`."""
+        executor, self._executor = self._executor, None
+        self.is_open = False
+        if executor is not None:
+            try:
+                await asyncio.get_running_loop().run_in_executor(
+                    executor, self._connection.quit)
+            except (OSError, RuntimeError, smtplib.SMTPException):
+                # It is over, one way or the other.
+                pass
+            finally:
+                executor.shutdown(wait=False)
 
     def is_alive(self) -> bool:
         """See `ITransactionConnection`; that is the connection's concern."""
         return self.is_open
 
-    def abort(self) -> None:
-        """See `ITransactionConnection`; there is no way to do it."""
-
-    def converse(self, feed: Callable[[], Optional[Transaction]],
-                 report: Callable[[Outcome], None],
-                 drive: Any = None) -> None:
+    def wake(self) -> None:
         """See `ITransactionConnection`."""
-        transaction = feed()
-        while transaction is not None:
-            try:
-                report(self._send(transaction))
-            except RelayUnavailable:
-                self.is_open = False
-                report(outcome_of_all(transaction, Result(
-                    Fate.not_attempted, Stage.connect, None)))
-                raise
-            transaction = feed()
+        if self._woken is not None:
+            self._woken.set()
 
-    def _send(self, transaction: Transaction) -> Outcome:
+    def abort(self) -> None:
+        """See `ITransactionConnection`.
+
+        A call in progress cannot be ended; its result is not waited for.
+        """
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    async def converse(self, feed: Callable[[int], Given],
+                       report: Callable[[Outcome], None]) -> None:
+        """See `ITransactionConnection`."""
+        if not self.is_open:
+            await self.open()
+        self._woken = asyncio.Event()
+        self._ended = asyncio.get_running_loop().create_future()
+        while True:
+            self._woken.clear()
+            given = feed(2 ** 62)
+            if given is None:
+                return
+            if given is LATER:
+                await self._woken.wait()
+                continue
+            await self._send(given, report)
+
+    async def _send(self, transaction: Transaction,
+                    report: Callable[[Outcome], None]) -> None:
+        assert self._executor is not None and self._ended is not None
         if transaction.verp is not None:
             # There is no way to tell it.
-            return outcome_of_all(transaction, _NO_XVERP)
-        names = list(on_the_wire(transaction.recipients))
+            report(outcome_of_all(transaction, _NO_XVERP))
+            return
+        try:
+            call = asyncio.get_running_loop().run_in_executor(
+                self._executor, self._call, transaction)
+        except RuntimeError as error:
+            # No more threads are left to this process.
+            self.is_open = False
+            report(outcome_of_all(transaction, _NOT_ATTEMPTED))
+            raise RelayUnavailable(
+                self._relay, 'connect', f'no thread: {error}') from error
+        await asyncio.wait([call, self._ended],
+                           return_when=asyncio.FIRST_COMPLETED)
+        if not call.done():
+            self.is_open = False
+            report(outcome_of_all(transaction, _IN_DOUBT))
+            raise ConnectionLost('the connection was given up')
+        outcome, error = call.result()
+        report(outcome)
+        if error is not None:
+            self.is_open = False
+            raise error
+
+    # In the thread of this connection.
+
+    def _call(self, transaction: Transaction,
+              ) -> Tuple[Outcome, Optional[Exception]]:
+        """Send, and return what became of it, with the relay's failure."""
+        names = list(transaction.names)
         try:
             refused = self._connection.sendmail(
                 transaction.sender, names, transaction.content.octets)
-        except RelayUnavailable:
-            raise
         except smtplib.SMTPRecipientsRefused as error:
             # Nobody got it.  Whom it does not name is not refused, though
             # smtplib leaves them out when the server says 421.
-            return _outcome(transaction, names, error.recipients, Result(
-                Fate.not_attempted, Stage.rcpt, None))
+            return _outcome(transaction, error.recipients, Result(
+                Fate.not_attempted, Stage.rcpt, None)), None
         except smtplib.SMTPSenderRefused as error:
             return outcome_of_all(transaction, Result(
                 Fate.refused, Stage.mail,
-                _reply(error.smtp_code, error.smtp_error)))
-        except smtplib.SMTPResponseException as error:
-            return outcome_of_all(transaction, Result(
-                Fate.refused, Stage.end,
-                _reply(error.smtp_code, error.smtp_error)))
-        except OSError:
+                _reply(error.smtp_code, error.smtp_error))), None
+        except UnicodeError as error:
+            if all(map(str.isascii, [transaction.sender, *names])):
+                return outcome_of_all(transaction, _NOT_ATTEMPTED), (
+                    RelayUnavailable(
+                        self._relay, 'connect', type(error).__name__))
+            return outcome_of_all(transaction, _NEEDS_UTF8), None
+        except OSError as error:
+            unavailable = _unavailable(self._relay, error)
+            if unavailable is not None:
+                return outcome_of_all(
+                    transaction, _NOT_ATTEMPTED), unavailable
+            if isinstance(error, smtplib.SMTPResponseException):
+                return outcome_of_all(transaction, Result(
+                    Fate.refused, Stage.end,
+                    _reply(error.smtp_code, error.smtp_error))), None
             # How far it got cannot be told from outside.
-            return outcome_of_all(transaction, Result(
-                Fate.in_doubt, Stage.end, None))
-        return _outcome(transaction, names, refused, Result(
-            Fate.accepted, Stage.end, Reply(250, (b'',))))
+            return outcome_of_all(transaction, _IN_DOUBT), None
+        return _outcome(transaction, refused, _ACCEPTED), None
 
 
-def _outcome(transaction: Transaction, names: List[str],
-             refused: Dict[str, Tuple[int, bytes]],
+def _outcome(transaction: Transaction, refused: Dict[str, Tuple[int, bytes]],
              others: Result) -> Outcome:
     return Outcome(transaction, tuple(
         Result(Fate.refused, Stage.rcpt, _reply(*refused[name]))
         if name in refused else others
-        for name in names))
+        for name in transaction.names))

@@ -1,27 +1,46 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A socket driven through the wire engine, with a deadline on every phase."""
+"""A socket driven through the wire engine, with a deadline on every phase.
+
+Everything here is in the network thread.  The socket is written to by us, and
+not by an asyncio transport, since what was handed to the kernel must be known
+exactly: it is what tells "in doubt" from "not attempted".
+"""
 
 import ssl
-import time
-import select
 import socket
+import asyncio
 
-from contextlib import suppress
-from mailman_mta_pool.connection.steps import Fed, Feed, Steps, Wait
 from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
+from mailman_mta_pool.interfaces import Given, LATER
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.outbox import BLOCK
-from mailman_mta_pool.wire.outcome import Outcome
+from mailman_mta_pool.wire.pipeline import Command
+from mailman_mta_pool.wire.transaction import Outcome
 from public import public
-from typing import Callable, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 
-READ_SIZE = 16 * 1024
+READ_SIZE = 64 * 1024
 # RFC 8446, section 5.1.
 TLS_RECORD = 16 * 1024
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-READ_OR_WRITE = select.POLLIN | select.POLLOUT
+
+
+def _timeouts_by_command(timeouts: Timeouts,
+                         ) -> Dict[Optional[Command], Tuple[str, float]]:
+    """Return the name of each phase and its seconds; None is a block."""
+    return {
+        None: ('block', timeouts.block),
+        Command.mail: ('MAIL', timeouts.mail),
+        Command.rcpt: ('RCPT', timeouts.rcpt),
+        Command.data: ('DATA', timeouts.data),
+        Command.bdat: ('BDAT', timeouts.data),
+        Command.end: ('END', timeouts.end),
+        Command.rset: ('RSET', timeouts.mail),
+        Command.ehlo: ('EHLO', timeouts.hello),
+        Command.quit: ('QUIT', timeouts.quit),
+        }
 
 
 @public
@@ -30,105 +49,151 @@ class Session:
 
     def __init__(self, sock: socket.socket, conversation: Conversation,
                  timeouts: Timeouts,
-                 clock: Callable[[], float] = time.monotonic,
                  trace: Optional[Callable[[str, bytes], None]] = None,
                  ) -> None:
         """Take over a connected socket after EHLO, TLS and AUTH.
 
-        :param sock: It is non-blocking from now on, and closed by `close`.
-        :param conversation: The engine.
+        :param sock: A non-blocking socket; `close` closes it.
+        :param conversation: The engine.  Its clock is that of the loop.
         :param timeouts: How long to wait for what.
-        :param clock: Seconds that only grow.
         :param trace: Called with '>' or '<' and the octets, for debugging.
         """
-        sock.setblocking(False)
         self._sock = sock
         self._conversation = conversation
-        self._timeouts = timeouts
-        self._clock = clock
+        self._quit_timeout = timeouts.quit
+        self._timeouts = _timeouts_by_command(timeouts)
         self._trace = trace
+        self._loop = asyncio.get_running_loop()
         self._fileno = sock.fileno()
         # SSLSocket.send() takes all or nothing, and when it says nothing some
         # whole TLS records may have gone.  So give it one at a time: what we
         # count as unsent, the server cannot have read.
         self._write_size = (
             TLS_RECORD if isinstance(sock, ssl.SSLSocket) else BLOCK)
-        # TLS may hold more than it gave, and poll() does not see that.
+        # TLS may hold more than it gave, and the selector does not see that.
         self._pending = getattr(sock, 'pending', None)
         # The kernel takes no more, but replies may still be waiting there.
         self._write_error: Optional[OSError] = None
-        # The server has closed it, or has spoken unasked.
+        # True once the server has closed it, or has spoken unasked.
         self._is_over = False
+        self._is_writing = False
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._ended: Optional[asyncio.Future] = None
+        self._feed: Callable[[int], Given]
+        self._report: Callable[[Outcome], None]
         self._is_put_off = False
-        self._progress: Tuple[int, int] = (-1, -1)
-        self._since = 0.0
-        self._shortest = min(
-            timeouts.mail, timeouts.rcpt, timeouts.data, timeouts.block,
-            timeouts.end)
 
-    def steps(self, feed: Callable[[], Fed],
-              report: Callable[[Outcome], None]) -> Steps:
-        """Send what `feed` gives until it gives nothing, and report it all.
+    # Sending transactions.
 
-        It is a generator: it says what it waits for, and is sent the events
-        of `select.poll` that have come, or 0 to look at the clock; and to ask
-        again, if it was put off.
+    async def run(self, feed: Callable[[int], Given],
+                  report: Callable[[Outcome], None]) -> None:
+        """Send what `feed` gives until it gives None, and report it all.
 
+        :param feed: See `ITransactionConnection.converse`.
+        :param report: Called with each outcome.
         :raises ConnectionLost: if the connection broke, timed out, or the
             server closed it; what was in flight has been reported.
         :raises ProtocolError: likewise, if the server broke the rules.
         """
-        conversation = self._conversation
+        self._feed, self._report = feed, report
+        self._ended = self._loop.create_future()
+        self._loop.add_reader(self._fileno, self._readable)
         try:
-            while True:
-                # Before the next content goes: if we are killed now, no more
-                # than what is in flight is sent twice.
-                for outcome in conversation.outcomes():
-                    report(outcome)
-                self._top_up(feed)
-                self._flush()
-                if conversation.idle:
-                    if not self._is_put_off:
-                        break
-                    if (yield Wait(self._fileno, select.POLLIN, None)):
-                        # It closes, or will be found talking out of turn.
-                        break
-                    continue
-                wait = self._next_wait()
-                events = yield wait
-                while events != select.POLLOUT and not (
-                        events and self._read()):
-                    if not events:
-                        wait = self._next_wait()
-                    events = yield wait
-            # What was fed last may have been refused by ourselves.
-            for outcome in conversation.outcomes():
-                report(outcome)
-        except BaseException:
-            # Whatever it was: each transaction that was taken is reported.
-            conversation.lose()
-            for outcome in conversation.outcomes():
-                report(outcome)
+            self._guarded(self._advance)
+            await self._ended
+        except asyncio.CancelledError as error:
+            self._lose(error)
             raise
+        finally:
+            self._ended = None
+            self._stop_watching()
 
-    def _top_up(self, feed: Callable[[], Fed]) -> None:
+    def wake(self) -> None:
+        """Ask `feed` again, which had said `LATER`."""
+        if self._is_put_off:
+            # Whoever calls may be in the middle of `report`.
+            self._is_put_off = False
+            self._loop.call_soon(self._guarded, self._advance)
+
+    def abort(self) -> None:
+        """Break the connection; the replies that are there still count."""
+        if self._ended is not None:
+            self._guarded(self._read)
+            self._end(ConnectionLost('the connection was given up'))
+
+    def _readable(self) -> None:
+        self._guarded(self._read_and_advance)
+
+    def _writable(self) -> None:
+        self._guarded(self._advance)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Take a step unless it is over; an error ends it."""
+        if self._ended is None or self._ended.done():
+            return
+        try:
+            step()
+        except Exception as error:
+            self._end(error)
+
+    def _end(self, error: Optional[BaseException]) -> None:
+        if self._ended is None or self._ended.done():
+            return
+        self._stop_watching()
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(self._lose(error))
+
+    def _lose(self, error: BaseException) -> BaseException:
+        """Report each transaction that was taken; return what to raise."""
+        self._is_put_off = False
+        self._conversation.lose(silent=isinstance(error, PhaseTimeout))
+        try:
+            for outcome in self._conversation.outcomes():
+                self._report(outcome)
+        except Exception as mistake:
+            return mistake
+        return error
+
+    def _read_and_advance(self) -> None:
+        if self._conversation.idle:
+            # It closes, or talks out of turn.
+            self._end(None)
+        elif self._read():
+            self._advance()
+
+    def _advance(self) -> None:
+        """Report, ask for more, send, and see to what comes next."""
+        conversation = self._conversation
+        while True:
+            # Before the next content goes: if we are killed now, no more
+            # than what is in flight is sent twice.
+            for outcome in conversation.outcomes():
+                self._report(outcome)
+            self._top_up()
+            self._flush()
+            if not conversation.has_outcomes:
+                # None was refused by ourselves.
+                break
+        if conversation.is_over and conversation.idle or (
+                conversation.idle and not self._is_put_off):
+            self._end(None)
+        else:
+            self._watch()
+
+    def _top_up(self) -> None:
+        """Take as many transactions as there is room for."""
         conversation = self._conversation
         self._is_put_off = False
         while conversation.room:
-            fed = feed()
-            if fed is None or fed is Feed.later:
-                self._is_put_off = fed is Feed.later
+            given = self._feed(conversation.room_octets)
+            if given is None:
                 break
-            conversation.submit(*fed)
-
-    def _next_wait(self) -> Wait:
-        """Wait until the server says something or can take more."""
-        remaining = self._remaining()
-        if remaining <= 0:
-            raise PhaseTimeout(self._what_is_late())
-        writing = self._conversation.unsent and self._write_error is None
-        return Wait(self._fileno, READ_OR_WRITE if writing else select.POLLIN,
-                    remaining)
+            if given is LATER:
+                self._is_put_off = True
+                break
+            conversation.submit(given)
 
     def _flush(self) -> None:
         conversation = self._conversation
@@ -151,7 +216,7 @@ class Session:
             conversation.sent(sent)
 
     def _read(self) -> bool:
-        """Take in what has come, and tell whether that is anything."""
+        """Take in what has come; return False if that is nothing."""
         while True:
             try:
                 data = self._sock.recv(READ_SIZE)
@@ -177,39 +242,67 @@ class Session:
             raise ConnectionLost(
                 f'the server closes: {self._conversation.closed_by}')
 
-    def _phase(self) -> str:
-        conversation = self._conversation
-        awaiting = conversation.awaiting
-        if conversation.unsent or awaiting is None:
-            return 'block'
-        return awaiting.name
+    # What to wait for, and for how long.
 
-    def _remaining(self) -> float:
-        """The seconds left for this phase; a complete reply or block ends it.
-        """
-        conversation = self._conversation
-        now = self._clock()
-        progress = (
-            conversation.answered,
-            conversation.octets_sent // BLOCK if conversation.unsent else -1)
-        if progress != self._progress:
-            # Which phase it is matters only once nothing has come for a
-            # while.
-            self._progress = progress
-            self._since = now
-            return self._shortest
-        return self._since + getattr(self._timeouts, self._phase()) - now
+    def _watch(self) -> None:
+        """Wait for the server to say something, or to take more."""
+        writing = self._conversation.unsent and self._write_error is None
+        if writing != self._is_writing:
+            self._is_writing = writing
+            if writing:
+                self._loop.add_writer(self._fileno, self._writable)
+            else:
+                self._loop.remove_writer(self._fileno)
+        deadline = self._deadline()
+        timer = self._timer
+        if deadline is None:
+            if timer is not None:
+                timer.cancel()
+                self._timer = None
+        elif timer is None or deadline < timer.when():
+            # One that is too early sets itself again.
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._look_at_the_clock)
 
-    def _what_is_late(self) -> str:
-        phase = self._phase()
-        seconds = getattr(self._timeouts, phase)
-        if phase == 'block':
-            return f'the server took no more octets within {seconds:g} s'
-        return f'no reply to {phase.upper()} within {seconds:g} s'
+    def _deadline(self) -> Optional[float]:
+        timer = self._conversation.timer
+        if timer is None:
+            return None
+        return timer.since + self._timeouts[timer.command][1]
+
+    def _look_at_the_clock(self) -> None:
+        self._timer = None
+        self._guarded(self._give_up_if_late)
+
+    def _give_up_if_late(self) -> None:
+        timer = self._conversation.timer
+        if timer is None:
+            return
+        name, seconds = self._timeouts[timer.command]
+        if self._loop.time() < timer.since + seconds:
+            self._watch()
+        elif timer.command is None:
+            raise PhaseTimeout(
+                f'the server took no more octets within {seconds:g} s')
+        else:
+            raise PhaseTimeout(f'no reply to {name} within {seconds:g} s')
+
+    def _stop_watching(self) -> None:
+        self._loop.remove_reader(self._fileno)
+        if self._is_writing:
+            self._is_writing = False
+            self._loop.remove_writer(self._fileno)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Between posts.
 
     def is_alive(self) -> bool:
-        """Is the idle connection still open, and has nothing come unasked?"""
-        if self._is_over or self._conversation.surplus:
+        """True if the idle connection is open, and nothing came unasked."""
+        if (self._is_over or self._conversation.surplus or
+                self._conversation.is_over):
             return False
         try:
             self._sock.recv(1)
@@ -222,25 +315,30 @@ class Session:
         self._is_over = True
         return False
 
-    def quit(self) -> None:
-        """Say QUIT, wait for the answer a little, and close."""
+    async def quit(self) -> None:
+        """Say QUIT, wait for the answer for `quit_timeout`, and close."""
         try:
             if self._conversation.idle and self.is_alive():
-                self._sock.settimeout(self._timeouts.quit)
-                self._sock.sendall(b'QUIT\r\n')
-                self._sock.recv(READ_SIZE)
-        except OSError:
+                self._sock.send(b'QUIT\r\n')
+                await asyncio.wait_for(self._anything(), self._quit_timeout)
+        except (OSError, asyncio.TimeoutError):
             # It is over, one way or the other.
             pass
         finally:
             self.close()
 
-    def abort(self) -> None:
-        """Break the connection, from another thread than that in `steps`."""
-        with suppress(OSError):
-            # Not that of SSLSocket, which takes away what `steps` works with.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+    async def _anything(self) -> None:
+        """Wait until the server says something, or closes."""
+        said = self._loop.create_future()
+        self._loop.add_reader(
+            self._fileno, lambda: said.done() or said.set_result(None))
+        try:
+            await said
+        finally:
+            self._loop.remove_reader(self._fileno)
 
     def close(self) -> None:
         """Close the socket, without a word."""
-        self._sock.close()
+        if self._fileno >= 0 and self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._fileno)
+            self._sock.close()

@@ -1,27 +1,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Connections to a mail server."""
+"""The three kinds of connection to a mail server.
+
+`sendmail` and `quit` are for any thread; they hand the work to the network
+thread and wait for it.  All else is for the network thread alone.
+"""
 
 import ssl
+import time
 import logging
 import smtplib
 
+from dataclasses import replace
 from email.message import Message
-from mailman_mta_pool.connection.devmode import rerouting
-from mailman_mta_pool.connection.opening import Handshake, shake_hands
-from mailman_mta_pool.connection.session import Session
-from mailman_mta_pool.connection.steps import (
-    drive_alone,
-    Fed,
-    Feed,
-    Given,
-    Steps,
+from mailman_mta_pool.connection.devmode import stand_in
+from mailman_mta_pool.connection.opening import (
+    Addresses,
+    Endpoint,
+    open_connection,
 )
-from mailman_mta_pool.interfaces import ITransactionConnection
+from mailman_mta_pool.connection.session import Session
+from mailman_mta_pool.connection.tls import context_for
+from mailman_mta_pool.interfaces import Given, ITransactionConnection
+from mailman_mta_pool.network.border import border
 from mailman_mta_pool.settings import WireSettings
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.outcome import Fate, Outcome, Stage, Transaction
+from mailman_mta_pool.wire.transaction import (
+    Fate,
+    Outcome,
+    Stage,
+    Transaction,
+)
 from public import public
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 from zope.interface import implementer
@@ -29,6 +39,8 @@ from zope.interface import implementer
 
 log = logging.getLogger('mailman.smtp')
 
+# Of all servers: what is dead for one connection is dead for the others.
+_addresses = Addresses()
 # The commands whose lines may show in the debug log.
 _COMMANDS = frozenset([b'MAIL', b'RCPT', b'DATA', b'BDAT', b'RSET', b'QUIT'])
 
@@ -64,7 +76,7 @@ class SMTPConnection:
         self._user = smtp_user or ''
         self._password = smtp_pass or ''
         self._wire = wire
-        self._lessons = Lessons() if lessons is None else lessons
+        self._lessons = Lessons(time.monotonic) if lessons is None else lessons
         self._session: Optional[Session] = None
         self._mailmax = 0
         self._messages = 0
@@ -83,39 +95,42 @@ class SMTPConnection:
             # So does smtplib.
             recipients = [recipients]
         transaction = Transaction(
-            envsender, tuple(recipients), as_content(msg))
+            envsender, tuple(recipients), as_content(msg),
+            stand_in=stand_in())
         log.debug('envsender: %s, recipients: %s, size(msg): %s',
                   envsender, recipients, transaction.content.size)
-        outcome = self._send_alone(transaction)
-        if outcome.having(Fate.not_attempted) and not self._was_421(outcome):
-            # It offers CHUNKING, but does not know BDAT.  That is known now.
-            outcome = self._send_alone(transaction)
-        return _as_smtplib_tells(outcome)
+        return _as_smtplib_tells(border.call(self._send, transaction))
 
-    def _was_421(self, outcome: Outcome) -> bool:
-        return any(result.reply is not None and result.reply.code == 421
-                   for result in outcome.results)
+    def quit(self) -> None:
+        """See `IConnection`."""
+        if self._session is not None:
+            border.call(self.disconnect)
 
-    def _send_alone(self, transaction: Transaction) -> Outcome:
+    async def _send(self, transaction: Transaction) -> Outcome:
+        outcome = await self._send_alone(transaction)
+        if outcome.having(Fate.not_attempted) and not any(
+                result.reply is not None and result.reply.code == 421
+                for result in outcome.results):
+            # It offers CHUNKING or PIPELINING and gets it wrong.  That is
+            # known now.
+            outcome = await self._send_alone(transaction)
+        return outcome
+
+    async def _send_alone(self, transaction: Transaction) -> Outcome:
         if self.is_open and not self.is_alive():
-            self.quit()
+            await self.disconnect()
         waiting = [transaction]
         outcomes: List[Outcome] = []
         try:
-            self.converse(
-                lambda: waiting.pop() if waiting else None, outcomes.append)
+            await self.converse(
+                lambda octets: waiting.pop() if waiting else None,
+                outcomes.append)
         except smtplib.SMTPServerDisconnected:
             # What had been answered by then is told all the same.
             if not outcomes or any(
                     result.reply is None for result in outcomes[0].results):
                 raise
         return outcomes[0]
-
-    def quit(self) -> None:
-        """See `IConnection`."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.quit()
 
     # See `ITransactionConnection`.
 
@@ -128,72 +143,75 @@ class SMTPConnection:
         """See `ITransactionConnection`."""
         return self._session is not None and self._session.is_alive()
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """See `ITransactionConnection`."""
-        handshake = Handshake(
-            self.host, self.port, self._wire.timeouts,
-            implicit_tls=self._implicit_tls())
         log.debug('Connecting to %s:%s', self.host, self.port)
-        sock, server = shake_hands(
-            handshake, self._starttls(), self._user, self._password)
-        self._lessons.learn_server(server)
+        opened = await open_connection(
+            self._endpoint(), self._wire.timeouts, _addresses)
+        self._lessons.learn_server(opened.server, opened.greeting)
+        self._lessons.learn_round_trip(opened.round_trip)
         # RFC 9422: how many messages it takes in a connection.
-        self._mailmax = server.limits.mailmax or 0
+        self._mailmax = opened.server.limits.mailmax or 0
         conversation = Conversation(
-            server, self._lessons,
-            name=handshake.local_hostname,
+            opened.server, self._lessons, time.monotonic,
+            name=opened.hostname,
             pipelining=self._wire.pipelining,
             chunking=self._wire.chunking,
-            depth=self._wire.pipeline_depth)
+            pipeline_depth=self._wire.pipeline_depth,
+            authenticated=opened.authenticated)
         self._session = Session(
-            sock, conversation, self._wire.timeouts,
+            opened.sock, conversation, self._wire.timeouts,
             trace=self._log_octets if self.debug else None)
         self._messages = 0
 
+    async def disconnect(self) -> None:
+        """See `ITransactionConnection`."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.quit()
+
     def abort(self) -> None:
         """See `ITransactionConnection`."""
-        session = self._session
-        if session is not None:
-            session.abort()
+        if self._session is not None:
+            self._session.abort()
 
-    def converse(self, feed: Callable[[], Given],
-                 report: Callable[[Outcome], None],
-                 drive: Callable[[Steps], None] = drive_alone) -> None:
+    def wake(self) -> None:
+        """See `ITransactionConnection`."""
+        if self._session is not None:
+            self._session.wake()
+
+    async def converse(self, feed: Callable[[int], Given],
+                       report: Callable[[Outcome], None]) -> None:
         """See `ITransactionConnection`."""
         if self._session is None:
-            self.open()
+            await self.open()
         session = self._session
         assert session is not None
-        reroute = rerouting()
 
-        def next_message() -> Fed:
+        def next_message(octets: int) -> Given:
             if self._is_worn_out:
                 return None
-            transaction = feed()
-            if transaction is None or transaction is Feed.later:
-                return transaction
-            self._messages += 1
-            return transaction, reroute(transaction.recipients)
+            given = feed(octets)
+            self._messages += isinstance(given, Transaction)
+            return given
         try:
-            drive(session.steps(next_message, report))
+            await session.run(next_message, report)
         except BaseException:
             # For safety: the next message opens a new connection.
             self._session = None
             session.close()
             raise
         if self._is_worn_out:
-            self.quit()
+            await self.disconnect()
 
     @property
     def _is_worn_out(self) -> bool:
         return any(0 < limit <= self._messages for limit in (
             self._sessions_per_connection, self._mailmax))
 
-    def _implicit_tls(self) -> Optional[ssl.SSLContext]:
-        return None
-
-    def _starttls(self) -> Optional[ssl.SSLContext]:
-        return None
+    def _endpoint(self) -> Endpoint:
+        return Endpoint(
+            self.host, self.port, user=self._user, password=self._password)
 
     def _log_octets(self, direction: str, octets: bytes) -> None:
         # A session begins after AUTH, so there is no secret in it; members'
@@ -224,27 +242,25 @@ class _TLSConnection(SMTPConnection):
             wire=wire, lessons=lessons)
         self.verify_cert = verify_cert
         self.verify_hostname = verify_hostname and verify_cert
-        context = ssl.create_default_context()
-        context.check_hostname = self.verify_hostname
-        context.verify_mode = (
-            ssl.CERT_REQUIRED if verify_cert else ssl.CERT_NONE)
-        self._context = context
+
+    def _context(self) -> ssl.SSLContext:
+        return context_for(self.verify_cert, self.verify_hostname)
 
 
 @public
 class SMTPSConnection(_TLSConnection):
     """A connection that is TLS from the start (RFC 8314, section 3.3)."""
 
-    def _implicit_tls(self) -> Optional[ssl.SSLContext]:
-        return self._context
+    def _endpoint(self) -> Endpoint:
+        return replace(super()._endpoint(), implicit_tls=self._context())
 
 
 @public
 class STARTTLSConnection(_TLSConnection):
     """A connection that turns to TLS at once, or is given up (RFC 3207)."""
 
-    def _starttls(self) -> Optional[ssl.SSLContext]:
-        return self._context
+    def _endpoint(self) -> Endpoint:
+        return replace(super()._endpoint(), starttls=self._context())
 
 
 def _as_smtplib_tells(outcome: Outcome) -> Dict[str, Tuple[int, bytes]]:

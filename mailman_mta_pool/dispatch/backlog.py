@@ -28,7 +28,7 @@ class Batch:
         """
         self._clock = clock
         self._taken = 0.0
-        self._octets = 0
+        self.octets = 0
         self._transactions: List[Transaction] = []
 
     def __len__(self) -> int:
@@ -38,14 +38,14 @@ class Batch:
     def add(self, transaction: Transaction) -> bool:
         """Let one wait, and tell whether it is time to take them all."""
         self._transactions.append(transaction)
-        self._octets += transaction.content.size
-        return (self._octets >= BATCH_OCTETS or
+        self.octets += transaction.content.size
+        return (self.octets >= BATCH_OCTETS or
                 self._taken + SOON <= self._clock())
 
     def take(self) -> List[Transaction]:
         """Give all of them, and begin anew."""
         transactions, self._transactions = self._transactions, []
-        self._octets = 0
+        self.octets = 0
         self._taken = self._clock()
         return transactions
 
@@ -54,10 +54,10 @@ class Batch:
 class Backlog:
     """The transactions of a post on their way through a dispatch.
 
-    It is not thread-safe; `Crew` has the lock.
+    It belongs to a `Dispatcher`, in the network thread.
 
     :ivar octets: How much content is waiting.
-    :ivar is_complete: Does nothing more come?
+    :ivar is_complete: True if nothing more comes.
     """
 
     def __init__(self) -> None:
@@ -117,18 +117,19 @@ class Backlog:
         self._last.clear()
         self.octets = 0
 
-    def take(self, limit: Optional[int],
+    def take(self, octets: int, limit: Optional[int],
              verp_refused: bool = False) -> Optional[Transaction]:
-        """Give one to a connection.
+        """Return the next transaction for a connection.
 
+        :param octets: How much content it may have.
         :param limit: The most recipients that it may have; the others wait.
-        :param verp_refused: Does the server not make any senders?
-        :return: None if none is waiting.
+        :param verp_refused: True if the server does not make any senders.
+        :return: None if none is waiting, or the next one is too large.
         """
         if self._is_time_for_the_last:
             self.extend_left(self._last)
             self._last.clear()
-        if not self._waiting:
+        if not self._waiting or self._waiting[0].content.size > octets:
             return None
         transaction = self._waiting.popleft()
         self.octets -= transaction.content.size
@@ -153,9 +154,10 @@ class Backlog:
         return parts[0]
 
     @property
-    def is_in_hand(self) -> bool:
-        """Has a connection anything?"""
-        return bool(self._in_hand)
+    def is_done(self) -> bool:
+        """True if nothing is waiting, set aside, or with a connection."""
+        return not (self._waiting or self._last or self._aside or
+                    self._in_hand)
 
     def release(self, transaction: Transaction) -> Optional[float]:
         """Take one back from its connection.

@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Transactions in, outcomes out: the bounded queue between the renderer and
-the workers.
+"""One post on its way over one relay: which agent gets which transaction.
 
-A transaction of which nothing can have been accepted, because the connection
-was lost too early, goes again at once on a fresh connection.
+A `Dispatcher` lives in the network thread, and nothing else touches it there
+but its agents.  `Outbound` is its counterpart in the main thread.
 """
 
 import time
+import asyncio
 import logging
 
-from contextlib import suppress
-from mailman_mta_pool.dispatch.agent import Crew
-from mailman_mta_pool.dispatch.backlog import Backlog, Batch
+from mailman_mta_pool.dispatch.agent import Agent
+from mailman_mta_pool.dispatch.backlog import Backlog
 from mailman_mta_pool.dispatch.leftovers import (
     is_answered,
     Leftovers,
     leftovers_of,
 )
-from mailman_mta_pool.dispatch.retry import Setbacks, Talk
-from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
-from mailman_mta_pool.interfaces import ITurn
-from mailman_mta_pool.relays.relay import Relay
+from mailman_mta_pool.dispatch.retry import Event, Retry, RULES, Talk
+from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
+from mailman_mta_pool.interfaces import Given, LATER
 from mailman_mta_pool.settings import DeliverySettings
-from mailman_mta_pool.wire.outcome import (
+from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     outcome_of_all,
@@ -31,196 +29,286 @@ from mailman_mta_pool.wire.outcome import (
     Transaction,
 )
 from public import public
-from typing import Any, Callable, Optional
-from zope.interface import implementer
+from typing import Any, Callable, Dict, List, Optional
 
 
 log = logging.getLogger('mailman.smtp')
 
-# What may wait to be sent, in octets; one transaction may always wait.
-MAX_OCTETS = 8 * 1024 * 1024
-# How often the main thread looks whether its turn is over, in seconds, while
-# it waits for the workers.
-TICK = 0.1
-# How much it counts that a transaction was in flight when a connection was
-# lost that had carried others, in attempts.
-SMALL = 0.1
-IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
-
-
-@implementer(ITurn)
-class _Endless:
-    """A turn that nobody ends; see `ITurn`."""
-
-    is_over = False
-    is_urgent = False
-    is_too_late = False
+_IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
 
 
 @public
-class Dispatch:
-    """Sends the transactions of one post over the connections of a relay."""
+class Dispatcher:
+    """Sends the transactions of one post over the connections of a relay.
 
-    def __init__(self, relay: Relay, delivery: DeliverySettings,
-                 settle: Callable[[Outcome], Any], *,
-                 turn: Any = _Endless(),
-                 clock: Callable[[], float] = time.monotonic,
-                 max_octets: int = MAX_OCTETS) -> None:
-        """Prepare; nothing starts before the first transaction.
+    The main thread reads the attributes, and changes none of them.
 
-        :param relay: Where to.
+    :ivar relay: The `Relay`.
+    :ivar retry: The counts of what went wrong.
+    :ivar is_over: True if nothing more is sent.
+    :ivar unavailable: Why the relay cannot be used, or None.
+    :ivar failure: The mistake of ours that ended the dispatch, or None.
+    :ivar received: How many octets of content `take` was given.
+    """
+
+    def __init__(self, relay: Any, delivery: DeliverySettings,
+                 settle: Callable[[Outcome], Any],
+                 changed: Callable[[], None], *,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """Prepare; no agent starts before there is work.
+
+        :param relay: Where to, a `Relay`.
         :param delivery: How often and how long to try.
-        :param settle: Called with each outcome that stands, from any thread
-            but never from two at once.  It returns `Orders`, or None for
-            none.
-        :param turn: An `ITurn`, which says when to stop.
+        :param settle: Called with each outcome that stands.  It returns
+            `Orders`, or None for none.
+        :param changed: Called when the main thread has reason to look again.
         :param clock: Seconds that only grow.
-        :param max_octets: How much content may wait to be sent.
         """
-        self._relay = relay
+        self.relay = relay
+        self.retry = Retry(relay.name, delivery, clock)
         self._settle = settle
-        self._turn = turn
-        self._max_octets = max_octets
-        self._is_full = False
-        self._batch = Batch(clock)
+        self._changed = changed
         self._backlog = Backlog()
-        self._setbacks = Setbacks(relay.name, delivery, clock)
-        self._crew = Crew(
-            relay, self._backlog, self._setbacks, self._judge, self._has_room)
+        self._ceiling = relay.pool_settings.max_connections
+        self._agents: Dict[Agent, Any] = {}
+        self._room_wanted: Optional[int] = None
+        self.received = 0
+        self.is_over = False
+        self.unavailable: Optional[RelayUnavailable] = None
+        self.failure: Optional[BaseException] = None
+
+    # What the main thread reads.
 
     @property
-    def unavailable(self) -> Optional[RelayUnavailable]:
-        """Why the relay cannot be used, or None."""
-        return self._crew.unavailable
+    def octets(self) -> int:
+        """How much content waits for an agent."""
+        return self._backlog.octets
 
-    # In the main thread.
+    @property
+    def is_done(self) -> bool:
+        """True if everything that was taken is settled."""
+        return self._backlog.is_done
 
-    def meet(self) -> None:
-        """Wait until it is known what the server can do, or it is given up."""
-        crew = self._crew
-        with crew.changed:
-            if self._relay.lessons.server is None and not crew.is_over:
-                crew.make_ready(1)
-                self._wait_until(lambda: (
-                    self._relay.lessons.server is not None or
-                    crew.is_over or crew.is_at_rest))
+    @property
+    def is_at_rest(self) -> bool:
+        """True if no agent is opening a connection."""
+        return all(agent.talk is not None for agent in self._agents)
 
-    def expect(self, transactions: int) -> None:
-        """Open connections for so many transactions that are still to come.
+    # What the main thread posts.
 
-        Their handshakes take place while the first of them are made.  Of a
-        server that was never reached there is only one: if it refuses our
-        password, it does so once.
-        """
-        if self._relay.lessons.server is None:
-            transactions = 1
-        with self._crew.changed:
-            if not self._crew.is_over:
-                self._crew.make_ready(transactions)
+    def make_ready(self, count: int) -> None:
+        """Start so many agents, though nothing is waiting yet."""
+        if not self.is_over:
+            while len(self._agents) < min(count, self._ceiling):
+                self._start_agent()
 
-    def submit(self, transaction: Transaction) -> None:
-        """Queue a transaction; wait as long as too much is waiting.
-
-        :raises NothingMoreToSend: if it will not be sent: the turn is over,
-            the relay unavailable, or the message rejected.
-        """
-        if self._crew.is_over:
-            raise NothingMoreToSend
-        if self._batch.add(transaction):
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Queue what was submitted since the last time."""
-        crew = self._crew
-        batch = self._batch.take()
-        with crew.changed:
-            if self._backlog.octets >= self._max_octets:
-                self._is_full = True
-                self._wait_until(lambda: crew.is_over or not self._is_full)
-            self._look_at_the_clock()
-            if crew.is_over:
-                raise NothingMoreToSend
-            for transaction in batch:
+    def take(self, transactions: List[Transaction], octets: int) -> None:
+        """Queue transactions of so many octets, and see that they go."""
+        self.received += octets
+        if not self.is_over:
+            for transaction in transactions:
                 self._backlog.append(transaction)
-            crew.set_to_work(len(batch))
+            self._set_to_work(len(transactions))
 
-    def finish(self) -> None:
-        """Wait until every transaction is settled, or none is sent any more.
+    def want_room(self, octets: int) -> None:
+        """Call `changed` once no more than so many octets are waiting."""
+        self._room_wanted = octets
+        self._look_for_room()
 
-        :raises Exception: what a worker died of, if one did.
+    def complete(self) -> None:
+        """Take note that nothing more comes."""
+        self._backlog.is_complete = True
+        self._set_to_work(len(self._backlog))
+        self._wake_all()
+        self._changed()
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight may finish."""
+        self.is_over = True
+        self._backlog.clear()
+        self._wake_all()
+        self._changed()
+
+    async def close(self, at_once: bool = False) -> None:
+        """Disown what is still in flight; late outcomes are ignored.
+
+        :param at_once: Break the connections first.  They report what has
+            been answered by now.
         """
-        if self._batch:
-            with suppress(NothingMoreToSend):
-                self._hand_over()
-        self._wait_for_the_rest()
-        if self._crew.failure is not None:
-            raise self._crew.failure
+        self.is_over = True
+        if at_once:
+            for agent in list(self._agents):
+                agent.abort()
+            # The agents hear of it when the loop goes on.
+            await asyncio.sleep(0)
+        for transaction in self._backlog.give_up():
+            self._settle(outcome_of_all(transaction, _IN_DOUBT))
+        self._wake_all()
 
-    def abandon(self) -> None:
-        """Send nothing more; wait for what is in flight."""
-        self._batch.take()
-        with self._crew.changed:
-            self._crew.stop()
-        self._wait_for_the_rest()
+    # Agents come and go.
 
-    def _wait_for_the_rest(self) -> None:
-        crew = self._crew
-        with crew.changed:
-            crew.complete()
-            self._wait_until(lambda: crew.is_done)
-            crew.is_over = True
-            # Whatever comes of these now, comes too late to be told.
-            for transaction in self._backlog.give_up():
-                self._settle(outcome_of_all(transaction, IN_DOUBT))
-        crew.join()
+    def _set_to_work(self, count: int) -> None:
+        """Wake or start agents for `count` newly queued transactions."""
+        self._wake_all()
+        # Whoever still opens a connection will take one, too.
+        ready = sum(not agent.is_busy for agent in self._agents)
+        for _ in range(min(len(self._backlog) - ready, count,
+                           self._ceiling - len(self._agents))):
+            self._start_agent()
 
-    def _wait_until(self, is_ready: Callable[[], bool]) -> None:
-        """Wait under the lock, and keep an eye on the turn."""
-        while not is_ready():
-            self._look_at_the_clock()
-            if self._turn.is_too_late:
-                self._crew.abort()
-                return
-            self._crew.changed.wait(TICK)
+    def _start_agent(self) -> None:
+        agent = Agent(self)
+        # The loop itself keeps no task alive.
+        self._agents[agent] = asyncio.ensure_future(agent.run())
 
-    def _look_at_the_clock(self) -> None:
-        if self._turn.is_over and not self._crew.is_over and (
-                self._turn.is_urgent or self._setbacks.answers):
-            self._crew.stop()
+    def _wake_all(self) -> None:
+        for agent in list(self._agents):
+            agent.wake()
 
-    # In the workers, under the lock.
+    def leave(self, agent: Agent) -> None:
+        """Take note that an agent has gone."""
+        del self._agents[agent]
+        if not self.is_over and self._backlog:
+            self._ceiling = max(1, self._ceiling)
+            self._set_to_work(len(self._backlog))
+        self._changed()
 
-    def _has_room(self) -> None:
-        if self._is_full and 2 * self._backlog.octets <= self._max_octets:
-            # Before the queue is empty, but not for every transaction.
-            self._is_full = False
-            self._crew.changed.notify()
+    # For the agents: connections.
 
-    def _judge(self, outcome: Outcome, talk: Talk) -> None:
-        """Settle an outcome, or send again what can be."""
+    @property
+    def has_work(self) -> bool:
+        """True if an agent without a connection is to open one."""
+        return bool(self._backlog) and not self.is_over
+
+    def opened(self) -> None:
+        """Take note that an agent has got a connection."""
+        if self.retry.is_outage:
+            # The relay is back.
+            self._ceiling = self.relay.pool_settings.max_connections
+            self._set_to_work(len(self._backlog) - 1)
+        self.retry.opened()
+        self._changed()
+
+    def cannot_open(self, error: RelayUnavailable) -> Event:
+        """Take note that an agent cannot open a connection.
+
+        :return: What it is to do, by `RULES`.
+        """
+        if self.is_over:
+            return Event.cannot_open_ever
+        talking = sum(agent.talk is not None for agent in self._agents)
+        others = len(self._agents) - 1
+        event = self.retry.cannot_open(
+            error, others if error.waiting_helps else talking)
+        if event is Event.cannot_open_for_all:
+            self._ceiling = max(1, others)
+        elif event is Event.cannot_open_ever:
+            self._give_up(error)
+        return event
+
+    def _give_up(self, error: RelayUnavailable) -> None:
+        self.unavailable = error
+        self.stop()
+
+    def bear_loss(self, talk: Talk, error: Exception) -> bool:
+        """Take note that a connection was lost.
+
+        :param talk: What had happened on it.
+        :param error: How it was lost.
+        :return: False if its agent is not to open another one.
+        """
+        if self.is_over:
+            return False
+        if talk.event is Event.lost_stale:
+            # The others that were kept are no better.
+            self.relay.pool.close_idle()
+            return True
+        unavailable = self.retry.lost(error, talk, len(self._agents))
+        if unavailable is not None:
+            self._give_up(unavailable)
+            return False
+        if (isinstance(error, PhaseTimeout) and len(self._agents) > 1 and
+                talk.answers_before == self.retry.answers):
+            # Another connection would cost another timeout, and the others
+            # will find out whether it is the relay's failure.
+            self._ceiling = len(self._agents) - 1
+            return False
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """End the dispatch because of a mistake of ours."""
+        if self.failure is None:
+            self.failure = error
+        self.stop()
+
+    # For the agents: transactions.
+
+    def next_for(self, talk: Talk, octets: int) -> Given:
+        """Give a connection something to do.
+
+        :param talk: What happens on it.
+        :param octets: How much content the next transaction may have.
+        :return: A transaction; `LATER`; or None if the connection is done
+            with.
+        """
+        lessons = self.relay.lessons
+        waiting = len(self._backlog)
+        transaction = self._backlog.take(
+            octets, lessons.max_recipients, lessons.verp_refused)
+        if transaction is None:
+            if self._backlog.is_complete or self.is_over:
+                return None
+            return LATER
+        if not talk.in_hand:
+            talk.answers_before = self.retry.answers
+        talk.in_hand += 1
+        self._look_for_room()
+        if len(self._backlog) >= waiting:
+            # It was divided.
+            self._set_to_work(len(self._backlog) - waiting + 1)
+        return transaction
+
+    def _look_for_room(self) -> None:
+        if (self._room_wanted is not None and
+                self._backlog.octets <= self._room_wanted):
+            self._room_wanted = None
+            self._changed()
+
+    def judge(self, outcome: Outcome, talk: Talk) -> None:
+        """Settle an outcome, or set aside what goes again.
+
+        :param outcome: Of a transaction that `next_for` gave.
+        :param talk: What happens on its connection.
+        """
+        talk.in_hand -= 1
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
+            # It was disowned.
             return
         left = leftovers_of(outcome)
         if left is not None:
             outcome = self._set_aside(outcome, left, tried, talk)
         if is_answered(outcome):
-            self._setbacks.progress()
-        talk.is_fruitless = False
+            self.retry.progress()
+            talk.is_fruitless = talk.is_stale = False
+            talk.answers_before = self.retry.answers
+        elif outcome.results:
+            talk.is_fruitless = False
         if outcome.results:
             self._obey(self._settle(outcome))
+        if self._backlog.is_done:
+            self._changed()
 
     def _set_aside(self, outcome: Outcome, left: Leftovers, tried: float,
                    talk: Talk) -> Outcome:
         """Keep what is to be sent again; return what is to be settled."""
         if left.limit is not None:
-            self._relay.lessons.learn_limit(left.limit)
-        if not self._crew.is_over:
+            self.relay.lessons.learn_limit(left.limit)
+        if not self.is_over:
             if left.is_whole:
-                # The first one on a connection may be what broke it.  Others
-                # only happened to be in flight.
-                tried += 1 if talk.is_fruitless else SMALL
-                if not self._setbacks.may_try_again(tried):
+                tried += RULES[talk.event].attempts
+                talk.is_fruitless = False
+                if not self.retry.may_go_again(tried):
                     return outcome
             for part in left.parts:
                 transaction = outcome.part(part).transaction
@@ -229,24 +317,35 @@ class Dispatch:
                  else talk.lost).append(transaction)
         return outcome.part(left.settled)
 
+    def put_back(self, talk: Talk) -> None:
+        """Queue again what was set aside while a connection lasted."""
+        self._backlog.put_back(talk.lost, talk.suspects)
+        if self.is_over:
+            self._backlog.clear()
+        else:
+            self._set_to_work(len(self._backlog))
+        if self._backlog.is_done:
+            self._changed()
+
     def _obey(self, orders: Any) -> None:
         if orders is None:
             return
         if orders.limit is not None:
-            self._relay.lessons.learn_limit(orders.limit)
+            self.relay.lessons.learn_limit(orders.limit)
         if orders.no_verp:
             self._refuse_verp()
-        if orders.halt and not self._crew.is_over:
-            self._crew.stop()
-        self._crew.put_first(orders.again)
-        # The worker that reports takes the first of them.
-        self._crew.set_to_work(len(orders.again[1:]))
+        if orders.halt and not self.is_over:
+            self.stop()
+        if orders.again and not self.is_over:
+            self._backlog.extend_left(orders.again)
+            # The agent that reports takes the first of them.
+            self._set_to_work(len(orders.again) - 1)
 
     def _refuse_verp(self) -> None:
-        lessons = self._relay.lessons
+        lessons = self.relay.lessons
         # If it does not offer it any more, it may do so again some day.
         offers = lessons.server is None or lessons.server.xverp
         if offers and not lessons.verp_refused:
-            lessons.verp_refused = True
+            lessons.refuse_verp()
             log.warning('%s does not make the senders of VERP; Mailman does',
-                        self._relay.name)
+                        self.relay.name)

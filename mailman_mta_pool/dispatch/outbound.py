@@ -1,49 +1,78 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the strategies put their transactions."""
+"""The main thread's end of a dispatch: where strategies put transactions.
 
-from mailman_mta_pool.connection.devmode import is_rerouting
-from mailman_mta_pool.dispatch.dispatcher import Dispatch
-from mailman_mta_pool.errors import RelayUnavailable
-from mailman_mta_pool.interfaces import Failure, IOutbound
-from mailman_mta_pool.relays.relay import Relay
+Only `Transaction` values go down to the network thread.  What becomes of them
+is settled there; the main thread looks at the turn, and waits.
+"""
+
+import time
+
+from contextlib import suppress
+from mailman_mta_pool.connection.devmode import stand_in
+from mailman_mta_pool.dispatch.backlog import Batch
+from mailman_mta_pool.dispatch.dispatcher import Dispatcher
+from mailman_mta_pool.errors import LocalFailure, NothingMoreToSend
+from mailman_mta_pool.interfaces import Failure, IOutbound, ITurn
+from mailman_mta_pool.network.border import Border, border as _border
 from mailman_mta_pool.settings import DeliverySettings
-from mailman_mta_pool.settlement.ledger import Ledger
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 from zope.interface import implementer
+
+
+# What may wait to be sent, in octets; one transaction may always wait.
+MAX_OCTETS = 8 * 1024 * 1024
+# How often the main thread looks whether its turn is over, in seconds, while
+# it waits for the network thread.
+TICK = 0.1
+public(MAX_OCTETS=MAX_OCTETS)
+
+
+@implementer(ITurn)
+class _Endless:
+    """A turn that nobody ends; see `ITurn`."""
+
+    is_over = False
+    is_urgent = False
+    is_too_late = False
 
 
 @public
 @implementer(IOutbound)
 class Outbound:
-    """The dispatch of one post, and the ledger of its outcomes."""
+    """See `IOutbound`."""
 
-    def __init__(self, relay: Relay, delivery: DeliverySettings,
-                 ledger: Ledger, turn: Any, envid: str) -> None:
-        """Prepare; nothing is opened.
+    def __init__(self, relay: Any, delivery: DeliverySettings, ledger: Any, *,
+                 turn: Any = _Endless(), envid: str = '',
+                 clock: Callable[[], float] = time.monotonic,
+                 max_octets: int = MAX_OCTETS,
+                 border: Border = _border) -> None:
+        """Prepare; nothing is opened, and no thread started.
 
-        :param relay: Where to.
+        :param relay: Where to, a `Relay`.
         :param delivery: How.
-        :param ledger: The books.
+        :param ledger: The `Ledger` that settles what becomes of the
+            transactions, in the network thread.
         :param turn: An `ITurn`, which says when to stop.
         :param envid: The envelope identifier (RFC 3461), if delivery status
             notifications are wanted.
+        :param clock: Seconds that only grow.
+        :param max_octets: How much content may wait to be sent.
+        :param border: What leads to the network thread.
         """
         self._relay = relay
         self._ledger = ledger
+        self._turn = turn
         self._envid = envid if delivery.dsn else None
-        self._dispatch = Dispatch(relay, delivery, ledger.settle, turn=turn)
-
-    def expect(self, transactions: int) -> None:
-        """See `IOutbound`."""
-        self._dispatch.expect(transactions)
-
-    def submit(self, transaction: Transaction) -> None:
-        """See `IOutbound`."""
-        if self._envid is not None:
-            transaction = transaction._replace(envid=self._envid)
-        self._dispatch.submit(transaction)
+        self._stand_in = stand_in()
+        self._max_octets = max_octets
+        self._border = border
+        self._batch = Batch(clock)
+        self._handed_over = 0
+        self._local_failure: Optional[LocalFailure] = None
+        self._dispatcher = Dispatcher(
+            relay, delivery, ledger.settle, border.notify, clock=clock)
 
     @property
     def connections(self) -> int:
@@ -53,26 +82,117 @@ class Outbound:
     @property
     def makes_senders(self) -> bool:
         """See `IOutbound`."""
-        if is_rerouting():
+        if self._stand_in is not None:
             # It would make them of what [devmode] puts in the members' place.
             return False
         # Nothing is known before the first connection of all.
-        self._dispatch.meet()
+        self._meet()
         lessons = self._relay.lessons
         return (lessons.server is not None and lessons.server.xverp and
                 not lessons.verp_refused)
 
     @property
-    def unavailable(self) -> Optional[RelayUnavailable]:
-        """Why the relay cannot be used, or None."""
-        return self._dispatch.unavailable
+    def unavailable(self) -> Optional[Exception]:
+        """Why nothing can be sent at present, or None."""
+        return self._local_failure or self._dispatcher.unavailable
+
+    @property
+    def _is_over(self) -> bool:
+        return self._dispatcher.is_over or self._local_failure is not None
+
+    def _post(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            self._border.post(function, *args)
+        except LocalFailure as error:
+            self._local_failure = error
+            raise NothingMoreToSend from error
+
+    def _meet(self) -> None:
+        """Wait until it is known what the server can do, or it is given up."""
+        if self._relay.lessons.server is None and not self._is_over:
+            with suppress(NothingMoreToSend):
+                self._post(self._dispatcher.make_ready, 1)
+                self._wait_until(lambda: (
+                    self._relay.lessons.server is not None or self._is_over))
+
+    def expect(self, transactions: int) -> None:
+        """See `IOutbound`.
+
+        Of a server that was never reached there is only one connection: if
+        the server refuses our password, it does so once.
+        """
+        if self._relay.lessons.server is None:
+            transactions = 1
+        with suppress(NothingMoreToSend):
+            self._post(self._dispatcher.make_ready, transactions)
+
+    def submit(self, transaction: Transaction) -> None:
+        """See `IOutbound`."""
+        if self._is_over:
+            raise NothingMoreToSend
+        if self._envid is not None or self._stand_in is not None:
+            transaction = transaction._replace(
+                envid=self._envid, stand_in=self._stand_in)
+        if self._batch.add(transaction):
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Queue what was submitted since the last time."""
+        if self._waiting_octets >= self._max_octets:
+            # Before the queue is empty, but not for every transaction.
+            self._post(self._dispatcher.want_room, self._max_octets // 2)
+            self._wait_until(lambda: self._is_over or (
+                2 * self._waiting_octets <= self._max_octets))
+        self._look_at_the_clock()
+        if self._is_over:
+            raise NothingMoreToSend
+        octets = self._batch.octets
+        self._handed_over += octets
+        self._post(self._dispatcher.take, self._batch.take(), octets)
+
+    @property
+    def _waiting_octets(self) -> int:
+        dispatcher = self._dispatcher
+        return self._handed_over - dispatcher.received + dispatcher.octets
 
     def finish(self) -> Dict[str, Failure]:
-        """See `IOutbound`."""
-        self._dispatch.finish()
+        """See `IOutbound`.
+
+        :raises Exception: the mistake of ours that ended the dispatch.
+        """
+        if self._batch:
+            with suppress(NothingMoreToSend):
+                self._hand_over()
+        self._wait_for_the_rest()
+        if self._dispatcher.failure is not None:
+            raise self._dispatcher.failure
         return self._ledger.failures
 
     def close(self) -> None:
-        """Stop, if it has not finished; see to the idle connections."""
-        self._dispatch.abandon()
-        self._relay.pool.tend()
+        """Stop, if it has not finished; wait for what is in flight."""
+        self._batch.take()
+        if self._local_failure is None:
+            with suppress(NothingMoreToSend):
+                self._post(self._dispatcher.stop)
+        self._wait_for_the_rest()
+
+    def _wait_for_the_rest(self) -> None:
+        if self._local_failure is not None:
+            return
+        dispatcher = self._dispatcher
+        self._post(dispatcher.complete)
+        self._wait_until(lambda: (
+            dispatcher.received == self._handed_over and dispatcher.is_done))
+        self._border.call(dispatcher.close, self._turn.is_too_late)
+
+    def _wait_until(self, is_ready: Callable[[], bool]) -> None:
+        """Wait for the network thread, and keep an eye on the turn."""
+        while not self._border.wait(is_ready, TICK):
+            self._look_at_the_clock()
+            if self._turn.is_too_late:
+                return
+
+    def _look_at_the_clock(self) -> None:
+        if self._turn.is_over and not self._is_over and (
+                self._turn.is_urgent or self._dispatcher.retry.answers):
+            self._post(self._dispatcher.stop)

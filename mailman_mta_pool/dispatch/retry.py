@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much of a mail server's failures to bear before it is given up."""
+"""Who tries again, and how often.
 
+All decisions of one post about another attempt are in this file.  `RULES` is
+the table; `Retry` keeps the counts that its bounds are compared with.
+"""
+
+import enum
 import time
 
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.settings import DeliverySettings
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Callable, List, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 
-# Pauses grow from the first to the last of these, in seconds.
+# Pauses between two attempts to open a connection, in seconds.
 FIRST_PAUSE, LAST_PAUSE = 0.5, 5.0
 # So many transactions in a row, each tried as often as allowed, without
 # anything else getting through: it is not the transactions that are at fault.
@@ -18,34 +23,101 @@ HOPELESS = 3
 
 
 @public
-class Talk:
-    """What happens while one connection lasts.
+class Event(enum.Enum):
+    """What went wrong."""
 
-    :ivar lost: The transactions of which nothing was accepted, to go again.
-    :ivar suspects: Those that may be what ended it, to go when all have gone.
-    :ivar is_fruitless: Has nothing been told of any transaction yet?
-    :ivar since: What `Setbacks.answers` was with its last answer, or when it
-        was last given something after it had had nothing to do.
-    :ivar in_hand: How many transactions it has that are not settled.
-    :ivar is_driven: Can it be told to ask again for something to do?
-    """
-
-    def __init__(self, since: int) -> None:
-        self.lost: List[Transaction] = []
-        self.suspects: List[Transaction] = []
-        self.is_fruitless = True
-        self.since = since
-        self.in_hand = 0
-        self.is_driven = False
+    cannot_open = 'no connection can be opened, and waiting may help'
+    cannot_open_for_all = 'no connection can be opened, but others are open'
+    cannot_open_ever = 'no connection can be opened, and waiting is no help'
+    lost_stale = 'a connection kept from an earlier post was lost at once'
+    lost_first = 'a fresh connection was lost with its first transaction'
+    lost_later = 'a connection was lost that had answered to others'
+    told_apart = 'some recipients of a transaction were answered to'
+    in_doubt = 'the reply to the end of the content was lost'
+    no_progress = 'connections are lost again and again'
 
 
 @public
-class Setbacks:
-    """What has gone wrong with one relay during one post.
+class Rule(NamedTuple):
+    """What is done about an event.
 
-    It is not thread-safe; `Dispatch` calls it under its own lock.
+    :ivar who: Who tries again.
+    :ivar bound: How often, or for how long.
+    :ivar attempts: What the event adds to the attempts of each transaction
+        that goes again; a transaction may have `[delivery] attempts` of them.
+    """
 
-    :ivar outage: Has there been a pause since a connection was last opened?
+    who: str
+    bound: str
+    attempts: float = 0.0
+
+
+RULES: Dict[Event, Rule] = {
+    Event.cannot_open: Rule(
+        'the same agent, after a pause of 0.5 s that doubles to 5 s',
+        '[delivery] patience since the first failure'),
+    Event.cannot_open_for_all: Rule(
+        'nobody: the other agents take the work',
+        'until a connection is opened after an outage'),
+    Event.cannot_open_ever: Rule(
+        'nobody: the relay is unavailable', 'at once'),
+    Event.lost_stale: Rule(
+        'the transactions, on a fresh connection', 'once a connection'),
+    Event.lost_first: Rule(
+        'the transactions, at once, on a fresh connection',
+        '[delivery] attempts', attempts=1.0),
+    # The transactions only happened to be in flight.
+    Event.lost_later: Rule(
+        'the transactions, at once, on a fresh connection',
+        'ten times [delivery] attempts', attempts=0.1),
+    Event.told_apart: Rule(
+        'first those who were accepted, last the one the server was told of '
+        'when the connection ended', 'each time there are fewer'),
+    Event.in_doubt: Rule(
+        'nobody in this turn: the retry queue', 'never'),
+    Event.no_progress: Rule(
+        'nobody: the relay is unavailable',
+        'a timeout for each agent, three exhausted transactions, or three '
+        'losses for each agent or attempt'),
+    }
+public(RULES=RULES)
+
+
+@public
+class Talk:
+    """What happens while an agent uses one connection.
+
+    :ivar lost: Transactions of which nothing was accepted, to go again first.
+    :ivar suspects: Transactions that may have ended it, to go again last.
+    :ivar is_fruitless: True until the server has answered to anybody.
+    :ivar is_stale: True while the connection, kept from an earlier post, has
+        answered nothing in this one.
+    :ivar answers_before: What `Retry.answers` was with its last answer, or
+        when it was last given something after it had had nothing to do.
+    :ivar in_hand: How many transactions it has that are not settled.
+    """
+
+    def __init__(self, answers: int, is_stale: bool = False) -> None:
+        self.lost: List[Transaction] = []
+        self.suspects: List[Transaction] = []
+        self.is_fruitless = True
+        self.is_stale = is_stale
+        self.answers_before = answers
+        self.in_hand = 0
+
+    @property
+    def event(self) -> Event:
+        """What the loss of this connection is to its transactions."""
+        if self.is_stale:
+            return Event.lost_stale
+        return Event.lost_first if self.is_fruitless else Event.lost_later
+
+
+@public
+class Retry:
+    """The counts of one post over one relay.
+
+    :ivar is_outage: True if there was a pause since a connection was opened.
     :ivar answers: How many transactions the server has answered.
     """
 
@@ -66,68 +138,81 @@ class Setbacks:
         self._exhausted = self._losses = self._timeouts = 0
         self._since = clock()
         self._pause = FIRST_PAUSE
-        self.outage = False
+        self.is_outage = False
         self.answers = 0
 
+    # Of connections that cannot be opened.
+
+    def opening(self) -> None:
+        """Take note that an agent begins to open a connection."""
+        if not self.is_outage:
+            self._since = self._clock()
+
+    def opened(self) -> None:
+        """Take note that a connection could be opened."""
+        self.is_outage = False
+        self._pause = FIRST_PAUSE
+
+    def cannot_open(self, error: RelayUnavailable, others: int) -> Event:
+        """Say which event it is that no connection can be opened.
+
+        :param error: Why not.
+        :param others: How many other agents have a connection, or may yet
+            have one.
+        """
+        if others:
+            return Event.cannot_open_for_all
+        self.is_outage = True
+        if (not error.waiting_helps or
+                self._since + self._patience <= self._clock()):
+            return Event.cannot_open_ever
+        return Event.cannot_open
+
+    def pause(self) -> float:
+        """Return how long to wait before the next try, in seconds."""
+        remaining = self._since + self._patience - self._clock()
+        pause = max(0.0, min(self._pause, remaining))
+        self._pause = min(2 * self._pause, LAST_PAUSE)
+        return pause
+
+    # Of connections that are lost.
+
     def progress(self) -> None:
-        """Something was answered: the server is at work."""
+        """Take note that the server has answered."""
         self._exhausted = self._losses = self._timeouts = 0
         self.answers += 1
 
-    def opened(self) -> None:
-        """A connection could be opened."""
-        self.outage = False
-        self._pause = FIRST_PAUSE
-
-    def opening(self) -> None:
-        """Somebody begins to open a connection."""
-        if not self.outage:
-            self._since = self._clock()
-
-    def may_try_again(self, tried: float) -> bool:
+    def may_go_again(self, tried: float) -> bool:
         """Say whether a transaction is to be sent once more.
 
-        :param tried: How often it has been sent, and may have been what
-            broke the connection.
+        :param tried: Its attempts by `RULES`, this one included.
         """
         if tried < self._attempts:
             return True
         self._exhausted += 1
         return False
 
-    def lost(self, error: Exception, workers: int, since: int,
-             ) -> Optional[RelayUnavailable]:
-        """A connection was lost; too many of them are the relay's failure.
+    def lost(self, error: Exception, talk: Talk,
+             agents: int) -> Optional[RelayUnavailable]:
+        """Count a lost connection, and say whether it is the relay's failure.
 
-        A timeout has cost so much that one for each worker is enough.  What
-        is in doubt is not sent again, but to go on for ever would leave
+        A timeout has cost so much that one for each agent is enough.  What is
+        in doubt is not sent again, but to go on for ever would leave
         everybody in doubt.
 
         :param error: How it was lost.
-        :param workers: How many are at work.
-        :param since: What `answers` was when this connection began to wait.
+        :param talk: What happened on it.
+        :param agents: How many are at work.
         :return: The verdict, or None as long as there is none.
         """
-        if since == self.answers:
+        if talk.event is Event.lost_stale:
+            return None
+        if talk.answers_before == self.answers:
             self._losses += 1
             self._timeouts += isinstance(error, PhaseTimeout)
-        if (self._timeouts < workers and self._exhausted < HOPELESS and
-                self._losses < HOPELESS * max(workers, self._attempts)):
+        if (self._timeouts < agents and self._exhausted < HOPELESS and
+                self._losses < HOPELESS * max(agents, self._attempts)):
             return None
         return RelayUnavailable(
             self._relay, 'dialogue',
             f'connections are lost without any progress: {error}')
-
-    def pause(self, error: RelayUnavailable) -> Optional[float]:
-        """No connection can be opened: how long to wait before the next try.
-
-        :param error: Why not.
-        :return: Seconds; None if waiting does not help, or has been enough.
-        """
-        self.outage = True
-        remaining = self._since + self._patience - self._clock()
-        if not error.waiting_helps or remaining <= 0:
-            return None
-        pause = min(self._pause, remaining)
-        self._pause = min(2 * self._pause, LAST_PAUSE)
-        return pause

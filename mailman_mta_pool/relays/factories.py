@@ -5,6 +5,8 @@ The name of a factory is a value of `[mta] smtp_secure_mode`.  Another package
 adds a mode by registering a utility of its own for `IConnectionFactory`.
 """
 
+import time
+
 from mailman_mta_pool.configuration import ConfigurationError
 from mailman_mta_pool.connection import (
     SMTPConnection,
@@ -87,4 +89,4 @@ def connection_for(
     :raises ConfigurationError: if `[mta] smtp_secure_mode` is unknown.
     """
     return factory_for(relay)(
-        relay, Lessons() if lessons is None else lessons)
+        relay, Lessons(time.monotonic) if lessons is None else lessons)

@@ -1,21 +1,35 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A bounded set of connections to one server, kept for reuse.
 
-What to do is decided under the lock and done outside it: a slow QUIT or a
-slow handshake holds up nobody else.
+Everything here is in the network thread, so there is no lock.  A slow QUIT
+or a slow handshake is a task of its own, and holds up nobody else.
 """
 
 import time
 import random
-import threading
+import asyncio
+import logging
 
-from contextlib import contextmanager
-from mailman_mta_pool.errors import PoolClosed, PoolTimeout
+from collections import deque
+from mailman_mta_pool.errors import PoolClosed
 from mailman_mta_pool.interfaces import IPool
 from mailman_mta_pool.settings import PoolSettings
 from public import public
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+)
 from zope.interface import implementer
+
+
+log = logging.getLogger('mailman.smtp')
 
 
 @public
@@ -27,7 +41,7 @@ class PoolStatistics(NamedTuple):
     in_use: int
     #: Connections that were opened.
     opened: int
-    #: Loans of a connection that was open already.
+    #: Uses of a connection that was open already.
     reused: int
     #: Closed by us, because their time was over.
     expired: int
@@ -38,10 +52,10 @@ class PoolStatistics(NamedTuple):
 class _Kept:
     """A connection, and when its time is over."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, worn_out_at: Optional[float]) -> None:
         self.connection = connection
         self.idle_since = 0.0
-        self.worn_out_at: Optional[float] = None
+        self.worn_out_at = worn_out_at
 
 
 @public
@@ -52,7 +66,7 @@ class Pool:
     def __init__(self, make: Callable[[], Any], settings: PoolSettings, *,
                  clock: Callable[[], float] = time.monotonic,
                  chance: Callable[[], float] = random.random) -> None:
-        """Make an empty pool; no socket is opened and no thread started.
+        """Make an empty pool; no socket is opened.
 
         :param make: Returns a new `ITransactionConnection`, not opened.
         :param settings: How many, and for how long.
@@ -63,166 +77,194 @@ class Pool:
         self._settings = settings
         self._clock = clock
         self._chance = chance
-        self._changed = threading.Condition()
         # The last one is the one that was used last.
         self._idle: List[_Kept] = []
-        self._in_use = 0
-        self._closed = False
-        self._tended = False
+        self._in_use: Dict[Any, _Kept] = {}
+        # Slots that are taken: connections in use, opening or closing.
+        self._taken = 0
+        self._waiters: Deque[asyncio.Future] = deque()
+        self._closing: Set[Any] = set()
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._is_closed = False
         self._opened = self._reused = self._expired = self._stale = 0
 
     def __repr__(self) -> str:
         stats = self.statistics()
         return (f'<Pool {stats.in_use} in use, {stats.idle} idle, of at most '
-                f'{stats.max_connections}{", closed" * self._closed}>')
+                f'{stats.max_connections}{", closed" * self._is_closed}>')
 
     def statistics(self) -> PoolStatistics:
         """See `IPool`."""
-        with self._changed:
-            return PoolStatistics(
-                self._settings.max_connections, len(self._idle), self._in_use,
-                self._opened, self._reused, self._expired, self._stale)
+        return PoolStatistics(
+            self._settings.max_connections, len(self._idle),
+            len(self._in_use), self._opened, self._reused, self._expired,
+            self._stale)
 
-    @contextmanager
-    def connection(self, timeout: Optional[float] = None) -> Iterator[Any]:
+    # Taking one out.
+
+    async def acquire(self) -> Tuple[Any, bool]:
         """See `IPool`."""
-        kept = self._check_out(timeout)
-        try:
-            yield kept.connection
-        finally:
-            self._check_in(kept)
-
-    def _check_out(self, timeout: Optional[float]) -> _Kept:
-        self._take_slot(timeout)
-        try:
+        while True:
+            self._refuse_if_closed()
             kept = self._next_alive()
-            if kept is None:
-                kept = self._open()
+            if kept is not None:
+                self._reused += 1
+                self._in_use[kept.connection] = kept
+                return kept.connection, True
+            if self._taken < self._settings.max_connections:
+                return await self._open(), False
+            await self._wait()
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise PoolClosed('the pool is closed')
+
+    def _next_alive(self) -> Optional[_Kept]:
+        """Take the idle connection that was used last and is still good."""
+        while self._idle:
+            kept = self._idle.pop()
+            if self._is_over(kept):
+                self._expired += 1
+            elif kept.connection.is_alive():
+                return kept
+            else:
+                self._stale += 1
+            self._disconnect(kept.connection)
+        return None
+
+    async def _open(self) -> Any:
+        self._taken += 1
+        try:
+            connection = self._make()
+            await connection.open()
         except BaseException:
             self._free_slot()
             raise
-        return kept
+        lifetime = self._settings.max_lifetime
+        self._in_use[connection] = _Kept(connection, None if lifetime <= 0 else
+                                         self._clock() + lifetime *
+                                         (1 - self._chance() / 10))
+        self._opened += 1
+        return connection
 
-    def _take_slot(self, timeout: Optional[float]) -> None:
-        def free() -> bool:
-            return (self._closed or
-                    self._in_use < self._settings.max_connections)
-        with self._changed:
-            if not self._changed.wait_for(free, timeout):
-                raise PoolTimeout(f'no connection became free: {self!r}')
-            if self._closed:
-                raise PoolClosed('the pool is closed')
-            self._in_use += 1
+    async def _wait(self) -> None:
+        """Wait until there is an idle connection, or a free slot."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                # It was told, and does not come any more.
+                self._tell_next()
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _tell_next(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def _free_slot(self) -> None:
-        with self._changed:
-            self._in_use -= 1
-            self._changed.notify()
+        self._taken -= 1
+        self._tell_next()
 
-    def _next_alive(self) -> Optional[_Kept]:
-        while True:
-            with self._changed:
-                if not self._idle:
-                    return None
-                kept = self._idle.pop()
-                expired = self._is_over(kept, self._clock())
-                self._expired += expired
-            if expired:
-                kept.connection.quit()
-            elif kept.connection.is_alive():
-                with self._changed:
-                    self._reused += 1
-                return kept
-            else:
-                kept.connection.quit()
-                with self._changed:
-                    self._stale += 1
+    # Taking one back.
 
-    def _open(self) -> _Kept:
-        kept = _Kept(self._make())
-        kept.connection.open()
-        lifetime = self._settings.max_lifetime
-        if lifetime > 0:
-            kept.worn_out_at = (
-                self._clock() + lifetime * (1 - self._chance() / 10))
-        with self._changed:
-            self._opened += 1
-        return kept
+    def release(self, connection: Any) -> None:
+        """See `IPool`."""
+        kept = self._in_use.pop(connection)
+        kept.idle_since = self._clock()
+        is_worn_out = self._is_worn_out(kept)
+        self._expired += is_worn_out
+        if connection.is_open and not self._is_closed and not is_worn_out:
+            self._idle.append(kept)
+            self._tell_next()
+            self._set_timer()
+        else:
+            self._disconnect(connection)
 
-    def _check_in(self, kept: _Kept) -> None:
-        now = self._clock()
-        with self._changed:
-            kept.idle_since = now
-            worn_out = self._is_worn_out(kept, now)
-            self._expired += worn_out
-            keep = (kept.connection.is_open and not self._closed and
-                    not worn_out)
+    def _disconnect(self, connection: Any) -> None:
+        """Begin to close a connection; its slot is free when that is done."""
+        task = asyncio.ensure_future(self._disconnected(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _disconnected(self, connection: Any) -> None:
         try:
-            if not keep:
-                # Only then is the slot free: it may not be one too many.
-                kept.connection.quit()
+            await connection.disconnect()
+        except OSError as error:
+            log.debug('%r: %s', connection, error)
         finally:
-            with self._changed:
-                if keep:
-                    self._idle.append(kept)
-                self._in_use -= 1
-                self._changed.notify()
+            self._free_slot()
 
     # What is over, and when.
 
-    def _is_worn_out(self, kept: _Kept, now: float) -> bool:
-        return kept.worn_out_at is not None and kept.worn_out_at <= now
+    def _is_worn_out(self, kept: _Kept) -> bool:
+        return (kept.worn_out_at is not None and
+                kept.worn_out_at <= self._clock())
 
-    def _is_over(self, kept: _Kept, now: float) -> bool:
+    def _is_over(self, kept: _Kept) -> bool:
         limit = self._settings.idle_timeout
-        return (self._is_worn_out(kept, now) or
-                0 < limit <= now - kept.idle_since)
+        return (self._is_worn_out(kept) or
+                0 < limit <= self._clock() - kept.idle_since)
 
     def close_expired(self) -> Optional[float]:
-        """See `IPool`."""
-        limit = self._settings.idle_timeout
-        with self._changed:
-            now = self._clock()
-            over = [kept for kept in self._idle
-                    if limit == 0 or self._is_over(kept, now)]
-            self._idle = [kept for kept in self._idle if kept not in over]
-            self._expired += len(over)
-            ends = [kept.idle_since + limit for kept in self._idle] + [
-                kept.worn_out_at for kept in self._idle
-                if kept.worn_out_at is not None]
-        for kept in over:
-            kept.connection.quit()
-        return max(0.0, min(ends) - now) if ends else None
+        """Begin to close the idle connections whose time is over.
 
-    def tend(self) -> None:
-        """Close what is over, now and later; to be called after each use.
-
-        A thread does the later part.  It ends when nothing is idle any more.
+        :return: After how many seconds the next one expires; None if none
+            does.
         """
-        if self.close_expired() is None:
+        over = [kept for kept in self._idle if self._is_over(kept)]
+        self._idle = [kept for kept in self._idle if kept not in over]
+        self._expired += len(over)
+        for kept in over:
+            self._disconnect(kept.connection)
+        limit = self._settings.idle_timeout
+        ends = [kept.idle_since + limit for kept in self._idle
+                if limit > 0] + [
+            kept.worn_out_at for kept in self._idle
+            if kept.worn_out_at is not None]
+        return max(0.0, min(ends) - self._clock()) if ends else None
+
+    def _set_timer(self) -> None:
+        """See to it that the next idle connection is closed in time."""
+        if self._timer is not None:
+            # It is the earlier one: whatever came since expires later.
             return
-        with self._changed:
-            if self._tended or self._closed:
-                return
-            self._tended = True
-        threading.Thread(
-            target=self._tend, name='mta-pool-idle', daemon=True).start()
+        delay = self.close_expired()
+        if delay is not None:
+            self._timer = asyncio.get_running_loop().call_later(
+                delay, self._time_is_over)
 
-    def _tend(self) -> None:
-        while True:
-            delay = self.close_expired()
-            with self._changed:
-                if self._closed or (delay is None and not self._idle):
-                    self._tended = False
-                    return
-                if delay is not None:
-                    self._changed.wait_for(lambda: self._closed, delay)
+    def _time_is_over(self) -> None:
+        self._timer = None
+        self._set_timer()
 
-    def close(self) -> None:
+    def end_of_post(self) -> None:
+        """Close the idle connections if none is to outlive a post."""
+        if self._settings.idle_timeout == 0:
+            self._expired += len(self._idle)
+            self.close_idle()
+
+    def close_idle(self) -> None:
         """See `IPool`."""
-        with self._changed:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            self._changed.notify_all()
+        idle, self._idle = self._idle, []
         for kept in idle:
-            kept.connection.quit()
+            self._disconnect(kept.connection)
+
+    async def close(self) -> None:
+        """See `IPool`."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.close_idle()
+        while self._waiters:
+            self._tell_next()
+        if self._closing:
+            await asyncio.wait(list(self._closing))

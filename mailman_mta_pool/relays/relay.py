@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One mail server: its pool, and what it has taught us."""
 
+import time
 import atexit
 
 from mailman_mta_pool.connection.foreign import as_transaction_connection
+from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.settings import PoolSettings, RelaySettings
@@ -14,7 +16,11 @@ from typing import Any, Optional
 
 @public
 class Relay:
-    """A mail server that takes our mail, and the connections to it."""
+    """A mail server that takes our mail, and the connections to it.
+
+    :ivar lessons: What it has taught us; of the network thread.
+    :ivar pool: The connections, likewise.
+    """
 
     def __init__(self, settings: RelaySettings, pool: PoolSettings) -> None:
         """Nothing is opened before it is needed.
@@ -24,7 +30,7 @@ class Relay:
         """
         self.settings = settings
         self.pool_settings = pool
-        self.lessons = Lessons()
+        self.lessons = Lessons(time.monotonic)
         self.pool = Pool(self._connection, pool)
 
     @property
@@ -37,7 +43,7 @@ class Relay:
 
     def _connection(self) -> Any:
         return as_transaction_connection(
-            connection_for(self.settings, self.lessons))
+            connection_for(self.settings, self.lessons), self.name)
 
 
 class _Current:
@@ -45,22 +51,26 @@ class _Current:
 
     def __init__(self) -> None:
         self._relay: Optional[Relay] = None
-        atexit.register(self.close)
+        atexit.register(self.end)
 
     def get(self, settings: RelaySettings, pool: PoolSettings) -> Relay:
         relay = self._relay
         if (relay is None or relay.settings != settings or
                 relay.pool_settings != pool):
-            # The configuration has changed, which in a running Mailman only
-            # tests do.
+            # The configuration has changed.
             self.close()
             relay = self._relay = Relay(settings, pool)
         return relay
 
     def close(self) -> None:
         relay, self._relay = self._relay, None
+        if relay is not None and border.is_running:
+            border.call(relay.pool.close)
+
+    def end(self) -> None:
+        relay, self._relay = self._relay, None
         if relay is not None:
-            relay.pool.close()
+            border.end(relay.pool.close, relay.settings.wire.timeouts.quit)
 
 
 _current = _Current()
