@@ -208,7 +208,7 @@ class IOutbound(Interface):
         It waits as long as too much is waiting already.
 
         :param transaction: What to send.
-        :type transaction: `mailman_mta_pool.wire.outcome.Transaction`
+        :type transaction: `mailman_mta_pool.wire.transaction.Transaction`
         :raises NothingMoreToSend: if the rest of the post is not to be sent
             now.
         """

@@ -6,7 +6,8 @@ import smtplib
 from mailman_mta_pool.connection.devmode import on_the_wire
 from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import IConnection, ITransactionConnection
-from mailman_mta_pool.wire.outcome import (
+from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     outcome_of_all,
@@ -14,7 +15,6 @@ from mailman_mta_pool.wire.outcome import (
     Stage,
     Transaction,
 )
-from mailman_mta_pool.wire.replies import Reply
 from public import public
 from typing import Any, Callable, Dict, List, Optional, Tuple
 from zope.interface import implementer

@@ -12,7 +12,7 @@ from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.outbox import BLOCK
-from mailman_mta_pool.wire.outcome import Outcome
+from mailman_mta_pool.wire.transaction import Outcome
 from public import public
 from typing import Callable, Optional, Tuple
 

@@ -4,7 +4,7 @@
 import enum
 import select
 
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 from typing import Generator, NamedTuple, Optional, Sequence, Tuple, Union
 

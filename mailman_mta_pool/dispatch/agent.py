@@ -15,7 +15,7 @@ from mailman_mta_pool.dispatch.retry import Setbacks, Talk
 from mailman_mta_pool.dispatch.workers import Workers
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.relays.relay import Relay
-from mailman_mta_pool.wire.outcome import Outcome, Transaction
+from mailman_mta_pool.wire.transaction import Outcome, Transaction
 from public import public
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 

@@ -22,7 +22,7 @@ from mailman_mta_pool.errors import NothingMoreToSend, RelayUnavailable
 from mailman_mta_pool.interfaces import ITurn
 from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import DeliverySettings
-from mailman_mta_pool.wire.outcome import (
+from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     outcome_of_all,

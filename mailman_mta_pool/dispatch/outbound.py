@@ -8,7 +8,7 @@ from mailman_mta_pool.interfaces import Failure, IOutbound
 from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.settlement.ledger import Ledger
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 from typing import Any, Dict, Optional
 from zope.interface import implementer

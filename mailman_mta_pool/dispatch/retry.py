@@ -5,7 +5,7 @@ import time
 
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.settings import DeliverySettings
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 from typing import Callable, List, Optional
 
