@@ -10,8 +10,8 @@ from mailman_mta_pool.wire.envelope import (
     refuse_message,
     refuse_recipient,
 )
-from mailman_mta_pool.wire.moves import Event, MOVES, State
 from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.states import Event, MOVES, State
 from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
