@@ -17,7 +17,7 @@ from mailman_mta_pool.settings import (
     WireSettings,
 )
 from mailman_mta_pool.wire.content import Content
-from mailman_mta_pool.wire.outcome import Fate, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Transaction
 from public import public
 from tests.servers.loopback import HOST
 

@@ -36,7 +36,7 @@ BELOW = {
     'settings': {'configuration'},
     }
 EVERYBODYS = {
-    'errors', 'interfaces', 'settings', 'wire.content', 'wire.outcome',
+    'errors', 'interfaces', 'settings', 'wire.content', 'wire.transaction',
     'wire.replies', 'wire.verp',
     }
 
@@ -239,7 +239,7 @@ class TestRules(unittest.TestCase):
         with TemporaryDirectory() as directory:
             files = {PACKAGE + '/__init__.py': '', PACKAGE + '/deliver.py': '',
                      PACKAGE + '/wire/__init__.py': '',
-                     PACKAGE + '/wire/outcome.py': '',
+                     PACKAGE + '/wire/transaction.py': '',
                      path: textwrap.dedent(text)}
             for name, content in files.items():
                 where = Path(directory) / name
@@ -267,18 +267,18 @@ class TestRules(unittest.TestCase):
             with self.subTest(bad=bad):
                 self.assertRule(
                     House.imports_up, PACKAGE + '/wire/replies.py',
-                    'from mailman_mta_pool.wire.outcome import Outcome', bad)
+                    'from mailman_mta_pool.wire.transaction import Outcome', bad)
 
     def test_everybodys_words(self):
         self.assertRule(
             House.imports_up, PACKAGE + '/rendering.py',
-            'from .wire.outcome import Outcome', 'from .wire import Outcome')
+            'from .wire.transaction import Outcome', 'from .wire import Outcome')
 
     def test_import_circles(self):
         self.assertRule(
-            House.import_circles, PACKAGE + '/wire/outcome.py',
+            House.import_circles, PACKAGE + '/wire/transaction.py',
             'import mailman_mta_pool.deliver',
-            'from mailman_mta_pool.wire.outcome import Outcome')
+            'from mailman_mta_pool.wire.transaction import Outcome')
 
     def test_misplaced_imports(self):
         for path, good, bad in (

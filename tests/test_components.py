@@ -41,7 +41,7 @@ from mailman_mta_pool.relays.relay import close_relay
 from mailman_mta_pool.settings import load, RelaySettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from tests.scripted import Scripted
 from zope.component import getGlobalSiteManager, getUtility, provideUtility
 from zope.interface import implementer, provider

@@ -19,14 +19,14 @@ from mailman_mta_pool.settings import DeliverySettings, PoolSettings
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.outcome import (
+from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import (
     Fate,
     outcome_of_all,
     Result,
     Stage,
     Transaction,
 )
-from mailman_mta_pool.wire.replies import Reply
 from unittest import mock
 
 

@@ -12,7 +12,7 @@ from mailman.interfaces.mta import SomeRecipientsFailed
 from mailman_mta_pool.dispatch.backlog import Backlog
 from mailman_mta_pool.errors import NothingMoreToSend
 from mailman_mta_pool.wire.content import Content
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from mailman_mta_pool.wire.verp import Verp
 from tests.scripted import CLOSE, Scripted
 from tests.test_server_verp import DeliveryTestCase

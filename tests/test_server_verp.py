@@ -21,7 +21,7 @@ from mailman_mta_pool.deliver import deliver
 from mailman_mta_pool.interfaces import IConnection
 from mailman_mta_pool.relays.relay import close_relay
 from mailman_mta_pool.wire.content import Content
-from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from mailman_mta_pool.wire.verp import Verp
 from tempfile import TemporaryDirectory
 from tests.scripted import HANG, Scripted

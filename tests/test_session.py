@@ -11,7 +11,7 @@ from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
-from mailman_mta_pool.wire.outcome import Fate, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Transaction
 
 
 PIPELINING = Capabilities([('PIPELINING', ())])

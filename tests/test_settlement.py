@@ -13,14 +13,14 @@ from mailman_mta_pool.settlement.table import (
     over_the_limit,
 )
 from mailman_mta_pool.wire.content import Content
-from mailman_mta_pool.wire.outcome import (
+from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     Result,
     Stage,
     Transaction,
 )
-from mailman_mta_pool.wire.replies import Reply
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 

@@ -19,7 +19,7 @@ from mailman_mta_pool.settings import (
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Chunking
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from tests.scripted import CLOSE, Scripted
 
 

@@ -8,7 +8,7 @@ from mailman_mta_pool.rendering.senders import Senders
 from mailman_mta_pool.strategies.coalescing import MAX_OPEN_OCTETS
 from mailman_mta_pool.strategies.server_verp import ServerVERP, verp_of
 from mailman_mta_pool.wire.content import Content, SplicedContent
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from mailman_mta_pool.wire.verp import Verp
 from public import public
 

@@ -2,7 +2,7 @@
 """What waits to be sent, and what the connections have in hand."""
 
 from collections import deque
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 from typing import Callable, Deque, Dict, Iterable, List, Optional
 

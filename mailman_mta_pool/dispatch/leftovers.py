@@ -14,7 +14,7 @@ from mailman_mta_pool.settlement.table import (
     over_the_limit,
     says_too_many_recipients,
 )
-from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
+from mailman_mta_pool.wire.transaction import Fate, Outcome, Result, Stage
 from public import public
 from typing import List, NamedTuple, Optional
 

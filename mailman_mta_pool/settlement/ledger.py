@@ -12,8 +12,8 @@ from mailman_mta_pool.settlement.table import (
     refuses_sender,
     refuses_verp,
 )
-from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
 from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import Fate, Outcome, Result, Stage
 from public import public
 from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional
 

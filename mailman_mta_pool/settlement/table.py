@@ -8,14 +8,14 @@ depending on what the server said to others; `Ledger` decides those.
 import re
 import enum
 
-from mailman_mta_pool.wire.outcome import (
+from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
+from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     Result,
     Stage,
     Transaction,
 )
-from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
 from public import public
 from typing import Dict, FrozenSet, NamedTuple, Optional, Pattern, Tuple
 

@@ -9,7 +9,7 @@ from mailman_mta_pool.rendering.reference import (
 from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.strategies.order import chunks, in_order
 from mailman_mta_pool.wire.content import as_content
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 from typing import Any, Dict, Tuple
 

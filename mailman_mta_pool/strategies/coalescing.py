@@ -3,7 +3,7 @@
 
 from mailman_mta_pool.rendering.senders import Senders
 from mailman_mta_pool.wire.content import Content, SplicedContent
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 from typing import Callable, Dict, List, Tuple
 

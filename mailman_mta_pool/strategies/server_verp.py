@@ -11,7 +11,7 @@ import re
 from mailman_mta_pool.rendering.senders import Senders
 from mailman_mta_pool.strategies.coalescing import Coalescing
 from mailman_mta_pool.wire.content import Content, SplicedContent
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from mailman_mta_pool.wire.verp import DELIMITERS, Verp
 from public import public
 from typing import Callable, Container, List, Optional

@@ -10,11 +10,11 @@ from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.moves import Event
-from mailman_mta_pool.wire.outcome import Stage
+from mailman_mta_pool.wire.pipeline import HELLO, RESET
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
-from mailman_mta_pool.wire.sending import HELLO, RESET
 from mailman_mta_pool.wire.speaking import Speaker
+from mailman_mta_pool.wire.states import Event
+from mailman_mta_pool.wire.transaction import Stage
 from public import public
 from typing import Any, Optional
 

@@ -4,8 +4,8 @@
 import re
 
 from mailman_mta_pool.wire.capabilities import Capabilities
-from mailman_mta_pool.wire.outcome import Fate, Result, Stage, Transaction
 from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import Fate, Result, Stage, Transaction
 from public import public
 from typing import List, Optional, Sequence
 

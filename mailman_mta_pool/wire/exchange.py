@@ -10,15 +10,15 @@ from mailman_mta_pool.wire.envelope import (
     refuse_message,
     refuse_recipient,
 )
-from mailman_mta_pool.wire.moves import Event, MOVES, State
-from mailman_mta_pool.wire.outcome import (
+from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.states import Event, MOVES, State
+from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     Result,
     Stage,
     Transaction,
 )
-from mailman_mta_pool.wire.replies import Reply
 from public import public
 from typing import List, Optional, Sequence, Tuple
 

@@ -11,12 +11,12 @@ from collections import deque
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.chunking import Chunker
 from mailman_mta_pool.wire.exchange import Exchange
-from mailman_mta_pool.wire.interlude import Interlude
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.moves import Event
-from mailman_mta_pool.wire.outcome import Outcome, Transaction
+from mailman_mta_pool.wire.pipeline import HELLO, RESET, Sending
 from mailman_mta_pool.wire.replies import Reply
-from mailman_mta_pool.wire.sending import HELLO, RESET, Sending
+from mailman_mta_pool.wire.resync import Interlude
+from mailman_mta_pool.wire.states import Event
+from mailman_mta_pool.wire.transaction import Outcome, Transaction
 from public import public
 from typing import Deque, Iterator, Optional, Sequence
 

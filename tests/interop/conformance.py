@@ -4,7 +4,7 @@
 
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.wire.content import Content
-from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from public import public
 from tests.interop.sending import (
     arrived,

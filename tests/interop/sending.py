@@ -15,7 +15,7 @@ from mailman_mta_pool.settings import (
     RelaySettings,
     WireSettings,
 )
-from mailman_mta_pool.wire.outcome import Fate
+from mailman_mta_pool.wire.transaction import Fate
 from public import public
 from typing import NamedTuple
 

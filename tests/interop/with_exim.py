@@ -8,7 +8,7 @@ import unittest
 from contextlib import ExitStack
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.wire.content import Content
-from mailman_mta_pool.wire.outcome import Fate, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Transaction
 from tests.interop.conformance import CODES, Conformance, REFUSED
 from tests.interop.sending import (
     arrived,

@@ -8,7 +8,7 @@ from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Chunking, Lessons
-from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from public import public
 from tests.wire.link import Cut, Link
 from tests.wire.model import Script, Server

@@ -5,7 +5,7 @@ from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Chunking, Lessons
-from mailman_mta_pool.wire.outcome import Transaction
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 
 

@@ -5,7 +5,7 @@ import unittest
 
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.lessons import Chunking, Lessons
-from mailman_mta_pool.wire.outcome import Fate, Stage
+from mailman_mta_pool.wire.transaction import Fate, Stage
 from tests.wire.dialogue import (
     BDAT,
     Dialogue,

@@ -5,7 +5,7 @@ import unittest
 
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Chunking
-from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from tests.wire.case import BAD, GOOD
 from tests.wire.dialogue import (
     BDAT,

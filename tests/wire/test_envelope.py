@@ -18,7 +18,7 @@ from mailman_mta_pool.wire.envelope import (
     unitext,
     xtext,
 )
-from mailman_mta_pool.wire.outcome import Fate, Stage, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from mailman_mta_pool.wire.verp import Verp
 from tests.wire.case import BAD, GOOD, INTERNATIONAL
 

@@ -16,7 +16,7 @@ from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Chunking, Lessons
-from mailman_mta_pool.wire.outcome import Fate, Transaction
+from mailman_mta_pool.wire.transaction import Fate, Transaction
 from tests.wire.case import BAD, Case, GOOD, INTERNATIONAL
 from tests.wire.link import Cut
 

@@ -13,7 +13,7 @@ from mailman_mta_pool.connection.steps import drive_alone
 from mailman_mta_pool.errors import ConnectionLost, ProtocolError
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.lessons import Chunking
-from mailman_mta_pool.wire.outcome import Fate
+from mailman_mta_pool.wire.transaction import Fate
 from tests.scripted import Scripted
 from tests.test_handshake import server_context
 from tests.wire.dialogue import (

@@ -7,9 +7,9 @@ from itertools import product
 from mailman_mta_pool.errors import IllegalMove
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.exchange import Exchange
-from mailman_mta_pool.wire.moves import Event, MOVES, State
-from mailman_mta_pool.wire.outcome import Fate, Stage
 from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.states import Event, MOVES, State
+from mailman_mta_pool.wire.transaction import Fate, Stage
 from tests.wire.dialogue import transaction
 
 

@@ -5,7 +5,7 @@ From these two alone, and from the RFCs, it tells whether the client keeps to
 the rules, and what it must believe of each recipient.
 """
 
-from mailman_mta_pool.wire.outcome import Fate, Stage
+from mailman_mta_pool.wire.transaction import Fate, Stage
 from public import public
 from tests.wire.framing import Broken, Framing
 from typing import NamedTuple, Optional

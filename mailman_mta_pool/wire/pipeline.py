@@ -3,9 +3,9 @@
 
 from collections import deque
 from mailman_mta_pool.wire.exchange import Exchange
-from mailman_mta_pool.wire.moves import Event
 from mailman_mta_pool.wire.outbox import Outbox
-from mailman_mta_pool.wire.outcome import Stage
+from mailman_mta_pool.wire.states import Event
+from mailman_mta_pool.wire.transaction import Stage
 from public import public
 from typing import Deque, Optional, Tuple
 

@@ -11,8 +11,8 @@ from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.moves import Event
 from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
+from mailman_mta_pool.wire.states import Event
 from public import public
 from typing import List, Optional
 
