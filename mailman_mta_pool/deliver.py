@@ -136,7 +136,7 @@ class _Delivery:
         started = time.monotonic()
         relay = relay_for(self._settings.relay, self._settings.pool)
         outbound = Outbound(
-            relay, self._settings.delivery, self._ledger, self._turn,
+            relay, self._settings.delivery, self._ledger, turn=self._turn,
             envid=str(msg.get('message-id', '')).strip())
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)

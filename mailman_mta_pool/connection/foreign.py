@@ -210,11 +210,11 @@ class ForeignConnection:
             self.is_open = False
             report(outcome_of_all(transaction, _IN_DOUBT))
             raise ConnectionLost('the connection was given up')
-        outcome, error = call.result()
+        outcome, unavailable = call.result()
         report(outcome)
-        if error is not None:
+        if unavailable is not None:
             self.is_open = False
-            raise error
+            raise unavailable
 
     # In the thread of this connection.
 

@@ -118,7 +118,7 @@ class Session:
     def abort(self) -> None:
         """Break the connection; the replies that are there still count."""
         if self._ended is not None:
-            self._guarded(self._read)
+            self._guarded(self._read_what_is_there)
             self._end(ConnectionLost('the connection was given up'))
 
     def _readable(self) -> None:
@@ -162,6 +162,9 @@ class Session:
             self._end(None)
         elif self._read():
             self._advance()
+
+    def _read_what_is_there(self) -> None:
+        self._read()
 
     def _advance(self) -> None:
         """Report, ask for more, send, and see to what comes next."""
@@ -329,11 +332,10 @@ class Session:
 
     async def _anything(self) -> None:
         """Wait until the server says something, or closes."""
-        said = self._loop.create_future()
-        self._loop.add_reader(
-            self._fileno, lambda: said.done() or said.set_result(None))
+        said = asyncio.Event()
+        self._loop.add_reader(self._fileno, said.set)
         try:
-            await said
+            await said.wait()
         finally:
             self._loop.remove_reader(self._fileno)
 

@@ -26,12 +26,7 @@ from mailman_mta_pool.settings import WireSettings
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.transaction import (
-    Fate,
-    Outcome,
-    Stage,
-    Transaction,
-)
+from mailman_mta_pool.wire.transaction import Fate, Outcome, Stage, Transaction
 from public import public
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 from zope.interface import implementer

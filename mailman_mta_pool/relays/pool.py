@@ -181,7 +181,9 @@ class Pool:
         kept.idle_since = self._clock()
         is_worn_out = self._is_worn_out(kept)
         self._expired += is_worn_out
-        if connection.is_open and not self._is_closed and not is_worn_out:
+        # Without a time for being idle, none outlives its post.
+        is_kept = self._settings.idle_timeout > 0 and not self._is_closed
+        if connection.is_open and is_kept and not is_worn_out:
             self._idle.append(kept)
             self._tell_next()
             self._set_timer()
@@ -209,9 +211,8 @@ class Pool:
                 kept.worn_out_at <= self._clock())
 
     def _is_over(self, kept: _Kept) -> bool:
-        limit = self._settings.idle_timeout
-        return (self._is_worn_out(kept) or
-                0 < limit <= self._clock() - kept.idle_since)
+        return (self._is_worn_out(kept) or self._settings.idle_timeout <=
+                self._clock() - kept.idle_since)
 
     def close_expired(self) -> Optional[float]:
         """Begin to close the idle connections whose time is over.
@@ -224,9 +225,8 @@ class Pool:
         self._expired += len(over)
         for kept in over:
             self._disconnect(kept.connection)
-        limit = self._settings.idle_timeout
-        ends = [kept.idle_since + limit for kept in self._idle
-                if limit > 0] + [
+        ends = [kept.idle_since + self._settings.idle_timeout
+                for kept in self._idle] + [
             kept.worn_out_at for kept in self._idle
             if kept.worn_out_at is not None]
         return max(0.0, min(ends) - self._clock()) if ends else None
@@ -244,12 +244,6 @@ class Pool:
     def _time_is_over(self) -> None:
         self._timer = None
         self._set_timer()
-
-    def end_of_post(self) -> None:
-        """Close the idle connections if none is to outlive a post."""
-        if self._settings.idle_timeout == 0:
-            self._expired += len(self._idle)
-            self.close_idle()
 
     def close_idle(self) -> None:
         """See `IPool`."""
