@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The workers and the bounded queue."""
+"""One post over a relay whose connections are fakes."""
 
+import time
+import asyncio
 import unittest
 import threading
 
 from contextlib import suppress
+from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.dispatch.backlog import BATCH_OCTETS
-from mailman_mta_pool.dispatch.dispatcher import Dispatch, MAX_OCTETS
+from mailman_mta_pool.dispatch.outbound import MAX_OCTETS, Outbound
 from mailman_mta_pool.errors import (
     ConnectionLost,
     NothingMoreToSend,
     PhaseTimeout,
     RelayUnavailable,
 )
+from mailman_mta_pool.interfaces import LATER
+from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.settings import DeliverySettings, PoolSettings
 from mailman_mta_pool.settlement.ledger import Ledger
@@ -27,7 +32,6 @@ from mailman_mta_pool.wire.transaction import (
     Stage,
     Transaction,
 )
-from unittest import mock
 
 
 PATIENCE = 20
@@ -46,25 +50,44 @@ def transaction(number, content=None):
 
 
 class FakeConnection:
-    """Does with the transactions what the test's function says."""
+    """Does with the transactions what the test's coroutine function says.
+
+    That is given `feed`, which it awaits, and `report`.
+    """
 
     is_open = False
 
-    def __init__(self, converse):
+    def __init__(self, converse, relay):
         self._converse = converse
+        self._relay = relay
+        self._woken = asyncio.Event()
 
-    def open(self):
+    async def open(self):
+        await self._relay.on_open(self)
         self.is_open = True
 
     def is_alive(self):
         return self.is_open
 
-    def quit(self):
+    async def disconnect(self):
         self.is_open = False
 
-    def converse(self, feed, report, drive=None):
+    def wake(self):
+        self._woken.set()
+
+    def abort(self):
+        pass
+
+    async def converse(self, feed, report):
+        async def next_one():
+            while True:
+                self._woken.clear()
+                given = feed(2**40)
+                if given is not LATER:
+                    return given
+                await self._woken.wait()
         try:
-            self._converse(feed, report)
+            await self._converse(next_one, report)
         except BaseException:
             self.is_open = False
             raise
@@ -77,28 +100,48 @@ class FakeRelay:
 
     def __init__(self, converse, connections=1):
         self.pool_settings = PoolSettings(max_connections=connections)
-        self.lessons = Lessons()
+        self.lessons = Lessons(time.monotonic)
         self.pool = Pool(
-            lambda: FakeConnection(converse), self.pool_settings)
+            lambda: FakeConnection(converse, self), self.pool_settings)
+
+    async def on_open(self, connection):
+        pass
 
 
-def accept_all(feed, report):
-    while (each := feed()) is not None:
+async def accept_all(feed, report):
+    while (each := await feed()) is not None:
         report(outcome_of_all(each, ACCEPTED))
 
 
-def wait_for_workers():
-    """A dispatch does not wait for those that were opening a connection."""
-    for thread in threading.enumerate():
-        if thread.name == 'mta-pool-worker':
-            thread.join(PATIENCE)
+class Books:
+    """Keeps the outcomes, in the place of a ledger."""
+
+    failures = {}
+
+    def __init__(self, outcomes):
+        self.settle = outcomes.append
 
 
-def after(first, second):
-    def both():
-        first()
-        return second()
-    return both
+class Together:
+    """Lets so many coroutines go on once all of them are there."""
+
+    def __init__(self, count):
+        self._left = count
+        self._all = None
+
+    async def wait(self):
+        self._all = self._all or asyncio.Event()
+        self._left -= 1
+        if self._left <= 0:
+            self._all.set()
+        await asyncio.wait_for(self._all.wait(), PATIENCE)
+
+
+async def waited(event):
+    """Await a `threading.Event`."""
+    done = await asyncio.get_running_loop().run_in_executor(
+        None, event.wait, PATIENCE)
+    assert done
 
 
 class Turn:
@@ -106,15 +149,17 @@ class Turn:
 
 
 class DispatchTestCase(unittest.TestCase):
+    layer = ConfigLayer
+
     def setUp(self):
         self.outcomes = []
 
     def dispatch(self, converse, connections=1, attempts=3, **kws):
         self.relay = FakeRelay(converse, connections)
-        self.addCleanup(self.relay.pool.close)
-        return Dispatch(
+        self.addCleanup(border.call, self.relay.pool.close)
+        return Outbound(
             self.relay, DeliverySettings(attempts=attempts, patience=0),
-            self.outcomes.append, **kws)
+            Books(self.outcomes), **kws)
 
     def send(self, dispatch, count):
         with suppress(NothingMoreToSend):
@@ -132,6 +177,13 @@ class DispatchTestCase(unittest.TestCase):
                    for recipient in outcome.transaction.recipients),
             sorted(map(address, range(count))))
 
+    def wait_until(self, is_true):
+        self.assertTrue(border.wait(is_true, PATIENCE))
+
+    def assertNothingIsInUse(self):
+        self.wait_until(
+            lambda: self.relay.pool.statistics().in_use == 0)
+
     def assertNobodySettledTwice(self):
         settled = [recipient for outcome in self.outcomes
                    for recipient in outcome.transaction.recipients]
@@ -148,9 +200,7 @@ class TestQueue(DispatchTestCase):
                 self.assertEqual(len(self.settled(Fate.accepted)), 100)
 
     def test_nothing_to_do(self):
-        threads = threading.active_count()
         dispatch = self.dispatch(accept_all, 8)
-        self.assertEqual(threading.active_count(), threads)
         dispatch.finish()
         self.assertEqual(self.relay.pool.statistics().opened, 0)
 
@@ -158,20 +208,19 @@ class TestQueue(DispatchTestCase):
         self.send(self.dispatch(accept_all, 8), 1)
         self.assertEqual(self.relay.pool.statistics().opened, 1)
 
-    def test_no_thread_is_left(self):
-        wait_for_workers()
+    def test_one_thread_for_all(self):
+        self.send(self.dispatch(accept_all, 8), 50)
         before = threading.active_count()
         self.send(self.dispatch(accept_all, 8), 50)
-        wait_for_workers()
         self.assertEqual(threading.active_count(), before)
 
     def test_they_go_at_the_same_time(self):
-        together = threading.Barrier(4)
+        together = Together(4)
 
-        def converse(feed, report):
+        async def converse(feed, report):
             # All four have one, or this breaks.
-            each = feed()
-            together.wait(PATIENCE)
+            each = await feed()
+            await together.wait()
             report(outcome_of_all(each, ACCEPTED))
         self.send(self.dispatch(converse, 4), 4)
         self.assertEqual(len(self.settled(Fate.accepted)), 4)
@@ -195,17 +244,17 @@ class TestQueue(DispatchTestCase):
                 with lock:
                     Counted.alive -= 1
 
-        def converse(feed, report):
+        async def converse(feed, report):
             # The server is so slow that the queue fills up.
-            self.assertTrue(full.wait(PATIENCE))
-            accept_all(feed, report)
+            await waited(full)
+            await accept_all(feed, report)
         octets = b'x' * 2046
         enough = MAX_OCTETS // 2048
         full = threading.Event()
         ledger = Ledger()
         relay = FakeRelay(converse, 2)
-        self.addCleanup(relay.pool.close)
-        dispatch = Dispatch(relay, DeliverySettings(patience=0), ledger.settle)
+        self.addCleanup(border.call, relay.pool.close)
+        dispatch = Outbound(relay, DeliverySettings(patience=0), ledger)
         for number in range(200_000):
             dispatch.submit(transaction(number, Counted(octets)))
         dispatch.finish()
@@ -230,10 +279,10 @@ class TestAgain(DispatchTestCase):
 
     def losing(self, results, connections=1, attempts=3, count=1):
         """Each connection accepts so many, and is lost then."""
-        def converse(feed, report):
+        async def converse(feed, report):
             limit = next(remaining, None)
             taken = []
-            while (each := feed()) is not None:
+            while (each := await feed()) is not None:
                 if limit is None or limit > 0:
                     order.append(each.recipients[0])
                     report(outcome_of_all(each, ACCEPTED))
@@ -250,9 +299,9 @@ class TestAgain(DispatchTestCase):
         order = []
         gate = threading.Event()
 
-        def gated(feed, report):
-            gate.wait(PATIENCE)
-            converse(feed, report)
+        async def gated(feed, report):
+            await waited(gate)
+            await converse(feed, report)
         dispatch = self.dispatch(gated, connections, attempts)
         for number in range(count):
             dispatch.submit(transaction(number))
@@ -281,8 +330,8 @@ class TestAgain(DispatchTestCase):
                 with self.subTest(attempts=attempts, count=count):
                     self.outcomes.clear()
 
-                    def converse(feed, report):
-                        while (each := feed()) is not None:
+                    async def converse(feed, report):
+                        while (each := await feed()) is not None:
                             if each.recipients[0] == address(2):
                                 report(outcome_of_all(each, NOT_SENT))
                                 raise ConnectionLost('lost')
@@ -294,8 +343,8 @@ class TestAgain(DispatchTestCase):
                         self.settled(Fate.not_attempted), [address(2)])
 
     def test_the_first_one_always_breaks_the_connection(self):
-        def converse(feed, report):
-            while (each := feed()) is not None:
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
                 if each.recipients[0] == address(0):
                     report(outcome_of_all(each, NOT_SENT))
                     raise ConnectionLost('lost')
@@ -308,8 +357,8 @@ class TestAgain(DispatchTestCase):
     def test_lost_again_and_again_without_progress(self):
         calls = []
 
-        def converse(feed, report):
-            each = feed()
+        async def converse(feed, report):
+            each = await feed()
             if each is not None:
                 calls.append(each)
                 report(outcome_of_all(each, NOT_SENT))
@@ -331,8 +380,8 @@ class TestAgain(DispatchTestCase):
     def test_a_timeout_for_each_worker_is_enough(self):
         calls = []
 
-        def converse(feed, report):
-            calls.append(feed())
+        async def converse(feed, report):
+            calls.append(await feed())
             report(outcome_of_all(calls[-1], NOT_SENT))
             raise PhaseTimeout('no reply to MAIL within 300 s')
         dispatch = self.dispatch(converse)
@@ -343,14 +392,14 @@ class TestAgain(DispatchTestCase):
 
     def test_no_second_timeout(self):
         # Whoever was fed up first does not begin anew before the others.
-        together = threading.Barrier(4)
         for fail in (lambda: PhaseTimeout('no reply to MAIL within 300 s'),
                      lambda: RelayUnavailable('relay:25', 'EHLO', 'late')):
             calls = []
+            together = Together(4)
 
-            def converse(feed, report):
-                calls.append(feed())
-                together.wait(PATIENCE)
+            async def converse(feed, report):
+                calls.append(await feed())
+                await together.wait()
                 report(outcome_of_all(calls[-1], NOT_SENT))
                 raise fail()
             dispatch = self.dispatch(converse, 4)
@@ -363,26 +412,26 @@ class TestAgain(DispatchTestCase):
         # It goes again over another connection, though nobody else is left.
         done = threading.Event()
 
-        def converse(feed, report):
-            each = feed()
+        async def converse(feed, report):
+            each = await feed()
             if (each is not None and each.recipients[0] == address(0) and
                     not done.is_set()):
-                self.assertTrue(done.wait(PATIENCE))
+                await waited(done)
                 report(outcome_of_all(each, NOT_SENT))
                 raise PhaseTimeout('no reply to MAIL within 300 s')
             while each is not None:
                 report(outcome_of_all(each, ACCEPTED))
                 if len(self.outcomes) == 19:
                     done.set()
-                each = feed()
+                each = await feed()
         dispatch = self.dispatch(converse, 2)
         self.send(dispatch, 20)
         self.assertEqual(len(self.settled(Fate.accepted)), 20)
         self.assertIsNone(dispatch.unavailable)
 
     def test_not_everybody_is_left_in_doubt(self):
-        def converse(feed, report):
-            each = feed()
+        async def converse(feed, report):
+            each = await feed()
             if each is not None:
                 report(outcome_of_all(each, IN_DOUBT))
                 raise ConnectionLost('lost')
@@ -397,8 +446,8 @@ class TestAgain(DispatchTestCase):
     def test_in_doubt_is_never_sent_again(self):
         calls = []
 
-        def converse(feed, report):
-            while (each := feed()) is not None:
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
                 calls.append(each)
                 if len(calls) == 2:
                     report(outcome_of_all(each, IN_DOUBT))
@@ -413,8 +462,8 @@ class TestAgain(DispatchTestCase):
         refused = Result(Fate.refused, Stage.rcpt, Reply(550, (b'No',)))
         sent = []
 
-        def converse(feed, report):
-            each = feed()
+        async def converse(feed, report):
+            each = await feed()
             sent.append(each.recipients)
             if len(sent) == 1:
                 report(outcome_of_all(each, NOT_SENT)._replace(
@@ -433,7 +482,7 @@ class TestAgain(DispatchTestCase):
 
 class TestFailures(DispatchTestCase):
     def test_relay_down(self):
-        def refuse(feed, report):
+        async def refuse(feed, report):
             raise RelayUnavailable('relay:25', 'greeting', '554 No', 554)
         dispatch = self.dispatch(refuse, 4)
         self.send(dispatch, 50)
@@ -445,8 +494,8 @@ class TestFailures(DispatchTestCase):
         class Mistake(Exception):
             pass
 
-        def converse(feed, report):
-            each = feed()
+        async def converse(feed, report):
+            each = await feed()
             if each is None:
                 return
             if each.recipients[0] == address(3):
@@ -461,32 +510,34 @@ class TestFailures(DispatchTestCase):
                     self.send(dispatch, 40)
                 self.assertNobodySettledTwice()
                 self.assertNotIn(address(3), self.settled(Fate.accepted))
-                wait_for_workers()
-                self.assertEqual(self.relay.pool.statistics().in_use, 0)
+                dispatch.close()
+                self.assertNothingIsInUse()
 
-    def test_abandon(self):
+    def test_close(self):
         begun, go_on = threading.Event(), threading.Event()
 
-        def converse(feed, report):
-            each = feed()
+        async def converse(feed, report):
+            each = await feed()
             begun.set()
-            go_on.wait(PATIENCE)
+            await waited(go_on)
             report(outcome_of_all(each, ACCEPTED))
         dispatch = self.dispatch(converse)
         for number in range(10):
             dispatch.submit(transaction(number))
         begun.wait(PATIENCE)
+        closing = threading.Thread(target=dispatch.close, daemon=True)
+        closing.start()
         # It waits for what is in flight, and sends nothing more.
-        with mock.patch.object(
-                dispatch, '_wait_for_the_rest', after(
-                    go_on.set, dispatch._wait_for_the_rest)):
-            dispatch.abandon()
+        self.wait_until(lambda: dispatch.is_over)
+        self.assertTrue(closing.is_alive())
+        go_on.set()
+        closing.join(PATIENCE)
         self.assertEqual(self.settled(Fate.accepted), [address(0)])
         self.assertEqual(len(self.outcomes), 1)
         with self.assertRaises(NothingMoreToSend):
             dispatch.submit(transaction(10))
         dispatch.finish()
-        dispatch.abandon()
+        dispatch.close()
 
 
 class TestMeeting(DispatchTestCase):
@@ -494,30 +545,28 @@ class TestMeeting(DispatchTestCase):
 
     def test_a_connection_is_opened(self):
         dispatch = self.dispatch(accept_all, 4)
-        dispatch.meet()
+        self.assertFalse(dispatch.makes_senders)
         self.assertEqual(self.relay.pool.statistics().opened, 1)
-        # The first worker goes on with it.
+        # The first agent goes on with it.
         self.send(dispatch, 20)
         self.assertAllSettledOnce(20)
-        wait_for_workers()
-        self.assertEqual(self.relay.pool.statistics().in_use, 0)
+        self.assertNothingIsInUse()
 
     def test_nothing_to_do_after_that(self):
-        wait_for_workers()
-        before = threading.active_count()
         dispatch = self.dispatch(accept_all, 4)
-        dispatch.meet()
+        self.assertFalse(dispatch.makes_senders)
         dispatch.finish()
-        self.assertEqual(threading.active_count(), before)
+        self.assertNothingIsInUse()
 
     def test_relay_down(self):
         calls = []
 
-        def refuse(feed, report):
-            calls.append(feed)
+        async def refuse(connection):
+            calls.append(connection)
             raise RelayUnavailable('relay:25', 'greeting', 'timed out')
-        dispatch = self.dispatch(refuse, 4)
-        dispatch.meet()
+        dispatch = self.dispatch(accept_all, 4)
+        self.relay.on_open = refuse
+        self.assertFalse(dispatch.makes_senders)
         # That was it: all the others would cost as much again.
         self.assertIsNotNone(dispatch.unavailable)
         self.send(dispatch, 20)
@@ -530,22 +579,24 @@ class TestMeeting(DispatchTestCase):
         over = threading.Event()
         self.addCleanup(over.set)
 
-        def stall(feed, report):
+        async def stall(connection):
             turn.is_over = True
-            over.wait(PATIENCE)
-        dispatch = self.dispatch(stall, 4, turn=turn)
+            await waited(over)
+        dispatch = self.dispatch(accept_all, 4, turn=turn)
+        self.relay.on_open = stall
         # It does not wait until the server says something.
-        dispatch.meet()
+        self.assertFalse(dispatch.makes_senders)
         with self.assertRaises(NothingMoreToSend):
             dispatch.submit(transaction(0))
+        over.set()
 
     def test_a_time_slice_without_an_answer(self):
         turn = Turn()
         turn.is_over = True
         accepted = threading.Event()
 
-        def converse(feed, report):
-            while (each := feed()) is not None:
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
                 report(outcome_of_all(each, ACCEPTED))
                 accepted.set()
         dispatch = self.dispatch(converse, 1, turn=turn)

@@ -8,8 +8,9 @@ import threading
 from contextlib import suppress
 from itertools import count
 from mailman.testing.layers import ConfigLayer
-from mailman_mta_pool.dispatch.dispatcher import Dispatch
+from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import NothingMoreToSend
+from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import (
     DeliverySettings,
@@ -50,17 +51,21 @@ class SharingTestCase(unittest.TestCase):
             RelaySettings(host=server.host, port=server.port),
             PoolSettings(
                 max_connections=connections, idle_timeout=idle_timeout))
-        self.addCleanup(self.relay.pool.close)
+        self.addCleanup(border.call, self.relay.pool.close)
         return self.another(**delivery)
 
     def another(self, **delivery):
         self.ledger = Ledger()
         # A second passes whenever it looks, so nothing waits for more to come.
-        dispatch = Dispatch(
+        dispatch = Outbound(
             self.relay, DeliverySettings(patience=0, **delivery),
-            self.ledger.settle, clock=count().__next__)
-        self.addCleanup(dispatch.abandon)
+            self.ledger, clock=count().__next__)
+        self.addCleanup(dispatch.close)
         return dispatch
+
+    def meet(self, dispatch):
+        """Have the server greeted, before anything is sent to it."""
+        self.assertFalse(dispatch.makes_senders)
 
 
 class TestExpecting(SharingTestCase):
@@ -72,12 +77,11 @@ class TestExpecting(SharingTestCase):
                 over.wait(PATIENCE)
         with Scripted(script) as server:
             dispatch = self.use(server, connections=2, idle_timeout=0)
-            dispatch.meet()
+            self.meet(dispatch)
             dispatch.expect(2)
             server.wait_for(lambda server: server.connections == 2)
             dispatch.submit(transaction('a'))
             dispatch.finish()
-            self.relay.pool.tend()
             over.set()
             # Nobody else would close it before the next post.
             server.wait_for(lambda server: not server.open)
@@ -86,7 +90,7 @@ class TestExpecting(SharingTestCase):
     def test_they_open_while_the_first_is_made(self):
         with Scripted() as server:
             dispatch = self.use(server)
-            dispatch.meet()
+            self.meet(dispatch)
             dispatch.expect(3)
             server.wait_for(lambda server: len(server.said('EHLO')) == 3)
             self.assertEqual(server.said('MAIL'), [])
@@ -114,7 +118,7 @@ class TestExpecting(SharingTestCase):
     def test_no_more_than_there_may_be(self):
         with Scripted() as server:
             dispatch = self.use(server)
-            dispatch.meet()
+            self.meet(dispatch)
             dispatch.expect(1000)
             server.wait_for(
                 lambda server: len(server.said('EHLO')) == CONNECTIONS)
@@ -223,8 +227,9 @@ class TestNothingToDo(SharingTestCase):
         with Scripted() as server:
             dispatch = self.use(server, connections=1)
             self.send(dispatch, server, 'a')
-            dispatch.abandon()
-        self.assertEqual(self.relay.pool.statistics().in_use, 0)
+            dispatch.close()
+            self.assertTrue(border.wait(
+                lambda: self.relay.pool.statistics().in_use == 0, PATIENCE))
 
 
 class TestHangingUp(SharingTestCase):

@@ -71,6 +71,7 @@ class Dispatcher:
         self._backlog = Backlog()
         self._ceiling = relay.pool_settings.max_connections
         self._agents: Dict[Agent, Any] = {}
+        self._is_connected = False
         self._room_wanted: Optional[int] = None
         self.received = 0
         self.is_over = False
@@ -90,9 +91,9 @@ class Dispatcher:
         return self._backlog.is_done
 
     @property
-    def is_at_rest(self) -> bool:
-        """True if no agent is opening a connection."""
-        return all(agent.talk is not None for agent in self._agents)
+    def is_connected(self) -> bool:
+        """True if a connection could be opened."""
+        return self._is_connected
 
     # What the main thread posts.
 
@@ -186,6 +187,7 @@ class Dispatcher:
             # The relay is back.
             self._ceiling = self.relay.pool_settings.max_connections
             self._set_to_work(len(self._backlog) - 1)
+        self._is_connected = True
         self.retry.opened()
         self._changed()
 

@@ -113,7 +113,7 @@ class Outbound:
             with suppress(NothingMoreToSend):
                 self._post(self._dispatcher.make_ready, 1)
                 self._wait_until(lambda: (
-                    self._relay.lessons.server is not None or self._is_over))
+                    self._dispatcher.is_connected or self._is_over))
 
     def expect(self, transactions: int) -> None:
         """See `IOutbound`.
