@@ -2,12 +2,14 @@
 """Connections to a mail server."""
 
 import ssl
+import asyncio
 import logging
 import smtplib
 
 from email.message import Message
+from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.devmode import rerouting
-from mailman_mta_pool.connection.opening import Handshake, shake_hands
+from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.session import Session
 from mailman_mta_pool.connection.steps import (
     drive_alone,
@@ -16,6 +18,7 @@ from mailman_mta_pool.connection.steps import (
     Given,
     Steps,
 )
+from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.interfaces import ITransactionConnection
 from mailman_mta_pool.settings import WireSettings
 from mailman_mta_pool.wire.content import as_content
@@ -130,23 +133,23 @@ class SMTPConnection:
 
     def open(self) -> None:
         """See `ITransactionConnection`."""
-        handshake = Handshake(
-            self.host, self.port, self._wire.timeouts,
-            implicit_tls=self._implicit_tls())
         log.debug('Connecting to %s:%s', self.host, self.port)
-        sock, server = shake_hands(
-            handshake, self._starttls(), self._user, self._password)
+        opened = asyncio.run(open_connection(
+            Endpoint(self.host, self.port, self._implicit_tls(),
+                     self._starttls(), self._user, self._password),
+            self._wire.timeouts, Addresses()))
+        server = opened.server
         self._lessons.learn_server(server)
         # RFC 9422: how many messages it takes in a connection.
         self._mailmax = server.limits.mailmax or 0
         conversation = Conversation(
             server, self._lessons,
-            name=handshake.local_hostname,
+            name=opened.hostname,
             pipelining=self._wire.pipelining,
             chunking=self._wire.chunking,
             depth=self._wire.pipeline_depth)
         self._session = Session(
-            sock, conversation, self._wire.timeouts,
+            opened.sock, conversation, self._wire.timeouts,
             trace=self._log_octets if self.debug else None)
         self._messages = 0
 
@@ -224,11 +227,7 @@ class _TLSConnection(SMTPConnection):
             wire=wire, lessons=lessons)
         self.verify_cert = verify_cert
         self.verify_hostname = verify_hostname and verify_cert
-        context = ssl.create_default_context()
-        context.check_hostname = self.verify_hostname
-        context.verify_mode = (
-            ssl.CERT_REQUIRED if verify_cert else ssl.CERT_NONE)
-        self._context = context
+        self._context = context_for(verify_cert, verify_hostname)
 
 
 @public
