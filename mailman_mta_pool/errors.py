@@ -6,18 +6,40 @@ text made here holds a user name, a password or what was sent to
 authenticate.
 """
 
+import re
 import ssl
-import socket
+import errno
 import smtplib
 
 from contextlib import contextmanager
 from public import public
-from typing import Iterable, Iterator, List, Optional, Union
+from typing import Collection, Iterator, Optional, Union
+
+
+# What the kernel answers where this machine, or this process, has reached a
+# limit.  EAGAIN is what a thread that cannot be started gets.
+LOCAL_LIMITS = frozenset([
+    errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+# So many characters in a row of a user name, a password or what was made of
+# them are not to be shown.
+PART_LENGTH = 4
+HIDDEN = '(the text is hidden, for it repeats what we sent)'
+_ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
 
 @public
 class ProtocolError(smtplib.SMTPServerDisconnected):
     """The server said something that is not SMTP; the connection is over."""
+
+
+@public
+class BadChallenge(ProtocolError):
+    """A 334 reply to AUTH cannot be answered; the exchange is cancelled."""
+
+
+@public
+class UnusableValue(ValueError):
+    """A configured value cannot be sent; the text names its key only."""
 
 
 @public
@@ -72,7 +94,8 @@ class RelayUnavailable(smtplib.SMTPException):
         'AUTH'.
     :ivar code: The SMTP reply code, or None where there was no reply.
     :ivar waiting_helps: False where only an operator can mend it, such as a
-        wrong password or a certificate that cannot be verified.
+        wrong password or a certificate that cannot be verified, and where
+        this machine has reached a limit.
     """
 
     waiting_helps = True
@@ -88,12 +111,12 @@ class RelayUnavailable(smtplib.SMTPException):
 
 @public
 class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):
-    """The server took neither our name nor our password."""
+    """The server did not accept our user name and password."""
 
     def __init__(self, relay: str, code: int, text: Union[bytes, str],
                  ) -> None:
         RelayUnavailable.__init__(
-            self, relay, 'AUTH', f'{code} {_printable(text)}', code)
+            self, relay, 'AUTH', f'{code} {printable(text)}', code)
         self.smtp_code = code
         self.smtp_error = text
         # RFC 4954, section 6: 454 is a temporary failure, 535 is not.
@@ -114,56 +137,105 @@ class CertificateRefused(RelayUnavailable, ssl.SSLCertVerificationError):
     waiting_helps = False
 
 
-def _printable(text: Union[bytes, str]) -> str:
+@public
+class UnavailableHere(RelayUnavailable):
+    """This machine, or its configuration, is the reason: not the server.
+
+    A limit of threads, descriptors or memory is reached, a host name cannot
+    be encoded, or a user name or a password cannot be sent.
+    """
+
+    waiting_helps = False
+
+
+@public
+def printable(text: Union[bytes, str]) -> str:
+    """Return what a server said on one line, fit for a log file.
+
+    :param text: Octets are taken for UTF-8; others are shown as `\\xff`.
+    """
     if isinstance(text, bytes):
         text = text.decode('utf-8', 'backslashreplace')
     return ''.join(c if c.isprintable() else ' ' for c in text)
 
 
-def _without(secrets: List[str], text: Union[bytes, str]) -> str:
-    """The text made printable, or hidden if there is a secret in it."""
-    printable = _printable(text)
-    if any(secret in printable for secret in secrets):
-        return '(the text is hidden, for it repeats what we sent)'
-    return printable
+def _parts(secret: str) -> Iterator[str]:
+    """Every run of `PART_LENGTH` characters; all of a shorter secret."""
+    for start in range(max(1, len(secret) - PART_LENGTH + 1)):
+        yield secret[start:start + PART_LENGTH]
+
+
+def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
+    """Return the text made printable, or hidden if it shows a secret.
+
+    The enhanced status code (RFC 3463) is shown in any case.
+
+    :param secrets: What may not show, neither as a whole nor in part.
+    :param text: What a server or the system said.
+    """
+    shown = printable(text)
+    folded = shown.casefold()
+    if not any(part in folded for secret in secrets
+               for part in _parts(secret.casefold())):
+        return shown
+    enhanced = _ENHANCED.match(shown)
+    return (enhanced[0] if enhanced else '') + HIDDEN
+
+
+def _translation(relay: str, phase: str, secrets: Collection[str],
+                 error: Exception) -> RelayUnavailable:
+    """Return our own exception for `error`; see `translated`."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateRefused(relay, phase, error.verify_message)
+    if isinstance(error, smtplib.SMTPAuthenticationError):
+        return AuthenticationRefused(
+            relay, error.smtp_code,
+            _without(secrets, error.smtp_error).encode())
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return NotOffered(relay, phase, _without(secrets, str(error)))
+    if isinstance(error, smtplib.SMTPResponseException):
+        text = _without(secrets, error.smtp_error)
+        return RelayUnavailable(
+            relay, phase, f'{error.smtp_code} {text}', error.smtp_code)
+    if isinstance(error, UnusableValue):
+        return UnavailableHere(relay, phase, str(error))
+    reason = type(error).__name__
+    if isinstance(error, OSError) or not secrets:
+        # The text of others, such as UnicodeEncodeError, quotes their object.
+        reason = _without(secrets, str(error)) or reason
+    if (isinstance(error, MemoryError) or
+            getattr(error, 'errno', None) in LOCAL_LIMITS):
+        return UnavailableHere(
+            relay, phase, f'a limit of this machine is reached: {reason}')
+    if isinstance(error, UnicodeError):
+        # A host name that IDNA cannot encode.
+        return UnavailableHere(relay, phase, reason)
+    return RelayUnavailable(relay, phase, reason)
 
 
 @public
 @contextmanager
 def translated(relay: str, phase: str,
-               secrets: Iterable[str] = ()) -> Iterator[None]:
+               secrets: Collection[str] = ()) -> Iterator[None]:
     """Turn what goes wrong while a connection is set up into our own errors.
 
     :param relay: The server, as 'host:port'.
-    :param phase: What was going on; see `RelayUnavailable`.
-    :param secrets: What no text may show, even if the server echoes it.
-    :raises RelayUnavailable: or the subclass that fits.
+    :param phase: What is going on; see `RelayUnavailable`.
+    :param secrets: What no text may show, even if the server echoes a part
+        of it.  It is read when something has gone wrong.  Where there are
+        any, the original exception is not kept either.
+    :raises RelayUnavailable: or the subclass that fits, for any `Exception`.
     """
-    secrets = list(secrets)
     try:
         yield
     except RelayUnavailable:
         raise
-    except ssl.SSLCertVerificationError as error:
-        raise CertificateRefused(
-            relay, phase, error.verify_message) from error
-    except smtplib.SMTPAuthenticationError as error:
-        # Not chained: smtplib's own error has the text as it came.
-        raise AuthenticationRefused(
-            relay, error.smtp_code,
-            _without(secrets, error.smtp_error).encode()) from None
-    except smtplib.SMTPNotSupportedError as error:
-        raise NotOffered(relay, phase, str(error)) from error
-    except smtplib.SMTPResponseException as error:
-        raise RelayUnavailable(
-            relay, phase,
-            f'{error.smtp_code} {_without(secrets, error.smtp_error)}',
-            error.smtp_code) from None
-    except (socket.timeout, TimeoutError) as error:
-        raise RelayUnavailable(
-            relay, phase, str(error) or 'timed out') from error
-    except (OSError, UnicodeError) as error:
-        # UnicodeError: a host name that IDNA cannot encode.
-        raise RelayUnavailable(
-            relay, phase,
-            _without(secrets, str(error) or type(error).__name__)) from None
+    except Exception as error:
+        problem = _translation(relay, phase, secrets, error)
+        if not secrets:
+            raise problem from error
+        try:
+            raise problem
+        finally:
+            # `raise` has made the original its context.
+            problem.__context__ = None

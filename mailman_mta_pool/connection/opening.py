@@ -1,22 +1,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From nothing to a connection on which mail can be sent.
 
-Connecting, TLS and AUTH are `smtplib`'s; this adds a deadline to each reply,
-however slowly its octets trickle in, and names the phase in which a server
-turned out to be unavailable.
+Connect, TLS, greeting, EHLO, STARTTLS and AUTH are coroutines, and each step
+has a deadline.  The sockets are our own, not those of asyncio's transports:
+the session that takes a socket over counts what was handed to the kernel.
 """
 
 import ssl
 import time
-import base64
 import socket
+import asyncio
 import smtplib
 
 from collections import deque
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from mailman_mta_pool.connection.addresses import Addresses, connect
+from mailman_mta_pool.connection.auth import (
+    Authentication,
+    CANCEL,
+    Credentials,
+)
 from mailman_mta_pool.errors import (
-    NotOffered,
+    BadChallenge,
+    ConnectionLost,
     PhaseTimeout,
+    printable,
     ProtocolError,
     RelayUnavailable,
     translated,
@@ -25,169 +36,391 @@ from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from public import public
-from typing import Callable, Deque, List, Optional, Tuple
+from typing import Callable, Deque, NamedTuple, Optional, TypeVar
 
 
-@lru_cache(maxsize=None)
-def _local_hostname() -> str:
-    """The name for EHLO, as smtplib finds it; DNS is asked only once."""
-    return smtplib.SMTP().local_hostname
+# More than a TLS record holds (RFC 8446, section 5.1), so that TLS keeps
+# nothing back of what it has decrypted.
+RECEIVE_SIZE = 32 * 1024
+# How many seconds the look-up of our own name may keep the first connections
+# waiting.
+OWN_NAME_TIMEOUT = 5.0
+# The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
+EHLO_UNKNOWN = frozenset([500, 502])
 
-
-def _as_sent(user: str, password: str) -> List[str]:
-    """The password in the shapes that PLAIN and LOGIN give it (RFC 4616)."""
-    shapes = [password] + [
-        base64.b64encode(text.encode('utf-8')).decode('ascii')
-        for text in (password, f'\0{user}\0{password}')]
-    return [shape for shape in shapes if shape]
+Result = TypeVar('Result')
 
 
 @public
-class Handshake(smtplib.SMTP):
-    """An SMTP client up to the point where the pipelined dialogue begins."""
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to connect, and how.  Its repr shows no secret.
 
-    def __init__(self, host: str, port: int, timeouts: Timeouts, *,
-                 implicit_tls: Optional[ssl.SSLContext] = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepare; nothing is opened.
+    :ivar host: The server's host name or address.
+    :ivar port: The server's port.
+    :ivar implicit_tls: The TLS context, if TLS starts with the first octet
+        (RFC 8314, section 3.3).
+    :ivar starttls: The TLS context, if STARTTLS is demanded (RFC 3207).
+    :ivar user: The user name; there is no AUTH if it is empty.
+    :ivar password: The password; likewise.
+    """
 
-        :param host: The server's name or address.
-        :param port: The server's port.
-        :param timeouts: How long to wait for what.
-        :param implicit_tls: The context, if TLS starts with the connection
-            (RFC 8314, section 3.3).
-        :param clock: Seconds that only grow.
-        """
-        self.relay = f'{host}:{port}'
+    host: str
+    port: int
+    implicit_tls: Optional[ssl.SSLContext] = field(default=None, repr=False)
+    starttls: Optional[ssl.SSLContext] = field(default=None, repr=False)
+    user: str = field(default='', repr=False)
+    password: str = field(default='', repr=False)
+
+    @property
+    def name(self) -> str:
+        """The server as 'host:port'."""
+        return f'{self.host}:{self.port}'
+
+
+@public
+class Opened(NamedTuple):
+    """A connection on which mail can be sent.
+
+    :ivar sock: Connected and non-blocking, with TCP_NODELAY; an
+        `ssl.SSLSocket` after TLS.
+    :ivar server: What the server offered last; nothing after HELO.
+    :ivar greeting: The text of the 220, on one line, printable.
+    :ivar hostname: The name that was given in EHLO.
+    :ivar round_trip: The least time in seconds from EHLO or HELO to its
+        reply.
+    :ivar authenticated: True after AUTH.
+    """
+
+    sock: socket.socket
+    server: Capabilities
+    greeting: str
+    hostname: str
+    round_trip: float
+    authenticated: bool
+
+
+@public
+async def open_connection(
+        endpoint: Endpoint, timeouts: Timeouts, addresses: Addresses, *,
+        clock: Callable[[], float] = time.monotonic) -> Opened:
+    """Open a connection up to the point where mail can be sent.
+
+    Nothing is left open if it fails or is cancelled.
+
+    :param endpoint: Where to connect, and how.
+    :param timeouts: `connect` is for the look-up of the name, and for each
+        attempt to connect; `greeting` for the greeting; `hello` for each
+        reply after it and for the TLS handshake.
+    :param addresses: What is known of the server's addresses.
+    :param clock: Seconds that only grow, to measure the round trip.
+    :raises RelayUnavailable: or the subclass that fits, whatever goes wrong.
+    """
+    with translated(endpoint.name, 'AUTH'):
+        credentials = Credentials(endpoint.user, endpoint.password)
+    with translated(endpoint.name, 'connect'):
+        sock, address = await connect(
+            endpoint.host, endpoint.port, timeouts.connect, addresses)
+    dialogue = _Dialogue(sock, clock)
+    try:
+        opened = await _Opening(
+            endpoint, credentials, timeouts, dialogue).run()
+    except BaseException as error:
+        dialogue.sock.close()
+        if isinstance(error, RelayUnavailable):
+            # Next time perhaps another address is better.
+            addresses.failed(address)
+        raise
+    addresses.worked(address)
+    return opened
+
+
+class _Opening:
+    """The steps after connect, in their order."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials,
+                 timeouts: Timeouts, dialogue: '_Dialogue') -> None:
+        self._relay = endpoint.name
+        self._endpoint = endpoint
+        self._credentials = credentials
         self._timeouts = timeouts
-        self._reply_timeout = timeouts.greeting
-        self._implicit_tls = implicit_tls
+        self._dialogue = dialogue
+
+    async def run(self) -> Opened:
+        """Take all steps; see `open_connection`."""
+        endpoint = self._endpoint
+        if endpoint.implicit_tls is not None:
+            with translated(self._relay, 'TLS'):
+                await self._begin_tls(endpoint.implicit_tls)
+        with translated(self._relay, 'greeting'):
+            greeting = await self._dialogue.reply(self._timeouts.greeting)
+            _expect(220, greeting)
+        with translated(self._relay, 'EHLO'):
+            hostname = await _OWN_NAME.get(self._dialogue.sock)
+            server = await self._hello(hostname)
+        if endpoint.starttls is not None:
+            with translated(self._relay, 'TLS'):
+                await self._starttls(endpoint.starttls, server)
+            with translated(self._relay, 'EHLO'):
+                server = await self._hello(hostname)
+        if self._credentials:
+            with translated(self._relay, 'AUTH'):
+                authentication = self._credentials.authentication(server.auth)
+            with translated(self._relay, 'AUTH', authentication.secrets):
+                await self._authenticate(authentication)
+                self._dialogue.check_for_surplus()
+        with translated(self._relay, 'EHLO'):
+            self._dialogue.check_for_surplus()
+        return Opened(
+            self._dialogue.sock, server, printable(greeting.text), hostname,
+            self._dialogue.round_trip, bool(self._credentials))
+
+    async def _hello(self, hostname: str) -> Capabilities:
+        """Say EHLO, or HELO to a server that does not know EHLO."""
+        name = hostname.encode('ascii')
+        reply = await self._dialogue.hello(
+            b'EHLO ' + name, self._timeouts.hello)
+        if reply.code in EHLO_UNKNOWN:
+            _expect(250, await self._dialogue.hello(
+                b'HELO ' + name, self._timeouts.hello))
+            return Capabilities()
+        _expect(250, reply)
+        return Capabilities.from_ehlo(reply.text)
+
+    async def _starttls(self, context: ssl.SSLContext,
+                        server: Capabilities) -> None:
+        if not server.starttls:
+            raise smtplib.SMTPNotSupportedError(
+                'the server does not offer STARTTLS; nothing was sent in '
+                'clear')
+        _expect(220, await self._dialogue.ask(
+            b'STARTTLS', self._timeouts.hello))
+        # RFC 3207, section 4: it came in clear, from anybody.
+        self._dialogue.check_for_surplus()
+        await self._begin_tls(context)
+
+    async def _begin_tls(self, context: ssl.SSLContext) -> None:
+        # An absolute name ends with a dot, those in certificates do not.
+        host = self._endpoint.host
+        await self._dialogue.begin_tls(
+            context, host[:-1] if host.endswith('.') else host,
+            self._timeouts.hello)
+
+    async def _authenticate(self, authentication: Authentication) -> None:
+        dialogue, timeout = self._dialogue, self._timeouts.hello
+        line: Optional[bytes] = authentication.command
+        while line is not None:
+            reply = await dialogue.ask(line, timeout)
+            try:
+                line = authentication.answer(reply)
+            except BadChallenge:
+                # RFC 4954, section 4.  The 501 is not waited for: the
+                # connection is given up in any case.
+                with suppress(OSError):
+                    await dialogue.send(CANCEL, timeout)
+                raise
+
+
+def _expect(code: int, reply: Reply) -> None:
+    if reply.code != code:
+        raise smtplib.SMTPResponseException(reply.code, reply.text)
+
+
+class _Dialogue:
+    """Commands and replies on one socket, each with a deadline.
+
+    :ivar sock: The socket; another one after TLS has begun.
+    :ivar round_trip: The least time in seconds from `hello` to its reply.
+    """
+
+    def __init__(self, sock: socket.socket,
+                 clock: Callable[[], float]) -> None:
+        self.sock = sock
+        self.round_trip = float('inf')
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._parser = ReplyParser()
         self._replies: Deque[Reply] = deque()
-        super().__init__(
-            local_hostname=_local_hostname(), timeout=timeouts.connect)
-        # smtplib takes it from here for the certificate's name, and would
-        # connect at once if it were given to the constructor.
-        self._host = host
-        self._port = port
+        self._broken: Optional[ProtocolError] = None
 
-    def begin(self) -> None:
-        """Connect, take the greeting, and say EHLO.
+    async def reply(self, timeout: float) -> Reply:
+        """Return the next reply, if it is complete within `timeout` seconds.
 
-        :raises RelayUnavailable: naming what failed.
+        :raises OSError: if it is not, or is none.
         """
-        with translated(self.relay, 'greeting'):
-            code, text = self.connect(self._host, self._port)
-            if code != 220:
-                raise smtplib.SMTPConnectError(code, text)
-        self._reply_timeout = self._timeouts.hello
-        with translated(self.relay, 'EHLO'):
-            self.ehlo_or_helo_if_needed()
-
-    def begin_tls(self, context: ssl.SSLContext) -> None:
-        """Turn the connection to TLS, or fail (RFC 3207).
-
-        :raises NotOffered: if the server has no STARTTLS.
-        :raises RelayUnavailable: naming what else failed.
-        """
-        with translated(self.relay, 'TLS'):
-            code, text = self.starttls(context=context)
-            if code != 220:
-                raise smtplib.SMTPResponseException(code, text)
-            if self._replies or self._parser.pending:
-                # RFC 3207, section 4: it came in clear, from anybody.
-                raise ProtocolError(
-                    'the server sent more before the TLS handshake')
-        with translated(self.relay, 'EHLO'):
-            self.ehlo_or_helo_if_needed()
-
-    def authenticate(self, user: str, password: str) -> None:
-        """Authenticate (RFC 4954).
-
-        :raises AuthenticationRefused: if the server takes neither.
-        :raises NotOffered: if the server has no AUTH.
-        :raises RelayUnavailable: naming what else failed.
-        """
-        with translated(self.relay, 'AUTH', _as_sent(user, password)):
-            self.login(user, password)
-
-    def hand_over(self) -> Tuple[socket.socket, Capabilities]:
-        """Give away the socket: the dialogue is somebody else's from here.
-
-        :return: The socket, and what the server offers.
-        :raises RelayUnavailable: if the server sent something unasked.
-        """
-        sock = self.sock
-        if sock is None or self._replies or self._parser.pending:
-            raise RelayUnavailable(
-                self.relay, 'EHLO', 'the server sent more than its replies')
-        self.sock = None
-        return sock, Capabilities.from_ehlo(
-            (self.ehlo_resp or b'') if self.does_esmtp else b'')
-
-    # What smtplib calls.
-
-    def _get_socket(self, host: str, port: int,
-                    timeout: float) -> socket.socket:
-        with translated(self.relay, 'connect'):
-            sock = socket.create_connection((host, port), timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(self._timeouts.hello)
-        if self._implicit_tls is None:
-            return sock
-        with translated(self.relay, 'TLS'):
-            return self._implicit_tls.wrap_socket(
-                sock, server_hostname=host)
-
-    def getreply(self) -> Tuple[int, bytes]:
-        """Read one reply; see `smtplib.SMTP.getreply`."""
-        deadline = self._clock() + self._reply_timeout
+        deadline = self._loop.time() + timeout
         while not self._replies:
-            self._read_by(deadline)
-        reply = self._replies.popleft()
-        return reply.code, reply.text
+            if self._broken is not None:
+                raise self._broken
+            data = await self._when_ready(
+                partial(self.sock.recv, RECEIVE_SIZE), deadline,
+                f'no reply within {timeout:g} s')
+            if not data:
+                raise ConnectionLost('the server closed the connection')
+            try:
+                self._replies.extend(self._parser.feed(data))
+            except ProtocolError as error:
+                # The good replies before it count.
+                self._broken = error
+        return self._replies.popleft()
 
-    def _read_by(self, deadline: float) -> None:
-        if self.sock is None:
-            raise smtplib.SMTPServerDisconnected('not connected')
-        remaining = deadline - self._clock()
-        if remaining <= 0:
-            raise PhaseTimeout(
-                f'no reply within {self._reply_timeout:g} s')
-        self.sock.settimeout(remaining)
-        data = self.sock.recv(8192)
-        if not data:
-            raise smtplib.SMTPServerDisconnected(
-                'the server closed the connection')
-        self._replies.extend(self._parser.feed(data))
+    async def send(self, line: bytes, timeout: float) -> None:
+        """Send a line within `timeout` seconds.
+
+        :param line: The line without CRLF.
+        :raises OSError: if it cannot be sent.
+        """
+        deadline = self._loop.time() + timeout
+        octets = line + b'\r\n'
+        while octets:
+            sent = await self._when_ready(
+                partial(self.sock.send, octets), deadline,
+                f'the server took no octets within {timeout:g} s',
+                writing=True)
+            octets = octets[sent:]
+
+    async def ask(self, line: bytes, timeout: float) -> Reply:
+        """Send a command, and return the reply to it.
+
+        :param line: The command without CRLF.
+        :param timeout: How many seconds each of the two may take.
+        :raises OSError: if either is not done by then.
+        """
+        self.check_for_surplus()
+        with suppress(ConnectionError):
+            # The server may have said why it has closed the connection.
+            await self.send(line, timeout)
+        return await self.reply(timeout)
+
+    async def hello(self, line: bytes, timeout: float) -> Reply:
+        """See `ask`; the round trip is measured."""
+        begin = self._clock()
+        reply = await self.ask(line, timeout)
+        self.round_trip = min(self.round_trip, self._clock() - begin)
+        return reply
+
+    def check_for_surplus(self) -> None:
+        """Let nothing that came before a command be taken for its reply.
+
+        :raises smtplib.SMTPResponseException: if there was a refusal, such
+            as a 421.
+        :raises ProtocolError: if there was anything else.
+        """
+        if self._replies and self._replies[0].code >= 400:
+            reply = self._replies[0]
+            raise smtplib.SMTPResponseException(reply.code, reply.text)
+        if self._broken is not None:
+            raise self._broken
+        if self._replies or self._parser.pending:
+            raise ProtocolError('the server sent more than its replies')
+
+    async def begin_tls(self, context: ssl.SSLContext, host: str,
+                        timeout: float) -> None:
+        """Turn the connection to TLS.
+
+        :param context: The TLS context.
+        :param host: The name in the server's certificate.
+        :param timeout: How many seconds the whole handshake may take.
+        :raises OSError: if it fails.
+        """
+        deadline = self._loop.time() + timeout
+        sock = context.wrap_socket(
+            self.sock, server_hostname=host, do_handshake_on_connect=False)
+        self.sock = sock
+        await self._when_ready(
+            sock.do_handshake, deadline,
+            f'the TLS handshake was not over within {timeout:g} s')
+
+    async def _when_ready(self, operation: Callable[[], Result],
+                          deadline: float, late: str,
+                          writing: bool = False) -> Result:
+        """Try a non-blocking operation until the socket lets it be done.
+
+        :param writing: What the operation waits for on a socket without TLS.
+        :raises PhaseTimeout: with the text `late` at the deadline.
+        """
+        while True:
+            try:
+                return operation()
+            except ssl.SSLWantReadError:
+                writing = False
+            except ssl.SSLWantWriteError:
+                writing = True
+            except BlockingIOError:
+                pass
+            if not await self._ready(writing, deadline):
+                raise PhaseTimeout(late)
+
+    async def _ready(self, writing: bool, deadline: float) -> bool:
+        """Wait for the socket; False if the deadline comes first."""
+        loop, sock = self._loop, self.sock
+        if loop.time() >= deadline:
+            return False
+        ready: 'asyncio.Future[bool]' = loop.create_future()
+        add, remove = (
+            (loop.add_writer, loop.remove_writer) if writing
+            else (loop.add_reader, loop.remove_reader))
+        timer = loop.call_at(deadline, _settle, ready, False)
+        try:
+            add(sock, _settle, ready, True)
+            return await ready
+        finally:
+            remove(sock)
+            timer.cancel()
 
 
-@public
-def shake_hands(handshake: Handshake, starttls: Optional[ssl.SSLContext],
-                user: str, password: str,
-                ) -> Tuple[socket.socket, Capabilities]:
-    """Do all of it, and leave nothing open if it fails.
+def _settle(future: 'asyncio.Future[bool]', result: bool) -> None:
+    if not future.done():
+        future.set_result(result)
 
-    :param handshake: Not yet begun.
-    :param starttls: The context, if STARTTLS is to be used.
-    :param user: The name to authenticate with; '' not to.
-    :param password: The password; '' not to authenticate.
-    :return: The connected socket, and what the server offers.
-    :raises RelayUnavailable: or the subclass that fits.
+
+class _OwnName:
+    """The name of this machine for EHLO, looked up once in a process.
+
+    The look-up asks DNS, which may take long, so it has a thread.
     """
-    try:
-        handshake.begin()
-        if starttls is not None:
-            if not handshake.has_extn('starttls'):
-                raise NotOffered(
-                    handshake.relay, 'TLS',
-                    'the server does not offer STARTTLS; nothing was sent in '
-                    'clear')
-            handshake.begin_tls(starttls)
-        if user and password:
-            handshake.authenticate(user, password)
-        return handshake.hand_over()
-    finally:
-        # After hand_over() there is nothing left to close.
-        handshake.close()
+
+    def __init__(self) -> None:
+        self._name = ''
+        self._lookup: Optional['asyncio.Future[str]'] = None
+        self._deadline = 0.0
+
+    async def get(self, sock: socket.socket) -> str:
+        """Return the name, or an address literal if there is none in time.
+
+        :param sock: The socket whose address is to be taken then.
+        """
+        if not self._name:
+            with suppress(RuntimeError):
+                # There may be no thread to be had.
+                self._name = await self._looked_up()
+        return self._name or _address_literal(sock)
+
+    async def _looked_up(self) -> str:
+        loop = asyncio.get_running_loop()
+        lookup = self._lookup
+        if lookup is None or lookup.get_loop() is not loop:
+            self._lookup = lookup = loop.run_in_executor(None, _smtplibs_name)
+            self._deadline = loop.time() + OWN_NAME_TIMEOUT
+        # Those who come later wait no longer for it than the first.
+        await asyncio.wait(
+            [lookup], timeout=max(0.0, self._deadline - loop.time()))
+        return lookup.result() if lookup.done() else ''
+
+
+def _smtplibs_name() -> str:
+    """The fully qualified name, else an address literal; '' if unfit."""
+    with suppress(OSError, UnicodeError):
+        name = smtplib.SMTP().local_hostname
+        if name.isascii() and name.isprintable() and ' ' not in name:
+            return name
+    return ''
+
+
+def _address_literal(sock: socket.socket) -> str:
+    """The socket's own address, as in RFC 5321, section 4.1.3."""
+    address = ip_address(sock.getsockname()[0].partition('%')[0])
+    return f'[IPv6:{address}]' if address.version == 6 else f'[{address}]'
+
+
+_OWN_NAME = _OwnName()
