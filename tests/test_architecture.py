@@ -27,7 +27,8 @@ BELOW = {
     'dispatch': {'relays', 'settlement'},
     'settlement': set(),
     'relays': {'configuration', 'connection'},
-    'connection': {'wire'},
+    'connection': {'network', 'wire'},
+    'network': set(),
     'wire': set(),
     'configuration': set(),
     # These hold the words that all the others speak with.
@@ -46,9 +47,13 @@ ONLY_IN = {
         'configuration', 'connection.devmode', 'deliver', 'demo', 'journal',
         'plugin', 'rendering', 'runner', 'settings', 'strategies',
         },
-    'threading': {
-        'connection.driver', 'demo', 'dispatch', 'journal', 'relays',
-        },
+    # There is one lock between the two threads, and the journal's.
+    'threading': {'demo', 'journal', 'network.border'},
+    'asyncio': {'connection', 'dispatch', 'network', 'relays'},
+    'socket': {'connection', 'demo', 'errors'},
+    'ssl': {'connection', 'demo', 'errors'},
+    'select': {'demo'},
+    'selectors': set(),
     }
 NEVER_IN = {
     'wire': {

@@ -12,12 +12,10 @@ import smtplib
 
 from dataclasses import replace
 from email.message import Message
+from functools import lru_cache
+from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.devmode import stand_in
-from mailman_mta_pool.connection.opening import (
-    Addresses,
-    Endpoint,
-    open_connection,
-)
+from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.session import Session
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.interfaces import Given, ITransactionConnection
@@ -34,8 +32,6 @@ from zope.interface import implementer
 
 log = logging.getLogger('mailman.smtp')
 
-# Of all servers: what is dead for one connection is dead for the others.
-_addresses = Addresses()
 # The commands whose lines may show in the debug log.
 _COMMANDS = frozenset([b'MAIL', b'RCPT', b'DATA', b'BDAT', b'RSET', b'QUIT'])
 
@@ -142,7 +138,7 @@ class SMTPConnection:
         """See `ITransactionConnection`."""
         log.debug('Connecting to %s:%s', self.host, self.port)
         opened = await open_connection(
-            self._endpoint(), self._wire.timeouts, _addresses)
+            self._endpoint(), self._wire.timeouts, _addresses_of(self.host, self.port))
         self._lessons.learn_server(opened.server, opened.greeting)
         self._lessons.learn_round_trip(opened.round_trip)
         # RFC 9422: how many messages it takes in a connection.
@@ -256,6 +252,12 @@ class STARTTLSConnection(_TLSConnection):
 
     def _endpoint(self) -> Endpoint:
         return replace(super()._endpoint(), starttls=self._context())
+
+
+@lru_cache(maxsize=64)
+def _addresses_of(host: str, port: int) -> Addresses:
+    """Return what all connections to a server know of its addresses."""
+    return Addresses()
 
 
 def _as_smtplib_tells(outcome: Outcome) -> Dict[str, Tuple[int, bytes]]:
