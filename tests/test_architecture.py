@@ -272,12 +272,12 @@ class TestRules(unittest.TestCase):
             with self.subTest(bad=bad):
                 self.assertRule(
                     House.imports_up, PACKAGE + '/wire/replies.py',
-                    'from mailman_mta_pool.wire.transaction import Outcome', bad)
+                    'from mailman_mta_pool.wire.transaction import Fate', bad)
 
     def test_everybodys_words(self):
         self.assertRule(
             House.imports_up, PACKAGE + '/rendering.py',
-            'from .wire.transaction import Outcome', 'from .wire import Outcome')
+            'from .wire.transaction import Fate', 'from .wire import Fate')
 
     def test_import_circles(self):
         self.assertRule(

@@ -20,7 +20,7 @@ from mailman_mta_pool.wire.transaction import (
     Transaction,
 )
 from public import public
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence
 
 
 # Looking up a member of an Enum takes longer than the rest of what is done for
@@ -35,21 +35,24 @@ class Exchange:
     """A transaction that is being sent, and what is known of each recipient.
 
     :ivar commands: MAIL and the RCPTs that are still to be sent.
-    :ivar due: For each of those, what its reply will answer; see `Sending`.
     :ivar begin: The count of octets sent before its first command; before its
-        content, once that is on its way by DATA.
+        content, once that is on its way on its own.
     :ivar end: The count of octets sent once its content has gone; None as
         long as that is not on its way.
-    :ivar by_bdat: Was the content sent by BDAT?
+    :ivar by_bdat: True if the content goes by BDAT.
     :ivar unanswered: How many recipients have had no answer to their RCPT.
     """
 
     __slots__ = ('_is_firm', '_named', '_results', '_to_come', 'begin',
-                 'by_bdat', 'commands', 'due', 'end', 'mail_accepted', 'state',
+                 'by_bdat', 'commands', 'end', 'mail_accepted', 'state',
                  'transaction', 'unanswered')
 
-    def __init__(self, transaction: Transaction, recipients: Sequence[str],
+    def __init__(self, transaction: Transaction,
                  server: Capabilities) -> None:
+        """Refuse what this server cannot be sent, and prepare the rest.
+
+        :param server: What the server offers.
+        """
         self.transaction = transaction
         self.state = State.queued
         self.begin = 0
@@ -57,7 +60,6 @@ class Exchange:
         self.by_bdat = False
         self.mail_accepted = False
         self.commands: List[bytes] = []
-        self.due: List[Tuple[Stage, Exchange, int]] = []
         self._results: List[Optional[Result]] = []
         # The indices of the recipients to whom an RCPT goes.
         self._named: Sequence[int] = ()
@@ -67,6 +69,7 @@ class Exchange:
         self._is_firm = True
         self.unanswered = 0
         refused = refuse_message(transaction, server)
+        recipients = transaction.names
         if refused is None:
             self._prepare(recipients, server)
         else:
@@ -91,7 +94,6 @@ class Exchange:
         self.commands = [
             mail_command(self.transaction, server, international),
             *rcpt_commands(names, notify)]
-        self.due = [(_MAIL, self, 0), *len(names) * [(_RCPT, self, 0)]]
 
     def move(self, event: str) -> None:
         """Go from one state to the next.
@@ -102,27 +104,27 @@ class Exchange:
             self.state = MOVES[self.state][event]
         except KeyError:
             raise IllegalMove(f'{self.state}: {event}') from None
-        if event is Event.whole:
+        if event is Event.whole or event is Event.trial:
             self.by_bdat = True
 
     @property
     def settled(self) -> bool:
-        """Does every recipient have its result?"""
+        """True if every recipient has a result."""
         return None not in self._results
 
     @property
     def hopeless(self) -> bool:
-        """Has every recipient been refused?"""
+        """True if every recipient has been refused."""
         return self._to_come == 0
 
     def is_doubtful(self, one_by_one: bool) -> bool:
-        """Could a reply too many, before these, have refused somebody?
+        """True if a reply too many could have refused somebody for good.
 
-        If it took the place of the answer to an earlier command, the answers
-        to later ones would have been impossible.
+        If it took the place of the answer to an earlier command, most answers
+        to the later ones would have been impossible.
 
-        :param one_by_one: Did each command wait for its reply, so that there
-            is none after everybody was refused?
+        :param one_by_one: True if each command waits for its reply, so that
+            there is none after everybody was refused.
         """
         if self.state is State.abandoned:
             # 354 came after all of them, where it was due.
@@ -154,7 +156,10 @@ class Exchange:
     # The answers, in the order in which they come.
 
     def take_mail(self, reply: Reply) -> None:
-        """The answer to MAIL."""
+        """Take the answer to MAIL.
+
+        :raises ProtocolError: if it is none.
+        """
         if reply.code < 300:
             self.mail_accepted = True
         elif reply.code < 400:
@@ -163,7 +168,10 @@ class Exchange:
             self.refuse_rest(_MAIL, reply)
 
     def take_rcpts(self, reply: Reply, count: int) -> None:
-        """The answer to each of so many RCPTs in a row."""
+        """Take the answer to each of so many RCPTs in a row.
+
+        :raises ProtocolError: if it is none.
+        """
         begin = len(self._named) - self.unanswered
         self.unanswered -= count
         self._is_firm = self._is_firm and reply.code >= 500
@@ -179,14 +187,14 @@ class Exchange:
             self._to_come -= count
 
     def take_end(self, reply: Reply) -> None:
-        """The answer to the end of the content, or to a lone dot."""
+        """Take the answer to the end of the content, or to a lone dot."""
         if reply.code < 300:
             self._settle_rest(Result(_ACCEPTED, _END, reply))
         else:
             self.refuse_rest(Stage.end, reply)
 
     def refuse_rest(self, stage: Stage, reply: Reply) -> None:
-        """Those who had not been refused yet are refused with this reply."""
+        """Refuse with this reply those who had not been refused before."""
         self._is_firm = self._is_firm and reply.code >= 500
         self._settle_rest(Result(Fate.refused, stage, reply))
         self._to_come = 0
@@ -206,7 +214,7 @@ class Exchange:
 
     def give_up(self, reply: Optional[Reply] = None,
                 stage: Stage = Stage.connect) -> None:
-        """Nothing was accepted and nothing can have been.
+        """Settle that nothing was accepted and nothing can have been.
 
         :param reply: What the server said to that, if anything.
         :param stage: The command to which it said so.
@@ -229,7 +237,10 @@ class Exchange:
                 Fate.not_attempted, _RCPT, reply)
 
     def lose(self, sent: int) -> None:
-        """The connection is gone, after so many octets had been sent."""
+        """Take note that the connection is gone.
+
+        :param sent: The count of octets that had been sent.
+        """
         if self.end is not None and self.end <= sent:
             self._settle_rest(Result(Fate.in_doubt, Stage.end, None))
         else:

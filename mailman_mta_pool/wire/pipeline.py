@@ -1,96 +1,147 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes to the server, in groups, and what each reply will answer."""
+"""Commands and contents in the order of sending, and the replies to come.
+
+They go in groups, as RFC 2920 allows: MAIL, all RCPTs and DATA in one, and the
+end of the content in one with the next transaction's MAIL, RCPTs and DATA.
+With CHUNKING (RFC 3030) a group may hold whole transactions.
+"""
+
+import enum
 
 from collections import deque
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.outbox import Outbox
-from mailman_mta_pool.wire.states import Event
-from mailman_mta_pool.wire.transaction import Stage
+from mailman_mta_pool.wire.states import Event, State
 from public import public
 from typing import Deque, Optional, Tuple
 
 
+@public
+class Command(enum.Enum):
+    """What a reply answers."""
+
+    mail = 'MAIL'
+    rcpt = 'RCPT'
+    data = 'DATA'
+    #: The chunk of one octet by which CHUNKING is tried.
+    bdat = 'BDAT'
+    #: The end of the content: the lone dot, or BDAT … LAST with its chunk.
+    end = 'end of data'
+    rset = 'RSET'
+    ehlo = 'EHLO'
+    quit = 'QUIT'
+
+
 # Looking up a member of an Enum takes longer than the rest of what is done for
 # a reply.
-_MAIL, _DATA, _END = Stage.mail, Stage.data, Stage.end
-# Which command a reply answers that is not about a transaction.
-RESET, HELLO = -1, -2
-public(HELLO=HELLO, RESET=RESET)
+_MAIL, _RCPT, _DATA, _BDAT, _END = (
+    Command.mail, Command.rcpt, Command.data, Command.bdat, Command.end)
+
+# The command that a reply will answer, the transaction that it is about, if
+# any, and the count of octets sent once the whole group of the command is.
+Awaited = Tuple[Command, Optional[Exchange], int]
+public(Awaited=Awaited)
 
 
 @public
-class Sending:
-    """The commands and contents of one conversation, on their way.
+class Pipeline:
+    """What one conversation has to send, and which replies it awaits.
 
     :ivar out: The octets.
-    :ivar awaited: For each reply that is still to come, what it will answer:
-        the stage, the transaction, and 0; or no transaction, and `RESET` or
-        `HELLO`.
+    :ivar awaited: What each reply that is still to come will answer.
     """
 
     __slots__ = 'awaited', 'out'
 
     def __init__(self) -> None:
         self.out = Outbox()
-        self.awaited: Deque[Tuple[Stage, Optional[Exchange], int]] = deque()
+        self.awaited: Deque[Awaited] = deque()
 
     def clear(self) -> None:
-        """Forget what has not gone, and all replies."""
+        """Forget what has not been sent, and all replies."""
         self.awaited.clear()
         self.out.clear()
 
-    def group(self, exchange: Exchange) -> None:
-        """MAIL, all RCPTs and DATA (RFC 2920, section 3.1)."""
-        exchange.begin = self.out.added
-        self._envelope(exchange, b'DATA\r\n')
-        self.awaited.append((_DATA, exchange, 0))
+    def send_envelope(self, exchange: Exchange) -> None:
+        """Queue MAIL, all RCPTs and DATA (RFC 2920, section 3.1)."""
+        self._send_group(exchange, b'DATA\r\n')
+        self.awaited.append((_DATA, exchange, self.out.added))
         exchange.move(Event.envelope)
 
-    def whole(self, exchange: Exchange) -> None:
-        """All of a transaction, with BDAT (RFC 3030)."""
-        exchange.begin = self.out.added
+    def send_whole(self, exchange: Exchange) -> None:
+        """Queue all of a transaction, with BDAT (RFC 3030)."""
         content = exchange.transaction.content
-        self._envelope(exchange, b'BDAT %d LAST\r\n' % content.size)
-        self.out.extend(content.pieces)
-        self.awaited.append((_END, exchange, 0))
-        exchange.end = self.out.added
+        self._send_group(exchange, b'BDAT %d LAST\r\n' % content.size)
+        self._send_content(exchange, content.pieces)
         exchange.move(Event.whole)
 
-    def _envelope(self, exchange: Exchange, last: bytes) -> None:
-        exchange.commands.append(last)
-        self.out.extend(exchange.commands)
-        self.awaited.extend(exchange.due)
-        exchange.commands.clear()
-        exchange.due.clear()
+    def send_trial(self, exchange: Exchange) -> None:
+        """Queue the envelope and the first octet of the content."""
+        first = next(filter(None, exchange.transaction.content.pieces))[:1]
+        self._send_group(exchange, b'BDAT 1\r\n' + first)
+        self.awaited.append((_BDAT, exchange, self.out.added))
+        exchange.move(Event.trial)
 
-    def one(self, exchange: Exchange) -> None:
-        """One command, where each waits for its reply."""
-        if not exchange.commands:
-            exchange.commands.append(b'DATA\r\n')
-            exchange.due.append((_DATA, exchange, 0))
+    def send_rest(self, exchange: Exchange) -> None:
+        """Queue the content but for its first octet, with BDAT … LAST."""
+        content = exchange.transaction.content
+        first, *others = filter(None, content.pieces)
         exchange.begin = self.out.added
-        self.out.add(exchange.commands.pop(0))
-        self.awaited.append(exchange.due.pop(0))
-
-    def content(self, exchange: Exchange) -> None:
-        """The content that DATA was the word for."""
-        exchange.begin = self.out.added
-        self.out.extend(exchange.transaction.content.stuffed)
-        exchange.end = self.out.added
-        self.awaited.append((_END, exchange, 0))
+        self.out.add(b'BDAT %d LAST\r\n' % (content.size - 1))
+        self._send_content(exchange, (first[1:], *others))
         exchange.move(Event.go_ahead)
 
-    def nothing(self, exchange: Exchange) -> None:
-        """The end of the content, and none before it.
+    def send_content(self, exchange: Exchange) -> None:
+        """Queue the content after the server's 354."""
+        exchange.begin = self.out.added
+        self._send_content(exchange, exchange.transaction.content.stuffed)
+        exchange.move(Event.go_ahead)
+
+    def send_no_content(self, exchange: Exchange) -> None:
+        """Queue a lone dot after the server's 354.
 
         RFC 2920, section 3.1: if nobody was accepted, the server must not
         deliver, and the client has to end the data all the same.
         """
         self.out.add(b'.\r\n')
-        self.awaited.append((_END, exchange, 0))
+        self.awaited.append((_END, exchange, self.out.added))
         exchange.move(Event.nobody)
 
-    def between(self, command: bytes, index: int) -> None:
-        """A command that is not about a transaction."""
-        self.out.add(command)
-        self.awaited.append((_MAIL, None, index))
+    def send_next(self, exchange: Exchange) -> None:
+        """Queue one command of the envelope, where each waits for its reply.
+
+        :param exchange: The first command is MAIL; after the last RCPT comes
+            DATA.
+        """
+        exchange.begin = self.out.added
+        command = _MAIL
+        if exchange.state is not State.queued:
+            command = _RCPT if exchange.commands else _DATA
+        self.out.add(exchange.commands.pop(0) if exchange.commands
+                     else b'DATA\r\n')
+        self.awaited.append((command, exchange, self.out.added))
+        if command is _MAIL:
+            exchange.move(Event.envelope)
+
+    def send_between(self, command: Command, line: bytes) -> None:
+        """Queue a command that is not about a transaction.
+
+        :param line: The command line with its CRLF.
+        """
+        self.out.add(line)
+        self.awaited.append((command, None, self.out.added))
+
+    def _send_group(self, exchange: Exchange, last: bytes) -> None:
+        out, awaited, commands = self.out, self.awaited, exchange.commands
+        exchange.begin = out.added
+        commands.append(last)
+        out.extend(commands)
+        awaited.append((_MAIL, exchange, out.added))
+        awaited.extend((len(commands) - 2) * [(_RCPT, exchange, out.added)])
+        commands.clear()
+
+    def _send_content(self, exchange: Exchange,
+                      pieces: Tuple[bytes, ...]) -> None:
+        self.out.extend(pieces)
+        exchange.end = self.out.added
+        self.awaited.append((_END, exchange, exchange.end))

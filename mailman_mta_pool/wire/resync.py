@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is said between two transactions: RSET, and EHLO for a proof.
+"""What is said between two transactions: RSET, and EHLO or QUIT for a proof.
 
 Replies are told apart by their order alone.  If a server, or something in
 front of it, says one too many, each is taken for the answer to the command
@@ -11,60 +11,85 @@ from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.lessons import Lessons
-from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
+from mailman_mta_pool.wire.pipeline import Command, Pipeline
+from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.states import Event
 from public import public
 from typing import List, Optional
 
 
 @public
-class Interlude:
+class Resync:
     """What one conversation has to say between its transactions.
 
-    :ivar must_reset: RSET goes before the next MAIL: a transaction was left
-        open, or BDAT was pipelined and may yet fail (RFC 3030, section 4.2:
-        the state is indeterminate then).
+    :ivar must_reset: True if RSET goes before the next MAIL: a transaction
+        was left open, or BDAT was pipelined and may yet fail (RFC 3030,
+        section 4.2: the state is indeterminate then).
     :ivar last_word: What RSET was refused with, until the server closes.
+    :ivar has_quit: True if QUIT was queued for sending.
     """
 
-    def __init__(self, server: Capabilities, lessons: Lessons, name: str,
-                 one_by_one: bool) -> None:
-        """Begin after EHLO.
+    def __init__(self, pipeline: Pipeline, server: Capabilities,
+                 lessons: Lessons, *, name: str, one_by_one: bool,
+                 authenticated: bool) -> None:
+        """Begin after EHLO, TLS and AUTH.
 
+        :param pipeline: Where the commands are queued.
         :param server: What the server offers.
-        :param lessons: What is known of it.
+        :param lessons: What is known of the relay.
         :param name: Who we said we are in EHLO.
-        :param one_by_one: Does each command wait for its reply?
+        :param one_by_one: True if each command waits for its reply.
+        :param authenticated: True if we have authenticated, which EHLO might
+            undo.
         """
+        self._pipeline = pipeline
         self._server = server
         self._lessons = lessons
-        self._hello = f'EHLO {name}\r\n'.encode()
+        self._ehlo = f'EHLO {name}\r\n'.encode()
         self._one_by_one = one_by_one
+        self._authenticated = authenticated
         self._doubted: List[Exchange] = []
         self.must_reset = False
         self.last_word: Optional[Reply] = None
+        self.has_quit = False
 
-    def reset(self) -> bytes:
-        """Return the command that begins anew."""
+    def reset(self) -> None:
+        """Queue RSET."""
         self.must_reset = False
-        return b'RSET\r\n'
+        self._pipeline.send_between(Command.rset, b'RSET\r\n')
 
-    def take_reset(self, reply: Reply) -> bool:
-        """The answer to RSET.
+    def take(self, command: Command, reply: Reply) -> None:
+        """Take the answer to RSET, EHLO or QUIT.
 
-        :return: Is another reply to come here, too?
-        :raises ProtocolError: if there is no sense in it.
+        :raises ProtocolError: if it is none.
         """
+        if command is Command.rset:
+            self._take_reset(reply)
+        elif command is Command.ehlo:
+            self._take_ehlo(reply)
+        elif reply.code != 221:
+            raise ProtocolError(f'QUIT was answered with {reply}')
+
+    def _take_reset(self, reply: Reply) -> None:
         # RSET has only one answer, 250 (RFC 5321, section 4.1.1.5).
         if self.last_word is None and reply.code >= 400:
             # Exim says 554 after ten of them, and closes: then it has read
-            # nothing of what follows.
+            # nothing of what follows.  Whatever comes instead of the end is
+            # a reply to RSET, too.
             self.last_word = reply
-            return True
-        if reply.code >= 300 or self.last_word is not None:
+            pipeline = self._pipeline
+            pipeline.awaited.appendleft(
+                (Command.rset, None, pipeline.out.sent))
+        elif reply.code >= 300 or self.last_word is not None:
             refusal, self.last_word = self.last_word or reply, None
             raise ProtocolError(f'RSET was answered with {refusal}')
-        return False
+
+    def _take_ehlo(self, reply: Reply) -> None:
+        offered = Capabilities.from_ehlo(reply.text).keywords
+        if reply.code >= 300 or self._server.keywords.keys().isdisjoint(
+                offered):
+            self._lessons.refuse_ehlo()
+            raise ProtocolError(f'EHLO was answered with {reply}')
 
     # Is the dialogue in step?
 
@@ -72,10 +97,10 @@ class Interlude:
         """Keep a transaction back, if its refusals are to be proved.
 
         :param exchange: One that has had its last answer.
+        :return: True if it is kept back.
         """
-        is_doubtful = (
-            self._lessons.knows_ehlo and bool(self._server.keywords) and
-            exchange.is_doubtful(self._one_by_one))
+        is_doubtful = (bool(self._server.keywords) and
+                       exchange.is_doubtful(self._one_by_one))
         if is_doubtful:
             exchange.move(Event.doubted)
             self._doubted.append(exchange)
@@ -83,31 +108,28 @@ class Interlude:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Is any transaction kept back?"""
+        """True if any transaction is kept back."""
         return bool(self._doubted)
 
-    def question(self) -> bytes:
-        """Return the command whose answer proves that we are in step.
+    def ask_for_proof(self) -> None:
+        """Queue the command whose answer proves that we are in step.
 
         The answer to EHLO looks like no other: it offers extensions.  EHLO
         does what RSET does (RFC 5321, section 4.1.4), and is the last command
-        of its group (RFC 2920, section 3.1).
+        of its group (RFC 2920, section 3.1).  So does the answer to QUIT,
+        which is for servers that do not take EHLO twice, and for sessions
+        that would have to authenticate again.
         """
-        self.must_reset = False
-        return self._hello
-
-    def take_hello(self, reply: Reply) -> None:
-        """The answer to EHLO.
-
-        :raises ProtocolError: if it is none.
-        """
-        offered = Capabilities.from_ehlo(reply.text).keywords
-        if reply.code < 300 and not self._server.keywords.keys().isdisjoint(
-                offered):
+        pipeline = self._pipeline
+        if self.has_quit or (
+                pipeline.awaited and pipeline.awaited[-1][0] is Command.ehlo):
             return
-        if reply.code in NOT_UNDERSTOOD:
-            self._lessons.knows_ehlo = False
-        raise ProtocolError(f'EHLO was answered with {reply}')
+        self.must_reset = False
+        if self._authenticated or self._lessons.ehlo_refused:
+            self.has_quit = True
+            pipeline.send_between(Command.quit, b'QUIT\r\n')
+        else:
+            pipeline.send_between(Command.ehlo, self._ehlo)
 
     def let_go(self) -> List[Exchange]:
         """Return what was kept back, and keep it no longer."""

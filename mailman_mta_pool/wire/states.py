@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a transaction can stand, and what moves it on."""
+"""The states of a transaction, and the events that move it on."""
 
 from public import public
 from typing import Dict
@@ -9,27 +9,35 @@ from typing import Dict
 class State:
     """Where a transaction stands."""
 
+    #: Nothing of it has been sent.
     queued = 'queued'
     #: MAIL and what follows it has been sent; the content has not.
     envelope = 'envelope'
+    #: The envelope and the first octet of the content have been sent, by the
+    #: first BDAT that the server ever got.
+    trial = 'trial'
     #: The content is on its way; its answer settles the transaction.
     content = 'content'
     #: 354 though nobody was accepted: a lone dot has been sent.
     abandoned = 'abandoned'
     #: Refused, but the replies may be out of step with the commands.
     doubted = 'doubted'
+    #: Every recipient has a result.
     done = 'done'
 
 
 @public
 class Event:
-    """What moves it on."""
+    """What moves a transaction on."""
 
     #: MAIL, RCPT (and DATA) were queued for sending.
     envelope = 'envelope sent'
+    #: Envelope and BDAT 1 were queued for sending in one group.
+    trial = 'envelope and one octet sent'
     #: Envelope and BDAT … LAST were queued for sending in one group.
     whole = 'envelope and content sent'
-    #: 354 after at least one accepted recipient; the content was queued.
+    #: 354, or 2xx to BDAT 1, after at least one accepted recipient; the
+    #: content was queued.
     go_ahead = 'go ahead'
     #: 354 after every recipient was refused; the lone dot was queued.
     nobody = 'go ahead for nobody'
@@ -39,7 +47,7 @@ class Event:
     answered = 'answered'
     #: A refusal was the last answer.
     doubted = 'doubted'
-    #: The replies are in step.
+    #: The replies are in step with the commands.
     proved = 'proved'
     #: The connection is gone.
     lost = 'lost'
@@ -49,12 +57,19 @@ class Event:
 MOVES: Dict[str, Dict[str, str]] = {
     State.queued: {
         Event.envelope: State.envelope,
+        Event.trial: State.trial,
         Event.whole: State.content,
         Event.lost: State.done,
         },
     State.envelope: {
         Event.go_ahead: State.content,
         Event.nobody: State.abandoned,
+        Event.declined: State.done,
+        Event.doubted: State.doubted,
+        Event.lost: State.done,
+        },
+    State.trial: {
+        Event.go_ahead: State.content,
         Event.declined: State.done,
         Event.doubted: State.doubted,
         Event.lost: State.done,
@@ -75,3 +90,21 @@ MOVES: Dict[str, Dict[str, str]] = {
     State.done: {},
     }
 public(MOVES=MOVES)
+
+
+@public
+def diagram() -> str:
+    """Draw `MOVES` in the language of Graphviz.
+
+    :return: A directed graph whose nodes are the states and whose edges are
+        labelled with the events, one line for each.
+    """
+    lines = ['digraph transaction {', '  rankdir=LR;']
+    lines.extend(
+        f'  "{state}"{"" if moves else " [shape=doublecircle]"};'
+        for state, moves in MOVES.items())
+    lines.extend(
+        f'  "{before}" -> "{after}" [label="{event}"];'
+        for before, moves in MOVES.items()
+        for event, after in moves.items())
+    return '\n'.join([*lines, '}']) + '\n'

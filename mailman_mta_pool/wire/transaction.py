@@ -51,6 +51,9 @@ class Transaction(NamedTuple):
         what it is.
     :ivar envid: The envelope identifier of RFC 3461, if delivery status
         notifications are wanted, which may be ''; otherwise None.
+    :ivar stand_in: An address that is named to the server in the place of
+        each recipient, as Mailman's [devmode] wants; None if the recipients
+        are named themselves.
     """
 
     sender: str
@@ -58,6 +61,14 @@ class Transaction(NamedTuple):
     content: Content
     verp: Optional[Verp] = None
     envid: Optional[str] = None
+    stand_in: Optional[str] = None
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        """The addresses that go into the RCPTs, one for each recipient."""
+        if self.stand_in is None:
+            return self.recipients
+        return (self.stand_in,) * len(self.recipients)
 
     def individually(self) -> List['Transaction']:
         """Return transactions with the senders that the server would make."""

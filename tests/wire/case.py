@@ -3,13 +3,15 @@
 
 import re
 
-from mailman_mta_pool.wire import speaking
+from itertools import count
+from mailman_mta_pool.wire import conversation
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
-from mailman_mta_pool.wire.lessons import Chunking, Lessons
+from mailman_mta_pool.wire.lessons import Chunking, Pipelining
 from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from public import public
+from tests.wire.dialogue import lessons_with
 from tests.wire.link import Cut, Link
 from tests.wire.model import Script, Server
 from tests.wire.witness import Witness
@@ -39,6 +41,7 @@ class Case(NamedTuple):
     :ivar offers: What the server offers.
     :ivar script: How the server answers.
     :ivar schedule: Who moves when.
+    :ivar depth: How many transactions are submitted at once.
     :ivar many: With how many recipients the content waits for the answers.
     """
 
@@ -50,10 +53,12 @@ class Case(NamedTuple):
     pipelining: bool = True
     chunking: bool = True
     known: Chunking = Chunking.untried
+    pipelining_known: Pipelining = Pipelining.untried
+    authenticated: bool = False
     cut: Optional[Cut] = None
     tired_after: Optional[int] = None
     surplus: Optional[Tuple[int, bytes]] = None
-    many: int = speaking.MANY
+    many: int = conversation.MAX_UNANSWERED
 
     def run(self):
         """Do it.
@@ -61,7 +66,7 @@ class Case(NamedTuple):
         :return: What happened.
         :raises AssertionError: if the client breaks a rule, or errs.
         """
-        with mock.patch.object(speaking, 'MANY', self.many):
+        with mock.patch.object(conversation, 'MAX_UNANSWERED', self.many):
             run = Run(self)
         if self.surplus is None:
             run.check()
@@ -85,17 +90,22 @@ class Run:
 
     def __init__(self, case):
         self._case = case
-        self.server = Server(case.offers, Script(case.script))
-        plain = not case.pipelining or 'PIPELINING' not in case.offers
-        self.witness = Witness(plain)
-        self.lessons = Lessons()
-        self.lessons.chunking = case.known
+        self.server = Server(
+            case.offers, Script(case.script), case.authenticated)
+        plain = (not case.pipelining or 'PIPELINING' not in case.offers or
+                 case.pipelining_known is Pipelining.off)
+        self.witness = Witness(
+            plain, case.pipelining_known is Pipelining.proved)
+        # Each look at the clock takes its time.
+        clock = count().__next__
+        self.lessons = lessons_with(clock, case.known, case.pipelining_known)
         self.conversation = Conversation(
-            Capabilities.from_ehlo(self.server.greeting), self.lessons,
+            Capabilities.from_ehlo(self.server.greeting), self.lessons, clock,
             pipelining=case.pipelining, chunking=case.chunking,
-            depth=case.depth)
+            pipeline_depth=case.depth, authenticated=case.authenticated)
         self.link = Link(self.conversation, self.server, self.witness,
-                         cut=case.cut, tired_after=case.tired_after,
+                         eager=case.depth, cut=case.cut,
+                         tired_after=case.tired_after,
                          surplus=case.surplus)
         self.link.run([
             Transaction(sender, recipients, Content(raw))
@@ -159,12 +169,17 @@ class Run:
                 [name for name in submitted if name in sent])
 
     def _check_error(self):
-        """The only fault that this server has is not to know BDAT."""
-        if self.link.error is not None:
-            last = len(self.witness.lines) - 1
+        """The only faults of this server are not to know BDAT, or groups."""
+        if self.link.error is None:
+            return
+        last = len(self.witness.lines) - 1
+        if self.witness.trial_failed(last):
             assert self._case.known is Chunking.untried, self.link.error
-            assert self.witness.not_understood(last), self.link.error
             assert self.lessons.chunking is Chunking.off
+        else:
+            assert self.witness.thread_lost(last), self.link.error
+            assert self._case.pipelining_known is Pipelining.untried
+            assert self.lessons.pipelining is Pipelining.off
 
     def _places(self, message):
         """Which of the recipients can be named to this server?"""

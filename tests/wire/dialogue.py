@@ -4,7 +4,7 @@
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
-from mailman_mta_pool.wire.lessons import Chunking, Lessons
+from mailman_mta_pool.wire.lessons import Chunking, Lessons, Pipelining
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
 
@@ -12,6 +12,9 @@ from public import public
 #: How the content of `transaction` is sent.
 HI = 'Hi\r\n.\r\n'
 BDAT = 'BDAT 4 LAST\r\nHi\r\n'
+#: The same, where CHUNKING is tried.
+TRIAL = 'BDAT 1\r\nH'
+REST = 'BDAT 3 LAST\r\ni\r\n'
 OK = '250 Ok\r\n'
 GO = '354 Go\r\n'
 LATER = '450 4.2.1 Full\r\n'
@@ -19,8 +22,11 @@ NO = '550 5.1.1 No\r\n'
 #: How the client makes sure that it is in step, and what it is told.
 HELLO = 'EHLO localhost\r\n'
 OFFER = '250-example.net\r\n250 PIPELINING\r\n'
-public(BDAT=BDAT, GO=GO, HELLO=HELLO, HI=HI, LATER=LATER, NO=NO, OFFER=OFFER,
-       OK=OK)
+#: Where it cannot say that.
+QUIT = 'QUIT\r\n'
+BYE = '221 2.0.0 Bye\r\n'
+public(BDAT=BDAT, BYE=BYE, GO=GO, HELLO=HELLO, HI=HI, LATER=LATER, NO=NO,
+       OFFER=OFFER, OK=OK, QUIT=QUIT, REST=REST, TRIAL=TRIAL)
 
 
 @public
@@ -41,27 +47,48 @@ def envelope(name, *recipients):
 
 
 @public
+def lessons_with(clock, chunking=Chunking.untried,
+                 pipelining=Pipelining.untried):
+    """Make lessons that are known beforehand."""
+    lessons = Lessons(clock)
+    if chunking is Chunking.on_trial:
+        lessons.claim_trial()
+    else:
+        lessons.learn_chunking(chunking)
+    lessons.learn_pipelining(pipelining)
+    return lessons
+
+
+@public
 class Dialogue:
     """One conversation over one connection.
 
     :ivar conversation: The engine.
     :ivar lessons: What it has learnt.
+    :ivar now: What its clock says.
+    :ivar looks: How often it has looked at the clock.
     """
 
     def __init__(self, *keywords, known=Chunking.untried, lessons=None,
-                 **how):
+                 pipelining_known=Pipelining.untried, **how):
         """Begin after EHLO.
 
         :param keywords: What the server offers.
         :param known: What is known of its CHUNKING.
+        :param pipelining_known: What is known of its PIPELINING.
         :param how: See `Conversation`.
         """
-        self.lessons = lessons or Lessons()
-        if known is not Chunking.untried:
-            self.lessons.chunking = known
+        self.now = 0.0
+        self.looks = 0
+        self.lessons = lessons or lessons_with(
+            self.clock, known, pipelining_known)
         self.conversation = Conversation(
             Capabilities([(keyword, ()) for keyword in keywords]),
-            self.lessons, **how)
+            self.lessons, self.clock, **how)
+
+    def clock(self):
+        self.looks += 1
+        return self.now
 
     def submit(self, *transactions):
         """Submit them all, and return what is sent then."""
@@ -102,7 +129,7 @@ class Dialogue:
         return [[fate.name for fate, _, _ in results]
                 for results in self.told()]
 
-    def lose(self):
+    def lose(self, silent=False):
         """Lose the connection, and return `fates`."""
-        self.conversation.lose()
+        self.conversation.lose(silent)
         return self.fates()

@@ -34,6 +34,8 @@ class Framing:
         self._next = self._line
         self._lines = []
         self._chunk = 0
+        self._is_last = True
+        self._chunks = b''
 
     @property
     def pending(self):
@@ -50,8 +52,8 @@ class Framing:
     def next(self):
         """Return the next complete item, or None.
 
-        :return: A command without its CRLF as bytes, or a content as a tuple
-            of one bytes object, its dots no longer stuffed.
+        :return: A command without its CRLF as bytes, or a tuple: the content,
+            its dots no longer stuffed, and True if that is all of it.
         """
         return self._next()
 
@@ -75,11 +77,14 @@ class Framing:
     def _line(self):
         line = self._take_line()
         if line is not None and line.startswith(b'BDAT'):
-            match = re.fullmatch(rb'BDAT ([0-9]+) LAST', line)
+            match = re.fullmatch(rb'BDAT ([0-9]+)( LAST)?', line)
             if match is None:
                 raise Broken('a strange BDAT: {!r}'.format(line))
             self._chunk = int(match[1])
+            self._is_last = match[2] is not None
             self._next = self._bdat
+        elif line is not None and line.startswith(b'MAIL'):
+            self._chunks = b''
         return line
 
     def _data(self):
@@ -94,14 +99,19 @@ class Framing:
         content = b''.join(self._lines)
         self._lines.clear()
         self._next = self._line
-        return (content,)
+        return content, True
 
     def _bdat(self):
         if len(self._buffer) < self._chunk:
             return None
         self._next = self._line
-        content = self._take(self._chunk)
-        check_line_ends(content)
-        if not content.endswith(CRLF):
+        self._chunks += self._take(self._chunk)
+        if not self._is_last:
+            if len(self._chunks) != 1:
+                raise Broken('more than one octet before the trial is over')
+            return self._chunks, False
+        check_line_ends(self._chunks)
+        if not self._chunks.endswith(CRLF):
             raise Broken('the content does not end in CRLF')
-        return (content,)
+        content, self._chunks = self._chunks, b''
+        return content, True

@@ -34,10 +34,12 @@ class Link:
     :ivar submitted: What it has taken in.
     """
 
-    def __init__(self, conversation, server, witness, *, cut=None,
+    def __init__(self, conversation, server, witness, *, eager=0, cut=None,
                  tired_after=None, surplus=None):
         """Connect.
 
+        :param eager: How many transactions are submitted even though the
+            conversation says that it has no room.
         :param cut: Where the connection dies, or None.
         :param surplus: After how many replies the server gives one that
             answers nothing, and that reply; or None.
@@ -47,6 +49,7 @@ class Link:
         self._conversation = conversation
         self._server = server
         self._witness = witness
+        self._eager = eager
         self._cut = cut
         self._tired_after = tired_after
         self._surplus = surplus
@@ -104,7 +107,8 @@ class Link:
         conversation = self._conversation
         if self.error is not None or conversation.closed_by is not None:
             return True
-        return conversation.idle and (not self._waiting or self._is_down)
+        return conversation.idle and (
+            not self._waiting or self._is_down or conversation.is_over)
 
     def _lose(self):
         self._conversation.lose()
@@ -118,12 +122,15 @@ class Link:
     # The moves; each tells whether it did anything.
 
     def _submit(self, size):
-        if not self._waiting or not self._conversation.room:
+        conversation = self._conversation
+        in_flight = len(self.submitted) - len(self.outcomes)
+        if not self._waiting or conversation.is_over or not (
+                conversation.room or in_flight < self._eager):
             return False
         transaction = self._waiting.pop()
         self.submitted.append(transaction)
-        self._conversation.submit(transaction)
-        self.outcomes.extend(self._conversation.outcomes())
+        conversation.submit(transaction)
+        self.outcomes.extend(conversation.outcomes())
         return True
 
     def _hand(self, size):

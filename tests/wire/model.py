@@ -84,14 +84,16 @@ class Server:
     :ivar closed: Has it closed the connection?  It reads nothing then.
     """
 
-    def __init__(self, offers, script):
+    def __init__(self, offers, script, authenticated=False):
         """Begin after EHLO.
 
+        :param authenticated: Has the client authenticated?
         :param offers: Keywords of extensions, with the parameter or None.
         :param script: How to take the commands.
         """
         self._offers = offers
         self._script = script
+        self._authenticated = authenticated
         self._framing = Framing()
         self._number = -1
         self._reset()
@@ -155,11 +157,12 @@ class Server:
 
     def _command(self, line):
         verb = line[:4].decode('latin-1')
-        if self._reset_needed and verb not in ('RSET', 'EHLO'):
+        if self._reset_needed and verb not in ('RSET', 'EHLO', 'QUIT'):
             raise Broken('RSET is due (RFC 3030, section 4.2)')
         commands = {'MAIL': self._mail, 'RCPT': self._rcpt,
                     'DATA': self._data, 'BDAT': self._begin_chunk,
-                    'RSET': self._rset, 'EHLO': self._ehlo}
+                    'RSET': self._rset, 'EHLO': self._ehlo,
+                    'QUIT': self._quit}
         if verb not in commands:
             raise Broken('not a command: {!r}'.format(line))
         commands[verb](line.decode('utf-8'))
@@ -244,9 +247,19 @@ class Server:
     def _ehlo(self, line):
         if not re.fullmatch('EHLO [a-z.]+', line):
             raise Broken('bad EHLO: {!r}'.format(line))
+        if self._authenticated:
+            raise Broken('EHLO would undo AUTH')
         if self._framing.pending:
             raise Broken('EHLO is not the last in its group (RFC 2920)')
         self._begin_anew(*self.greeting.split(b'\n'))
+
+    def _quit(self, line):
+        if line != 'QUIT' or self._framing.pending:
+            raise Broken('bad QUIT: {!r}'.format(line))
+        # RFC 5321, section 4.1.1.10; many close without a word.
+        if self._script.mood()[0] != 'gone':
+            self._answer(221, b'2.0.0 Bye')
+        self.closed = True
 
     def _begin_anew(self, *lines):
         mood, detail = self._script.mood()
@@ -258,9 +271,12 @@ class Server:
         if not self._unwilling('RSET', mood, detail):
             self._answer(250, *lines)
 
-    def _take_content(self, content):
+    def _take_content(self, content, is_last):
         verb = 'end' if self._bdat is None else 'BDAT'
         self._bdat = None
+        if not is_last:
+            self._take_chunk()
+            return
         self._check_content(content)
         mood, detail = self._script.mood()
         if not self._recipients:
@@ -270,6 +286,18 @@ class Server:
         else:
             self._decide(verb, mood, detail, content)
         # RFC 5321, section 4.1.1.4: the buffers are cleared.
+        self._reset()
+
+    def _take_chunk(self):
+        """RFC 3030, section 2: each chunk has a reply of its own."""
+        mood, detail = self._script.mood()
+        if not self._recipients:
+            self._refuse_content('BDAT', mood, detail)
+        elif self._unwilling('BDAT', mood, detail):
+            self._reset_needed = True
+        else:
+            self._answer(250, b'2.0.0 1 octet', detail=detail)
+            return
         self._reset()
 
     def _check_content(self, content):

@@ -4,7 +4,9 @@
 import unittest
 
 from mailman_mta_pool.errors import ProtocolError
-from mailman_mta_pool.wire.lessons import Chunking, Lessons
+from mailman_mta_pool.wire.content import SplicedContent
+from mailman_mta_pool.wire.lessons import Chunking, TRIAL_PAUSE
+from mailman_mta_pool.wire.pipeline import Command
 from mailman_mta_pool.wire.transaction import Fate, Stage
 from tests.wire.dialogue import (
     BDAT,
@@ -16,7 +18,9 @@ from tests.wire.dialogue import (
     NO,
     OFFER,
     OK,
+    REST,
     transaction,
+    TRIAL,
 )
 
 
@@ -25,9 +29,11 @@ WHAT = '502 5.5.1 What?\r\n'
 
 
 class TestDepth(unittest.TestCase):
+    """More than there is room for may be submitted, and is sent."""
+
     def test_whole_transactions_in_flight(self):
-        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved, depth=3)
-        self.assertEqual(dialogue.conversation.room, 3)
+        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved)
+        self.assertEqual(dialogue.conversation.room, 1)
         # RFC 3030, section 4.2: while a BDAT may yet fail, RSET begins the
         # next transaction.
         self.assertEqual(
@@ -37,7 +43,6 @@ class TestDepth(unittest.TestCase):
         self.assertEqual(dialogue.conversation.room, 0)
         self.assertEqual(dialogue.hear(OK, OK, OK), '')
         self.assertEqual(dialogue.fates(), [['accepted']])
-        self.assertEqual(dialogue.conversation.room, 1)
         self.assertEqual(dialogue.submit(transaction('d', 'x', 'y')),
                          'RSET\r\n' + envelope('d', 'x', 'y') + BDAT)
         dialogue.hear(OK, OK, NO, '554 5.5.1 Nobody\r\n')
@@ -53,7 +58,7 @@ class TestDepth(unittest.TestCase):
         self.assertTrue(dialogue.conversation.idle)
 
     def test_one_group(self):
-        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved, depth=32)
+        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved)
         for number in range(32):
             dialogue.conversation.submit(transaction(f'a{number}'))
         self.assertEqual(
@@ -74,7 +79,7 @@ class TestDepth(unittest.TestCase):
                 (BY_BDAT, Chunking.on_trial, {}),
                 (BY_BDAT, Chunking.proved, {'chunking': False})):
             with self.subTest(keywords=keywords, known=known, **how):
-                dialogue = Dialogue(*keywords, known=known, depth=8, **how)
+                dialogue = Dialogue(*keywords, known=known, **how)
                 self.assertEqual(dialogue.conversation.room, 3)
                 self.assertEqual(dialogue.submit(transaction('a')),
                                  envelope('a') + 'DATA\r\n')
@@ -91,30 +96,52 @@ class TestDepth(unittest.TestCase):
 
 
 class TestTrial(unittest.TestCase):
+    """The first BDAT carries one octet."""
+
     def setUp(self):
-        self.dialogue = Dialogue(*BY_BDAT, depth=8)
+        self.dialogue = Dialogue(*BY_BDAT)
         self.lessons = self.dialogue.lessons
 
     def test_alone(self):
         self.assertEqual(self.dialogue.submit(transaction('a')),
-                         envelope('a') + BDAT)
+                         envelope('a') + TRIAL)
         self.assertIs(self.lessons.chunking, Chunking.on_trial)
         self.assertEqual(self.dialogue.conversation.room, 0)
         # They wait if they are there all the same.
         self.assertEqual(
             self.dialogue.submit(transaction('b'), transaction('c')), '')
         self.assertEqual(self.dialogue.hear(OK, OK), '')
+        self.assertIs(
+            self.dialogue.conversation.awaiting, Command.bdat)
         self.assertEqual(
-            self.dialogue.hear(OK), 'RSET\r\n' + envelope('b') + BDAT +
+            self.dialogue.hear(OK), REST + 'RSET\r\n' + envelope('b') + BDAT +
             'RSET\r\n' + envelope('c') + BDAT)
         self.assertIs(self.lessons.chunking, Chunking.proved)
-        self.assertEqual(self.dialogue.conversation.room, 6)
-        self.dialogue.hear(*[OK] * 8)
+        self.assertEqual(self.dialogue.told(), [])
+        self.dialogue.hear(*[OK] * 9)
         self.assertEqual(self.dialogue.fates(), [['accepted']] * 3)
+
+    def test_octets_in_any_pieces(self):
+        for pieces in ((b'Hi\r\n',), (b'', b'H', b'', b'i\r\n'),
+                       (b'', b'Hi', b'\r\n')):
+            with self.subTest(pieces=pieces):
+                content = SplicedContent(pieces, (b'',), False)
+                dialogue = Dialogue(*BY_BDAT)
+                self.assertEqual(
+                    dialogue.submit(transaction('a')._replace(
+                        content=content)), envelope('a') + TRIAL)
+                self.assertEqual(dialogue.hear(OK, OK, OK), REST)
+
+    def test_not_to_many(self):
+        # If the connection were lost, too many would be in doubt.
+        many = [f'x{number}' for number in range(33)]
+        self.assertEqual(self.dialogue.submit(transaction('a', *many)),
+                         envelope('a', *many) + 'DATA\r\n')
+        self.assertIs(self.lessons.chunking, Chunking.untried)
 
     def test_others_use_data_meanwhile(self):
         self.dialogue.submit(transaction('a'))
-        other = Dialogue(*BY_BDAT, lessons=self.lessons, depth=8)
+        other = Dialogue(*BY_BDAT, lessons=self.lessons)
         self.assertEqual(other.submit(transaction('b')),
                          envelope('b') + 'DATA\r\n')
         self.dialogue.hear(OK, OK, OK)
@@ -125,7 +152,7 @@ class TestTrial(unittest.TestCase):
 
     def test_only_when_nothing_else_is_awaited(self):
         self.dialogue.submit(transaction('a'))
-        other = Dialogue(*BY_BDAT, lessons=self.lessons, depth=8)
+        other = Dialogue(*BY_BDAT, lessons=self.lessons)
         other.submit(transaction('b'), transaction('c'))
         # The trial told nothing, so the next one is free to try.
         self.dialogue.hear('421 4.3.2 Bye\r\n')
@@ -134,12 +161,12 @@ class TestTrial(unittest.TestCase):
                          HI + envelope('c') + 'DATA\r\n')
         self.assertEqual(other.hear(OK, OK, OK, GO, OK), HI)
         self.assertEqual(other.submit(transaction('d')),
-                         envelope('d') + BDAT)
+                         envelope('d') + TRIAL)
 
-    def test_surprising_answer(self):
-        for code in (500, 501, 502, 503, 504):
+    def test_refused_for_good(self):
+        for code in (500, 501, 502, 503, 504, 521, 550, 551, 554, 599):
             with self.subTest(code=code):
-                dialogue = Dialogue(*BY_BDAT, depth=8)
+                dialogue = Dialogue(*BY_BDAT)
                 dialogue.submit(transaction('a', 'x', 'y'), transaction('b'))
                 dialogue.hear(OK, OK, NO)
                 with self.assertRaisesRegex(ProtocolError, f'BDAT.*{code}'):
@@ -148,20 +175,42 @@ class TestTrial(unittest.TestCase):
                 self.assertEqual(dialogue.lose(), [
                     ['not_attempted', 'refused'], ['not_attempted']])
                 self.assertIs(dialogue.lessons.chunking, Chunking.off)
-                again = Dialogue(*BY_BDAT, lessons=dialogue.lessons, depth=8)
+                again = Dialogue(*BY_BDAT, lessons=dialogue.lessons)
                 self.assertEqual(again.submit(transaction('a')),
                                  envelope('a') + 'DATA\r\n')
 
-    def test_other_refusals_are_proof(self):
+    def test_refused_for_the_time_being(self):
+        self.dialogue.submit(transaction('a', 'x', 'y'), transaction('b'))
+        # RFC 3030, section 4.2; and the next one goes by DATA.
+        self.assertEqual(
+            self.dialogue.hear(OK, OK, NO, '452 4.3.1 Full\r\n'), HELLO)
+        self.assertEqual(self.dialogue.hear(OFFER),
+                         envelope('b') + 'DATA\r\n')
+        self.assertEqual(self.dialogue.told(), [
+            [(Fate.refused, Stage.data, '452 4.3.1 Full'),
+             (Fate.refused, Stage.rcpt, '550 5.1.1 No')]])
+        self.assertIs(self.lessons.chunking, Chunking.untried)
+        self.dialogue.hear(OK, OK, GO, OK)
+        self.dialogue.now += TRIAL_PAUSE
+        self.assertEqual(self.dialogue.submit(transaction('c')),
+                         envelope('c') + TRIAL)
+        self.assertEqual(
+            self.dialogue.hear(OK, OK, '451 4.3.0 Later\r\n'), '')
+        self.assertEqual(self.dialogue.submit(transaction('d')),
+                         'RSET\r\n' + envelope('d') + 'DATA\r\n')
+
+    def test_the_rest_is_refused(self):
+        # It knows BDAT, and judges the content.
         for reply in ('554 5.6.0 Spam\r\n', '451 4.3.0 Later\r\n',
                       '552 5.3.4 Too big\r\n'):
             with self.subTest(reply=reply):
                 dialogue = Dialogue(*BY_BDAT)
                 dialogue.submit(transaction('a'))
-                dialogue.hear(OK, OK, reply)
+                dialogue.hear(OK, OK, OK, reply)
                 if reply.startswith('5'):
                     dialogue.hear(OFFER)
-                self.assertEqual(dialogue.fates(), [['refused']])
+                self.assertEqual(dialogue.told(), [
+                    [(Fate.refused, Stage.end, reply.strip())]])
                 self.assertIs(dialogue.lessons.chunking, Chunking.proved)
 
     def test_for_nobody(self):
@@ -173,42 +222,66 @@ class TestTrial(unittest.TestCase):
                 # It has told nothing, so the next one is the trial.
                 self.assertEqual(
                     dialogue.hear(OK, NO, reply),
-                    'RSET\r\n' + envelope('b') + BDAT)
+                    'RSET\r\n' + envelope('b') + TRIAL)
                 self.assertEqual(dialogue.told(), [
                     [(Fate.refused, Stage.rcpt, '550 5.1.1 No')]])
                 self.assertIs(dialogue.lessons.chunking, Chunking.on_trial)
 
+    def test_garbage(self):
+        for replies in (('hello\r\n',), (OK, OK, GO), (OK, NO, OK),
+                        (OK, OK, '999 Ok\r\n')):
+            with self.subTest(replies=replies):
+                dialogue = Dialogue(*BY_BDAT)
+                dialogue.submit(transaction('a'))
+                with self.assertRaises(ProtocolError):
+                    dialogue.hear(*replies)
+                self.assertEqual(dialogue.lose(), [['not_attempted']])
+                self.assertIs(dialogue.lessons.chunking, Chunking.off)
+
     def test_lost(self):
-        # Some proxies choke on the content: it counts from there on.
-        begin = len(envelope('a') + 'BDAT 4 LAST\r\n')
-        for octets, fate, known in (
-                (0, 'not_attempted', Chunking.untried),
-                (begin - 1, 'not_attempted', Chunking.untried),
-                (begin, 'not_attempted', Chunking.off),
-                (begin + 3, 'not_attempted', Chunking.off),
-                (begin + 4, 'in_doubt', Chunking.off)):
+        # Some proxies choke on BDAT: it counts once its octet has gone.
+        begin = len(envelope('a') + TRIAL)
+        for octets, known in (
+                (0, Chunking.untried), (begin - 1, Chunking.untried),
+                (begin, Chunking.off)):
             with self.subTest(octets=octets):
                 dialogue = Dialogue(*BY_BDAT)
                 dialogue.conversation.submit(transaction('a'))
                 dialogue.sent(octets)
-                self.assertEqual(dialogue.lose(), [[fate]])
+                self.assertEqual(dialogue.lose(), [['not_attempted']])
                 self.assertIs(dialogue.lessons.chunking, known)
 
+    def test_lost_with_the_rest(self):
+        # One octet is nothing; all of them may have been taken.
+        for missing, fate in ((1, 'not_attempted'), (0, 'in_doubt')):
+            with self.subTest(missing=missing):
+                dialogue = Dialogue(*BY_BDAT)
+                dialogue.submit(transaction('a'))
+                dialogue.conversation.receive((OK + OK + OK).encode())
+                dialogue.sent(len(REST) - missing)
+                self.assertEqual(dialogue.lose(), [[fate]])
+                self.assertIs(dialogue.lessons.chunking, Chunking.proved)
+
     def test_hung_up(self):
-        for replies, fate in (((), 'not_attempted'), ((OK,), 'not_attempted'),
-                              ((OK, OK), 'refused')):
+        for replies, stage in (((), Stage.connect), ((OK,), Stage.rcpt),
+                               ((OK, OK), Stage.data)):
             with self.subTest(replies=replies):
                 dialogue = Dialogue(*BY_BDAT)
                 dialogue.submit(transaction('a'))
                 dialogue.hear(*replies, '421 4.3.2 Bye\r\n')
-                self.assertEqual(dialogue.fates(), [[fate]])
+                (told,), = dialogue.told()
+                self.assertIs(told[0], Fate.not_attempted)
+                if replies:
+                    self.assertIs(told[1], stage)
                 # It is no wonder that it did not answer.
                 self.assertIs(dialogue.lessons.chunking, Chunking.untried)
-                self.assertTrue(dialogue.lessons.claim_trial())
+                # But if BDAT was what it hung up at, DATA has its turn.
+                self.assertIs(
+                    dialogue.lessons.claim_trial(), len(replies) < 2)
 
     def test_proved_and_then_not_understood(self):
         # Another machine behind the same name, perhaps.
-        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved, depth=2)
+        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved)
         dialogue.submit(transaction('a'), transaction('b'), transaction('c'))
         dialogue.hear(OK, OK, WHAT)
         self.assertEqual(dialogue.told(), [
@@ -219,46 +292,6 @@ class TestTrial(unittest.TestCase):
         self.assertEqual(dialogue.fates(), [['accepted'], ['accepted']])
         self.assertEqual(dialogue.submit(transaction('d')),
                          'RSET\r\n' + envelope('d') + 'DATA\r\n')
-
-
-class TestLessons(unittest.TestCase):
-    def test_one_permit(self):
-        lessons = Lessons()
-        self.assertTrue(lessons.claim_trial())
-        self.assertIs(lessons.chunking, Chunking.on_trial)
-        self.assertFalse(lessons.claim_trial())
-        lessons.end_trial(Chunking.untried)
-        self.assertTrue(lessons.claim_trial())
-        self.assertFalse(lessons.claim_trial())
-
-    def test_two_threads_at_once(self):
-        class Rivals(Lessons):
-            """Between one's look and its claim, the other makes its own."""
-
-            known, rivals, claims = Chunking.untried, 1, []
-
-            @property
-            def chunking(self):
-                known = self.known
-                if self.rivals:
-                    self.rivals -= 1
-                    self.claims.append(self.claim_trial())
-                return known
-
-            @chunking.setter
-            def chunking(self, known):
-                self.known = known
-        lessons = Rivals()
-        self.assertEqual([lessons.claim_trial(), *lessons.claims],
-                         [False, True])
-
-    def test_the_last_word(self):
-        for verdict in (Chunking.proved, Chunking.off):
-            lessons = Lessons()
-            lessons.claim_trial()
-            lessons.end_trial(verdict)
-            self.assertIs(lessons.chunking, verdict)
-            self.assertFalse(lessons.claim_trial())
 
 
 class TestOutOfTurn(unittest.TestCase):
@@ -315,7 +348,7 @@ class TestOutOfTurn(unittest.TestCase):
         dialogue = Dialogue('PIPELINING')
         dialogue.conversation.submit(transaction('a'))
         self.assertSurprised(dialogue, OK, [['not_attempted']])
-        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved, depth=2)
+        dialogue = Dialogue(*BY_BDAT, known=Chunking.proved)
         dialogue.conversation.submit(transaction('a'))
         dialogue.conversation.submit(transaction('b'))
         dialogue.sent(len(envelope('a') + BDAT + 'RSET\r\n'))

@@ -5,6 +5,7 @@ import unittest
 
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Chunking
+from mailman_mta_pool.wire.pipeline import Command
 from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from tests.wire.case import BAD, GOOD
 from tests.wire.dialogue import (
@@ -45,11 +46,11 @@ class TestPlain(unittest.TestCase):
 
     def test_both_off(self):
         self.check(Dialogue('PIPELINING', 'CHUNKING', pipelining=False,
-                            chunking=False, depth=8))
+                            chunking=False, pipeline_depth=8))
 
     def test_chunking_needs_pipelining(self):
         self.check(Dialogue('PIPELINING', 'CHUNKING', pipelining=False))
-        self.check(Dialogue('CHUNKING', depth=8))
+        self.check(Dialogue('CHUNKING', pipeline_depth=8))
 
     def test_the_next_one_waits(self):
         dialogue = Dialogue()
@@ -126,9 +127,10 @@ class TestPipelining(unittest.TestCase):
         conversation = self.dialogue.conversation
         self.assertIsNone(conversation.awaiting)
         self.dialogue.submit(transaction('a'))
-        for stage in (Stage.mail, Stage.rcpt, Stage.data, Stage.end):
-            self.assertIs(conversation.awaiting, stage)
-            self.dialogue.hear(GO if stage is Stage.data else OK)
+        for command in (
+                Command.mail, Command.rcpt, Command.data, Command.end):
+            self.assertIs(conversation.awaiting, command)
+            self.dialogue.hear(GO if command is Command.data else OK)
         self.assertIsNone(conversation.awaiting)
         self.assertEqual(conversation.answered, 4)
 
@@ -219,8 +221,8 @@ class TestPipelining(unittest.TestCase):
 
     def test_other_names_on_the_wire(self):
         # As [devmode] wants.
-        each = transaction('a', 'b', 'c')
-        self.dialogue.conversation.submit(each, ['z@example.com'] * 2)
+        each = transaction('a', 'b', 'c')._replace(stand_in='z@example.com')
+        self.dialogue.conversation.submit(each)
         self.assertEqual(
             self.dialogue.sent(), envelope('a', 'z', 'z') + 'DATA\r\n')
         self.dialogue.hear(OK, OK, NO, GO, OK)
@@ -265,8 +267,7 @@ class TestLoss(unittest.TestCase):
         self.assertEqual(dialogue.lose(), [['in_doubt']])
 
     def test_chunks(self):
-        dialogue = Dialogue('PIPELINING', 'CHUNKING', known=Chunking.proved,
-                            depth=3)
+        dialogue = Dialogue('PIPELINING', 'CHUNKING', known=Chunking.proved)
         for name in 'abc':
             dialogue.conversation.submit(transaction(name))
         first = envelope('a') + BDAT
@@ -283,11 +284,12 @@ class TestHangUp(unittest.TestCase):
 
     def hang_up_after(self, *replies, chunking=False):
         dialogue = Dialogue('PIPELINING', *(['CHUNKING'] * chunking),
-                            known=Chunking.proved, depth=2)
+                            known=Chunking.proved)
         dialogue.submit(transaction('a', 'x', 'y'), transaction('b'))
         dialogue.hear(*replies, '421 4.3.2 Bye\r\n' + OK)
         self.assertEqual(dialogue.conversation.closed_by.code, 421)
         self.assertEqual(dialogue.conversation.room, 0)
+        self.assertTrue(dialogue.conversation.is_over)
         self.assertTrue(dialogue.conversation.idle)
         return dialogue
 

@@ -10,9 +10,11 @@ import unittest
 from hypothesis import given, settings, strategies as st
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.lessons import Chunking
+from mailman_mta_pool.wire.pipeline import Command
 from tests.wire.case import Case
 from tests.wire.dialogue import (
     BDAT,
+    BYE,
     Dialogue,
     envelope,
     GO,
@@ -22,6 +24,7 @@ from tests.wire.dialogue import (
     NO,
     OFFER,
     OK,
+    QUIT,
     transaction,
 )
 from tests.wire.test_model import ALL, CASES, MANY_THINGS, PROFILE
@@ -87,7 +90,7 @@ class TestSurplus(unittest.TestCase):
             dialogue, NO, OK, fates=[['accepted'], ['not_attempted']])
 
     def test_before_bdat(self):
-        dialogue = bdat(depth=2)
+        dialogue = bdat()
         dialogue.submit(transaction('a'), transaction('b'))
         self.assertEqual(dialogue.hear(OK, OK, NO), HELLO)
         dialogue.hear(OK, OK, OK, OK)
@@ -144,7 +147,7 @@ class TestProof(unittest.TestCase):
         self.assertEqual(dialogue.fates(), [['refused']])
 
     def test_once_for_many(self):
-        dialogue = bdat(depth=3)
+        dialogue = bdat()
         dialogue.submit(*map(transaction, 'abc'))
         self.assertEqual(
             dialogue.hear(OK, OK, NO, OK, OK, OK, OK, OK, OK, OK, NO), HELLO)
@@ -198,7 +201,7 @@ class TestProof(unittest.TestCase):
         self.assertEqual(dialogue.lose(), [['in_doubt'], ['not_attempted']])
 
     def test_ehlo_is_not_understood(self):
-        # So this server is not asked for proof any more.
+        # So this server is asked for proof by QUIT.
         dialogue = bdat()
         dialogue.submit(transaction('a'))
         dialogue.hear(OK, OK, NO)
@@ -207,7 +210,8 @@ class TestProof(unittest.TestCase):
         self.assertEqual(dialogue.lose(), [['in_doubt']])
         dialogue = Dialogue(*BY_BDAT, lessons=dialogue.lessons)
         dialogue.submit(transaction('a'))
-        self.assertEqual(dialogue.hear(OK, OK, NO), '')
+        self.assertEqual(dialogue.hear(OK, OK, NO), QUIT)
+        dialogue.hear(BYE)
         self.assertEqual(dialogue.fates(), [['refused']])
 
     def test_the_connection_is_lost(self):
@@ -232,3 +236,84 @@ class TestProof(unittest.TestCase):
         dialogue.submit(transaction('a'))
         self.assertEqual(
             dialogue.hear(OK, OK, NO), 'EHLO lists.example.com\r\n')
+
+
+class TestQuit(unittest.TestCase):
+    """Where EHLO cannot be said again, the answer to QUIT is the proof."""
+
+    def refused(self, *others, **how):
+        """Return a dialogue in which somebody has been refused by BDAT."""
+        dialogue = bdat(**{'authenticated': True, **how})
+        dialogue.submit(transaction('a'), *map(transaction, others))
+        self.assertFalse(dialogue.conversation.is_over)
+        return dialogue
+
+    def test_after_auth(self):
+        dialogue = self.refused()
+        # EHLO would mean to authenticate again.
+        self.assertEqual(dialogue.hear(OK, OK, NO), QUIT)
+        self.assertIs(dialogue.conversation.awaiting, Command.quit)
+        self.assertTrue(dialogue.conversation.is_over)
+        self.assertEqual(dialogue.conversation.room, 0)
+        self.assertFalse(dialogue.conversation.idle)
+        self.assertEqual(dialogue.told(), [])
+        dialogue.hear(BYE)
+        self.assertEqual(dialogue.fates(), [['refused']])
+        self.assertTrue(dialogue.conversation.idle)
+        self.assertTrue(dialogue.conversation.is_over)
+        self.assertIsNone(dialogue.conversation.closed_by)
+
+    def test_those_in_flight_are_answered_first(self):
+        dialogue = self.refused('b', 'c')
+        dialogue.hear(OK, OK, NO, OK, OK, OK, OK)
+        self.assertEqual(dialogue.fates(), [['accepted']])
+        dialogue.hear(OK, OK, OK, OK)
+        self.assertEqual(dialogue.fates(), [['accepted']])
+        dialogue.hear(BYE)
+        self.assertEqual(dialogue.fates(), [['refused']])
+
+    def test_those_that_wait_are_not_attempted(self):
+        dialogue = Dialogue(*BY_DATA, authenticated=True)
+        dialogue.submit(*map(transaction, 'abc'))
+        dialogue.hear(OK, OK, '554 5.7.1 No\r\n')
+        self.assertEqual(dialogue.fates(), [])
+        # One that comes after all is not sent, either.
+        self.assertEqual(dialogue.submit(transaction('d')), '')
+        self.assertEqual(dialogue.fates(), [['not_attempted']])
+        self.assertEqual(dialogue.hear(BYE), '')
+        self.assertEqual(dialogue.fates(), [
+            ['refused'], ['not_attempted'], ['not_attempted']])
+        self.assertTrue(dialogue.conversation.idle)
+
+    def test_closed_without_a_word(self):
+        dialogue = self.refused()
+        dialogue.hear(OK, OK, NO)
+        self.assertEqual(dialogue.lose(), [['refused']])
+
+    def test_something_else(self):
+        for reply in (OK, '250 2.0.0 Ok: queued\r\n', NO, GO, OFFER,
+                      '220 Hello\r\n'):
+            with self.subTest(reply=reply):
+                dialogue = self.refused()
+                dialogue.hear(OK, OK, NO)
+                with self.assertRaisesRegex(ProtocolError, 'QUIT'):
+                    dialogue.hear(reply)
+                self.assertEqual(dialogue.lose(), [['in_doubt']])
+
+    def test_ehlo_was_not_taken_once(self):
+        for reply in ('503 5.5.1 Again?\r\n', '421 4.7.0 Twice?\r\n',
+                      '250 Ok\r\n'):
+            with self.subTest(reply=reply):
+                dialogue = bdat()
+                dialogue.submit(transaction('a'))
+                dialogue.hear(OK, OK, NO)
+                try:
+                    dialogue.hear(reply)
+                except ProtocolError:
+                    dialogue.lose()
+                other = bdat(lessons=dialogue.lessons)
+                other.submit(transaction('a'))
+                # To hang up is not to refuse.
+                self.assertEqual(
+                    other.hear(OK, OK, NO),
+                    HELLO if reply.startswith('421') else QUIT)

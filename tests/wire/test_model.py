@@ -11,13 +11,15 @@ import re
 import unittest
 
 from hypothesis import given, HealthCheck, settings, strategies as st
+from itertools import count
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
-from mailman_mta_pool.wire.lessons import Chunking, Lessons
+from mailman_mta_pool.wire.lessons import Chunking, Pipelining
 from mailman_mta_pool.wire.transaction import Fate, Transaction
 from tests.wire.case import BAD, Case, GOOD, INTERNATIONAL
+from tests.wire.dialogue import lessons_with
 from tests.wire.link import Cut
 
 
@@ -66,6 +68,8 @@ CASES = st.builds(
     known=st.sampled_from([
         Chunking.untried, Chunking.proved, Chunking.proved,
         Chunking.on_trial, Chunking.off]),
+    pipelining_known=st.sampled_from(Pipelining),
+    authenticated=st.booleans(),
     cut=CUTS,
     tired_after=st.one_of(st.none(), st.none(), st.integers(1, 600)),
     surplus=st.none(),
@@ -147,14 +151,16 @@ class TestGarbage(unittest.TestCase):
     @settings(PROFILE)
     @given(st.lists(PIECES, max_size=25), st.lists(
         st.integers(1, 3), min_size=1, max_size=4), st.booleans(),
-        st.booleans(), st.sampled_from(Chunking), st.binary(max_size=25))
+        st.booleans(), st.booleans(), st.sampled_from(Chunking),
+        st.binary(max_size=25))
     def test_nothing_else_is_raised(
-            self, pieces, recipients, pipelining, chunking, known, takes):
-        lessons = Lessons()
-        lessons.chunking = known
+            self, pieces, recipients, pipelining, chunking, authenticated,
+            known, takes):
+        clock = count().__next__
         conversation = Conversation(
-            Capabilities([('PIPELINING', ()), ('CHUNKING', ())]), lessons,
-            pipelining=pipelining, chunking=chunking, depth=3)
+            Capabilities([('PIPELINING', ()), ('CHUNKING', ())]),
+            lessons_with(clock, known), clock, pipelining=pipelining,
+            chunking=chunking, pipeline_depth=3, authenticated=authenticated)
         waiting = [
             Transaction('', tuple(GOOD[:count]), Content(b'Hello'))
             for count in recipients]
@@ -162,7 +168,8 @@ class TestGarbage(unittest.TestCase):
         takes = iter(takes)
         try:
             for piece in pieces:
-                while waiting and conversation.room:
+                while waiting and (
+                        conversation.room or next(takes, 0) % 2):
                     taken.append(waiting.pop())
                     conversation.submit(taken[-1])
                 octets = len(conversation.bytes_to_send())

@@ -8,7 +8,7 @@ from mailman_mta_pool.errors import IllegalMove
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.replies import Reply
-from mailman_mta_pool.wire.states import Event, MOVES, State
+from mailman_mta_pool.wire.states import diagram, Event, MOVES, State
 from mailman_mta_pool.wire.transaction import Fate, Stage
 from tests.wire.dialogue import transaction
 
@@ -24,13 +24,15 @@ STATES, EVENTS = values(State), values(Event)
 WAYS = {
     State.queued: (),
     State.envelope: (Event.envelope,),
+    State.trial: (Event.trial,),
     State.content: (Event.whole,),
     State.abandoned: (Event.envelope, Event.nobody),
     State.doubted: (Event.envelope, Event.doubted),
     State.done: (Event.lost,),
     }
 #: Every way from the beginning to the end, written down from the RFCs: plain
-#: and pipelined DATA (RFC 5321, RFC 2920), and BDAT (RFC 3030).
+#: and pipelined DATA (RFC 5321, RFC 2920), and BDAT (RFC 3030), also after a
+#: first chunk of one octet.
 STORIES = {
     (Event.envelope, Event.go_ahead, Event.answered),
     (Event.envelope, Event.go_ahead, Event.lost),
@@ -38,21 +40,24 @@ STORIES = {
     (Event.envelope, Event.nobody, Event.lost),
     (Event.envelope, Event.declined),
     (Event.envelope, Event.lost),
+    (Event.trial, Event.go_ahead, Event.answered),
+    (Event.trial, Event.go_ahead, Event.lost),
+    (Event.trial, Event.declined),
+    (Event.trial, Event.lost),
     (Event.whole, Event.answered),
     (Event.whole, Event.lost),
     (Event.lost,),
     } | {
     (*way, Event.doubted, end)
     for way in ((Event.envelope,), (Event.envelope, Event.go_ahead),
+                (Event.trial,), (Event.trial, Event.go_ahead),
                 (Event.whole,))
     for end in (Event.proved, Event.lost)
     }
 
 
 def exchange_in(state, *recipients):
-    exchange = Exchange(
-        transaction('a', *recipients), ['x@example.com'] * max(
-            1, len(recipients)), Capabilities())
+    exchange = Exchange(transaction('a', *recipients), Capabilities())
     for event in WAYS[state]:
         exchange.move(event)
     assert exchange.state == state
@@ -89,6 +94,24 @@ class TestTable(unittest.TestCase):
                 None if state == State.done else State.done)
 
 
+class TestDiagram(unittest.TestCase):
+    def test_each_move_is_an_edge(self):
+        lines = diagram().splitlines()
+        edges = [line for line in lines if '->' in line]
+        self.assertEqual(edges, [
+            f'  "{before}" -> "{after}" [label="{event}"];'
+            for before, moves in MOVES.items()
+            for event, after in moves.items()])
+        self.assertEqual(lines[0], 'digraph transaction {')
+        self.assertEqual(lines[-1], '}')
+
+    def test_each_state_is_a_node(self):
+        text = diagram()
+        for state in STATES:
+            end = ' [shape=doublecircle]' if state == State.done else ''
+            self.assertEqual(text.count(f'\n  "{state}"{end};\n'), 1)
+
+
 class TestMoves(unittest.TestCase):
     def test_begins_queued(self):
         exchange = exchange_in(State.queued)
@@ -116,8 +139,8 @@ class TestMoves(unittest.TestCase):
     def test_by_bdat(self):
         for state in STATES:
             with self.subTest(state=state):
-                self.assertIs(
-                    exchange_in(state).by_bdat, state == State.content)
+                self.assertIs(exchange_in(state).by_bdat,
+                              state in (State.trial, State.content))
 
     def test_no_outcome_without_results(self):
         exchange = exchange_in(State.content, 'x', 'y')

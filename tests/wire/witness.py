@@ -35,6 +35,7 @@ class _Transaction:
         self.rcpts = []
         self.data = None
         self.bdat = None
+        self.chunk = None
         self.end = None
 
 
@@ -46,15 +47,18 @@ class Witness:
     :ivar lines: The MAIL and RCPT commands of each transaction.
     """
 
-    def __init__(self, one_by_one):
+    def __init__(self, one_by_one, is_proved):
         """Begin after EHLO.
 
         :param one_by_one: Has the client to wait for each reply?
+        :param is_proved: Does the client know that groups are understood?
         """
         self._one_by_one = one_by_one
+        self._is_proved = is_proved
         self._framing = Framing()
         self._undecided = None
-        self._hello = None
+        # A command that is the last of its group, and where its reply is.
+        self._last = None
         self._due = 0
         self._transactions = []
         self._by_bdat = False
@@ -73,16 +77,18 @@ class Witness:
             if item is None:
                 return
             if isinstance(item, tuple):
-                self._end()
+                self._content(*item)
             else:
                 self._command(item)
 
     def _check_turn(self):
-        if self._hello is not None:
-            # So is EHLO.
-            if len(self.heard) <= self._hello:
-                raise Broken('something was sent before the reply to EHLO')
-            self._hello = None
+        if self._last is not None:
+            # So are EHLO and QUIT; and the trial of BDAT is alone.
+            command, position = self._last
+            if len(self.heard) <= position:
+                raise Broken(f'something was sent before the reply to '
+                             f'{command}')
+            self._last = None
         if self._undecided is not None:
             # RFC 2920, section 3.1: DATA is the last of its group.
             if len(self.heard) <= self._undecided:
@@ -101,8 +107,8 @@ class Witness:
             self.lines.append([])
         if verb in (b'MAIL', b'RCPT'):
             self.lines[-1].append(line)
-        if verb == b'EHLO':
-            self._hello = position
+        if verb in (b'EHLO', b'QUIT'):
+            self._last = verb, position
         if verb == b'RCPT':
             self._transactions[-1].rcpts.append(position)
         elif verb == b'DATA':
@@ -114,8 +120,12 @@ class Witness:
             self._transactions[-1].bdat = position
         self._due += verb != b'BDAT'
 
-    def _end(self):
-        self._transactions[-1].end = self._due
+    def _content(self, content, is_last):
+        if is_last:
+            self._transactions[-1].end = self._due
+        else:
+            self._transactions[-1].chunk = self._due
+            self._last = 'BDAT', self._due
         self._due += 1
 
     # What has to be believed.
@@ -137,7 +147,25 @@ class Witness:
         """Was BDAT answered as by a server that does not know it?"""
         transaction = self._transactions[number]
         reply = transaction.bdat and self._reply(transaction.end)
-        return (bool(reply) and 500 <= reply.code <= 504 and
+        return self.trial_failed(number) or (
+            bool(reply) and 500 <= reply.code <= 504 and
+            not self.hopeless(number))
+
+    def trial_failed(self, number):
+        """Was the chunk of one octet refused for good?"""
+        reply = self._reply(self._transactions[number].chunk)
+        return (bool(reply) and reply.code >= 500 and
+                not self.hopeless(number))
+
+    def thread_lost(self, number):
+        """Was DATA answered as by a server that does not know groups?
+
+        It counts as long as no group has been answered otherwise.
+        """
+        if number or self._one_by_one:
+            return False
+        reply = self._reply(self._transactions[number].data)
+        return (bool(reply) and reply.code in (500, 502, 503) and
                 not self.hopeless(number))
 
     def verdict(self, number, index):
@@ -151,11 +179,15 @@ class Witness:
         transaction = self._transactions[number]
         rcpt = (transaction.rcpts[index]
                 if index < len(transaction.rcpts) else None)
+        if not self._is_proved and self.thread_lost(number):
+            # Nothing counts that was said in this group.
+            return Verdict(Fate.not_attempted)
         if self.not_understood(number) and self._reply(rcpt).code < 300:
             return self._lost(transaction, index)
         for stage, position in ((Stage.mail, transaction.mail),
                                 (Stage.rcpt, rcpt),
                                 (Stage.data, transaction.data),
+                                (Stage.data, transaction.chunk),
                                 (Stage.end, transaction.end)):
             reply = self._reply(position)
             if reply is not None and reply.code >= 400:

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How many transactions may be in flight on one connection.
+
+No more than the round trip needs: what is in flight when the connection is
+lost is in doubt, and after SIGKILL it is sent twice.  A server works on one
+transaction at a time.  While the reply to one and what we send upon it are
+under way, others have to be there for the server to work on: two, and as many
+as it settles in one round trip.
+"""
+
+import math
+
+from mailman_mta_pool.wire.lessons import Lessons
+from public import public
+
+
+# Content in flight, in octets; one transaction may have more.
+MAX_OCTETS = 2 ** 20
+public(MAX_OCTETS=MAX_OCTETS)
+
+# A server that answers within this many seconds is on the same machine.
+LOCAL_ROUND_TRIP = 0.001
+# The most that are in flight to such a server.
+LOCAL_LIMIT = 3
+# About so many replies back the service time is remembered.
+MEMORY = 16
+DELAY_MEMORY = 8
+# For which share of the time a server may have had nothing to do.
+IDLE_SHARE = 0.05
+
+
+@public
+class Window:
+    """The limit, and the measurements that it rests on.
+
+    The service time is what passes between the replies of a server that has
+    something to do all the while.  The round trip is what remains of the
+    shortest time in which a transaction was answered.
+
+    :ivar limit: How many transactions may be in flight; it begins with 1.
+    """
+
+    def __init__(self, ceiling: int, lessons: Lessons) -> None:
+        """Begin with one transaction.
+
+        :param ceiling: The limit's own limit, 1 or more.
+        :param lessons: What all conversations know of the relay.
+        """
+        self.limit = 1
+        self._ceiling = max(1, ceiling)
+        self._lessons = lessons
+        # All times are in seconds.  From the end of a content to its reply:
+        self._shortest = math.inf
+        # How much longer it usually takes, if nothing else is in flight.
+        self._delay = 0.0
+        self._last_reply = -math.inf
+        # How many replies come together.
+        self._batch = 1.0
+        # What the server has worked, and on how many; both fade.
+        self._work = 0.0
+        self._served = 0.0
+        # Since the limit was last thought about.
+        self._since = math.inf
+        self._idle = 0.0
+        self._replies = 0
+        self._was_full = True
+        self._has_grown = True
+
+    def note_replies(self, now: float, handed: float, replies: int,
+                     was_full: bool) -> None:
+        """Measure by replies to the end of contents that came together.
+
+        :param now: When they came; in seconds, like all that follows.
+        :param handed: When the kernel had taken the content of the first.
+        :param replies: How many there are.
+        :param was_full: True if no more transactions could have been in
+            flight.
+        """
+        self._shortest = min(self._shortest, now - handed)
+        last, self._last_reply = self._last_reply, now
+        others = replies - 1
+        if last < handed + self._shortest and (self._served or not others):
+            # The server had nothing to do before the first.
+            delay = now - handed - self._shortest
+            if others:
+                delay = max(0.0, delay - others * self._service_time)
+            self._delay += (delay - self._delay) / DELAY_MEMORY
+        # When a server that had nothing to do would have answered the first.
+        expected = handed + self._shortest + self._delay
+        if last >= expected:
+            self._note_work(now - last, replies)
+        elif others:
+            self._note_work(max(0.0, now - expected), others)
+        self._batch += (replies - self._batch) / MEMORY
+        round_trip = self._distance + self._delay
+        self._idle += min(max(0.0, handed + round_trip - last), round_trip)
+        self._since = min(self._since, handed)
+        self._replies += replies
+        self._was_full = self._was_full and was_full
+        if self._replies >= self.limit:
+            self._adjust(now)
+
+    def note_pause(self, now: float) -> None:
+        """Take note that nothing could be in flight meanwhile.
+
+        :param now: When that was over, in seconds.
+        """
+        self._begin_anew(now)
+        # One round trip has to pass before the server is busy again.
+        self._idle = -self._distance - self._delay
+
+    def halve(self) -> None:
+        """Take note that something has ended in doubt.
+
+        The next connections to the relay remember it.
+        """
+        self._lessons.learn_doubt(self.limit)
+
+    def _note_work(self, seconds: float, served: int) -> None:
+        fade = MEMORY / (MEMORY + served)
+        self._work = fade * self._work + seconds
+        self._served = fade * self._served + served
+
+    @property
+    def _service_time(self) -> float:
+        return self._work / self._served if self._served else math.inf
+
+    @property
+    def _distance(self) -> float:
+        """What is left of the quickest reply, without the server's work."""
+        distance = self._shortest
+        if self._lessons.round_trip is not None:
+            distance = min(distance, self._lessons.round_trip)
+        if self._served:
+            distance = min(distance, self._shortest - self._service_time)
+        return max(0.0, distance)
+
+    @property
+    def _needed(self) -> int:
+        service_time = self._service_time
+        if service_time <= 0:
+            return self._ceiling
+        # One for the server to work on, and one for each that it answers
+        # before it lets go of the replies.
+        return int(min(
+            1 + self._batch + (self._distance + self._delay) / service_time,
+            self._ceiling))
+
+    def _adjust(self, now: float) -> None:
+        """Think about the limit, once for each window of replies."""
+        elapsed = now - self._since
+        is_idle = self._was_full and self._idle > IDLE_SHARE * elapsed
+        needed, limit = self._needed, self.limit
+        has_grown, self._has_grown = self._has_grown, False
+        if limit < needed:
+            if is_idle:
+                self._grow(min(2 * limit, needed))
+        elif is_idle and not has_grown:
+            # Replies that are held back and come in batches need more.
+            self._grow(limit + max(1, limit // 4))
+        elif not is_idle and limit > needed:
+            self.limit -= 1
+        self._begin_anew(now)
+
+    def _grow(self, limit: int) -> None:
+        lessons = self._lessons
+        ceiling = (LOCAL_LIMIT if self._distance < LOCAL_ROUND_TRIP
+                   else self._ceiling)
+        limit = min(limit, self._ceiling, ceiling)
+        learnt = lessons.window_ceiling
+        if learnt is not None and limit > learnt:
+            limit = max(self.limit, learnt)
+            lessons.raise_ceiling()
+        self._has_grown = limit > self.limit
+        self.limit = limit
+
+    def _begin_anew(self, now: float) -> None:
+        self._since = now
+        self._idle = 0.0
+        self._replies = 0
+        self._was_full = True
