@@ -181,7 +181,8 @@ class _Race:
         """Begin no more attempts, and give up those under way."""
         self._stop_timer()
         for sock in list(self._attempts):
-            self._end(sock).close()
+            self._end(sock)
+            sock.close()
 
     def _begin_next(self) -> None:
         """Begin an attempt, or the one after it if that fails at once."""
@@ -197,7 +198,12 @@ class _Race:
             if self._waiting:
                 self._next = self._loop.call_later(STAGGER, self._begin_next)
             return
-        if not self._attempts and not self._over.done():
+        if not self._attempts:
+            self._finish()
+
+    def _finish(self) -> None:
+        # It is done already if the waiting coroutine has been cancelled.
+        if not self._over.done():
             self._over.set_result(None)
 
     def _stop_timer(self) -> None:
@@ -220,11 +226,11 @@ class _Race:
             self._timeout, self._fail, sock, PhaseTimeout(
                 f'no answer within {self._timeout:g} s'))
 
-    def _end(self, sock: socket.socket) -> socket.socket:
-        _, timer = self._attempts.pop(sock)
+    def _end(self, sock: socket.socket) -> Address:
+        address, timer = self._attempts.pop(sock)
         timer.cancel()
         self._loop.remove_writer(sock)
-        return sock
+        return address
 
     def _answered(self, sock: socket.socket) -> None:
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -236,13 +242,13 @@ class _Race:
                 break
             # With its head start it is as good as dead.
             self._addresses.failed(address)
-        self._winner = self._end(sock), address
+        self._winner = sock, self._end(sock)
         self._stop()
-        self._over.set_result(None)
+        self._finish()
 
     def _fail(self, sock: socket.socket, error: OSError) -> None:
-        address, _ = self._attempts[sock]
-        self._end(sock).close()
+        address = self._end(sock)
+        sock.close()
         self._note(address, error)
         self._begin_next()
 

@@ -77,6 +77,7 @@ class Session:
         # True once the server has closed it, or has spoken unasked.
         self._is_over = False
         self._is_writing = False
+        self._was_used = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self._ended: Optional[asyncio.Future] = None
         self._feed: Callable[[int], Given]
@@ -96,6 +97,9 @@ class Session:
         :raises ProtocolError: likewise, if the server broke the rules.
         """
         self._feed, self._report = feed, report
+        if self._was_used:
+            self._conversation.begin_anew()
+        self._was_used = True
         self._ended = self._loop.create_future()
         self._loop.add_reader(self._fileno, self._readable)
         try:

@@ -113,6 +113,7 @@ class Conversation:
         self._octets = 0
         self._outcomes: Deque[Outcome] = deque()
         self._is_lost = False
+        self._is_unproved = False
         # How many contents sent by BDAT were answered by what is taken in at
         # present, and when the first of them had been handed to the kernel.
         self._ends = 0
@@ -193,12 +194,25 @@ class Conversation:
         """
         return self._out.peek()
 
+    @property
+    def has_outcomes(self) -> bool:
+        """True if `outcomes` would yield any."""
+        return bool(self._outcomes)
+
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the transactions that are settled, each once."""
         while self._outcomes:
             yield self._outcomes.popleft()
 
     # What the session tells.
+
+    def begin_anew(self) -> None:
+        """Take note that the connection has been idle, and may be dead.
+
+        The content of the next transaction goes after the answers to its
+        envelope.  So none is in doubt if no answer ever comes.
+        """
+        self._is_unproved = True
 
     def sent(self, octets: int) -> None:
         """Take note that so many octets have been handed to the kernel."""
@@ -298,7 +312,7 @@ class Conversation:
     def _begin(self, exchange: Exchange, is_quiet: bool) -> None:
         pipeline, trial = self._pipeline, self._chunking_trial
         is_small = exchange.unanswered <= MAX_UNANSWERED
-        if is_small and trial.is_proved:
+        if is_small and trial.is_proved and not self._is_unproved:
             pipeline.send_whole(exchange)
             self._resync.must_reset = True
             return
@@ -328,6 +342,7 @@ class Conversation:
                 count -= taken
         if self.answered == answered:
             return
+        self._is_unproved = False
         self._timers.note_answered(now)
         if self._ends and self._first_handed is not None:
             self._window.note_replies(

@@ -7,6 +7,7 @@ import threading
 import socketserver
 
 from contextlib import contextmanager
+from tests.certificates import server_context
 from tests.fault.cases import (
     always,
     ANEW,
@@ -19,7 +20,6 @@ from tests.fault.cases import (
 from tests.scripted import CLOSE, HANG, Scripted
 from tests.servers.loopback import free_port, HOST
 from tests.site_case import SiteTestCase
-from tests.test_handshake import server_context
 
 
 UNAVAILABLE = 'Mail server unavailable: '

@@ -8,11 +8,11 @@ import re
 import base64
 import random
 
+from tests.certificates import server_context
 from tests.fault.cases import always, on, several
 from tests.scripted import Scripted
 from tests.site import POST
 from tests.site_case import SiteTestCase
-from tests.test_handshake import server_context
 
 
 UNAVAILABLE = 'Mail server unavailable: '

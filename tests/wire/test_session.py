@@ -8,10 +8,8 @@ import threading
 
 from contextlib import suppress
 from itertools import count
-from mailman_mta_pool.connection.opening import Handshake, shake_hands
 from mailman_mta_pool.connection.steps import drive_alone
 from mailman_mta_pool.errors import ConnectionLost, ProtocolError
-from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.transaction import Fate
 from tests.scripted import Scripted
@@ -92,15 +90,6 @@ class TestGroups(unittest.TestCase):
             ('MAIL FROM:<a@example.com>\r\n', OK),
             ('RCPT TO:<x@example.com>\r\n', OK), ('DATA\r\n', GO), (HI, OK)],
             transaction('a'))
-
-    def test_no_delay(self):
-        # Or the kernel would hold a group back until the last is acknowledged.
-        with Scripted() as server:
-            sock, _ = shake_hands(
-                Handshake(server.host, server.port, Timeouts()), None, '', '')
-            with sock:
-                self.assertTrue(sock.getsockopt(
-                    socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     def test_one_post_after_the_other(self):
         pairs = [(envelope('a') + 'DATA\r\n', OK + OK + GO), (HI, OK),
