@@ -398,9 +398,10 @@ class TestAgain(DispatchTestCase):
             together = Together(4)
 
             async def converse(feed, report):
-                calls.append(await feed())
+                each = await feed()
+                calls.append(each)
                 await together.wait()
-                report(outcome_of_all(calls[-1], NOT_SENT))
+                report(outcome_of_all(each, NOT_SENT))
                 raise fail()
             dispatch = self.dispatch(converse, 4)
             self.send(dispatch, 20)

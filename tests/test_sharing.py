@@ -155,7 +155,7 @@ class TestLargeOnes(SharingTestCase):
                 self.assertTrue(everywhere.wait(PATIENCE))
         with Scripted(script, extensions=extensions) as server:
             dispatch = self.use(server)
-            self.relay.lessons.chunking = Chunking.proved
+            self.relay.lessons.learn_chunking(Chunking.proved)
             for name in 'abcd':
                 dispatch.submit(transaction(name, 100))
             dispatch.finish()

@@ -87,8 +87,8 @@ class Dispatcher:
 
     @property
     def is_done(self) -> bool:
-        """True if everything that was taken is settled."""
-        return self._backlog.is_done
+        """True if everything that was taken is settled, or never will be."""
+        return self._backlog.is_done or not (self._agents or self.has_work)
 
     @property
     def is_connected(self) -> bool:
@@ -298,7 +298,7 @@ class Dispatcher:
             talk.is_fruitless = False
         if outcome.results:
             self._obey(self._settle(outcome))
-        if self._backlog.is_done:
+        if self.is_done:
             self._changed()
 
     def _set_aside(self, outcome: Outcome, left: Leftovers, tried: float,
@@ -326,7 +326,7 @@ class Dispatcher:
             self._backlog.clear()
         else:
             self._set_to_work(len(self._backlog))
-        if self._backlog.is_done:
+        if self.is_done:
             self._changed()
 
     def _obey(self, orders: Any) -> None:

@@ -97,7 +97,8 @@ class Outbound:
         return self._local_failure or self._dispatcher.unavailable
 
     @property
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
+        """True if nothing more is sent."""
         return self._dispatcher.is_over or self._local_failure is not None
 
     def _post(self, function: Callable[..., Any], *args: Any) -> None:
@@ -109,11 +110,11 @@ class Outbound:
 
     def _meet(self) -> None:
         """Wait until it is known what the server can do, or it is given up."""
-        if self._relay.lessons.server is None and not self._is_over:
+        if self._relay.lessons.server is None and not self.is_over:
             with suppress(NothingMoreToSend):
                 self._post(self._dispatcher.make_ready, 1)
                 self._wait_until(lambda: (
-                    self._dispatcher.is_connected or self._is_over))
+                    self._dispatcher.is_connected or self.is_over))
 
     def expect(self, transactions: int) -> None:
         """See `IOutbound`.
@@ -128,7 +129,7 @@ class Outbound:
 
     def submit(self, transaction: Transaction) -> None:
         """See `IOutbound`."""
-        if self._is_over:
+        if self.is_over:
             raise NothingMoreToSend
         if self._envid is not None or self._stand_in is not None:
             transaction = transaction._replace(
@@ -141,10 +142,10 @@ class Outbound:
         if self._waiting_octets >= self._max_octets:
             # Before the queue is empty, but not for every transaction.
             self._post(self._dispatcher.want_room, self._max_octets // 2)
-            self._wait_until(lambda: self._is_over or (
+            self._wait_until(lambda: self.is_over or (
                 2 * self._waiting_octets <= self._max_octets))
         self._look_at_the_clock()
-        if self._is_over:
+        if self.is_over:
             raise NothingMoreToSend
         octets = self._batch.octets
         self._handed_over += octets
@@ -193,6 +194,6 @@ class Outbound:
                 return
 
     def _look_at_the_clock(self) -> None:
-        if self._turn.is_over and not self._is_over and (
+        if self._turn.is_over and not self.is_over and (
                 self._turn.is_urgent or self._dispatcher.retry.answers):
             self._post(self._dispatcher.stop)
