@@ -165,8 +165,9 @@ class Window:
     def _adjust(self, now: float) -> None:
         """Think about the limit: once in a round trip as long as it grows."""
         elapsed = now - self._since
-        is_idle = self._was_full and self._idle > IDLE_SHARE * elapsed
         needed, limit = self._needed, self.limit
+        is_idle = limit == 1 or (
+            self._was_full and self._idle > IDLE_SHARE * elapsed)
         has_grown, self._has_grown = self._has_grown, False
         if limit < needed:
             if is_idle:
