@@ -60,8 +60,9 @@ _STAGES = {
 class Conversation:
     """Transactions in, octets out; octets in, outcomes out.
 
-    :ivar closed_by: The server's 421, if it has said that; the conversation
-        is over then.
+    :ivar closed_by: The server's 421, if it has said that.
+    :ivar is_over: True if no more transactions may be submitted: the server
+        has hung up, QUIT was sent, or the connection is lost.
     :ivar answered: How many replies have come.
     """
 
@@ -112,13 +113,13 @@ class Conversation:
         # The octets of content of all of them.
         self._octets = 0
         self._outcomes: Deque[Outcome] = deque()
-        self._is_lost = False
         self._is_unproved = False
         # How many contents sent by BDAT were answered by what is taken in at
-        # present, and when the first of them had been handed to the kernel.
+        # present, and the count of octets sent once the first of them was.
         self._ends = 0
-        self._first_handed: Optional[float] = None
+        self._first_end: Optional[int] = None
         self.closed_by: Optional[Reply] = None
+        self.is_over = False
         self.answered = 0
 
     # What the session asks.
@@ -129,27 +130,23 @@ class Conversation:
         return not (self._exchanges or self._awaited or self.unsent)
 
     @property
-    def is_over(self) -> bool:
-        """True if no more transactions may be submitted."""
-        return (self._is_lost or self.closed_by is not None or
-                self._resync.has_quit or self._resync.last_word is not None)
-
-    @property
     def room(self) -> int:
         """How many more transactions may be submitted now."""
         if self.is_over:
             return 0
-        exchanges = self._exchanges
-        if not self._pipelining or self._chunking_trial.exchange is not None:
-            limit = 1
-        elif self._chunking_trial.is_proved:
+        if self._chunking_trial.is_proved:
             limit = self._window.limit
-        else:
+        elif self._pipelining and self._chunking_trial.exchange is None:
             limit = DATA_LIMIT
-        if exchanges and (exchanges[-1].unanswered > MAX_UNANSWERED or
-                          self._octets >= MAX_OCTETS):
+        else:
+            limit = 1
+        exchanges = self._exchanges
+        room = limit - len(exchanges)
+        if room <= 0 or exchanges and (
+                exchanges[-1].unanswered > MAX_UNANSWERED or
+                self._octets >= MAX_OCTETS):
             return 0
-        return max(0, limit - len(exchanges))
+        return room
 
     @property
     def room_octets(self) -> int:
@@ -269,7 +266,7 @@ class Conversation:
         if refusal is not None:
             self._hang_up(refusal)
             return
-        self._is_lost = True
+        self.is_over = True
         if silent and self._awaited:
             self._pipelining_trial.stall(self._awaited[0][0])
         self._chunking_trial.lose(
@@ -287,6 +284,7 @@ class Conversation:
             if exchange is None:
                 if self._resync.is_in_doubt:
                     self._resync.ask_for_proof()
+                    self.is_over = self._resync.has_quit
                     return
                 if not self._queued or not self._may_begin():
                     return
@@ -343,12 +341,17 @@ class Conversation:
         if self.answered == answered:
             return
         self._is_unproved = False
+        if self._ends and not self._window.is_final:
+            self._measure(now, in_flight)
         self._timers.note_answered(now)
-        if self._ends and self._first_handed is not None:
-            self._window.note_replies(
-                now, self._first_handed, self._ends,
-                in_flight >= self._window.limit)
         self._advance()
+
+    def _measure(self, now: float, in_flight: int) -> None:
+        assert self._first_end is not None
+        handed = self._timers.when_handed(self._first_end)
+        if handed is not None:
+            self._window.note_replies(
+                now, handed, self._ends, in_flight >= self._window.limit)
 
     def _take(self, reply: Reply, count: int) -> int:
         """Take a reply that came so many times in a row.
@@ -388,6 +391,7 @@ class Conversation:
     def _take_between(self, command: Command, reply: Reply) -> None:
         self._resync.take(command, reply)
         if command is Command.rset:
+            self.is_over = self._resync.last_word is not None
             return
         self._prove()
         self._window.note_pause(self._clock())
@@ -412,7 +416,8 @@ class Conversation:
             self._decline(exchange, reply)
         else:
             raise ProtocolError(f'DATA was answered with {reply}')
-        self._pass_group()
+        if self._pipelining_trial.is_open:
+            self._pipelining_trial.pass_()
 
     def _take_chunk(self, exchange: Exchange, reply: Reply) -> None:
         self._chunking_trial.judge(exchange, reply)
@@ -423,7 +428,8 @@ class Conversation:
             self._decline(exchange, reply)
         # Whether it failed or may yet fail: RFC 3030, section 4.2.
         self._resync.must_reset = True
-        self._pass_group()
+        if self._pipelining_trial.is_open:
+            self._pipelining_trial.pass_()
 
     def _decline(self, exchange: Exchange, reply: Reply) -> None:
         """The server does not want the content."""
@@ -443,22 +449,20 @@ class Conversation:
         elif code < 400:
             raise ProtocolError(f'the content was answered with {reply}')
         if exchange.by_bdat:
-            self._chunking_trial.judge_whole(exchange, reply)
+            if code >= 500:
+                self._chunking_trial.judge_whole(exchange, reply)
             if not self._ends:
-                assert exchange.end is not None
-                self._first_handed = self._timers.when_handed(exchange.end)
+                self._first_end = exchange.end
             self._ends += 1
-            self._pass_group()
+            if self._pipelining_trial.is_open:
+                self._pipelining_trial.pass_()
         exchange.take_end(reply)
         self._settle(exchange, Event.answered)
-
-    def _pass_group(self) -> None:
-        if self._pipelining_trial.is_open:
-            self._pipelining_trial.pass_()
 
     def _hang_up(self, reply: Reply) -> None:
         """The server says 421: it closes, and answers nothing more."""
         self.closed_by = reply
+        self.is_over = True
         if self._awaited:
             command, exchange, _ = self._awaited[0]
             if command is _BDAT:

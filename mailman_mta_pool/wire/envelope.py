@@ -138,8 +138,7 @@ def mail_command(
     :param international: True if a recipient is not ASCII.
     :return: The command line with its CRLF.
     """
-    sender, content, envid = (
-        transaction.sender, transaction.content, transaction.envid)
+    sender, _, content, verp, envid, _ = transaction
     parameters = ''
     if server.size is not None:
         parameters += f' SIZE={content.size}'
@@ -149,8 +148,8 @@ def mail_command(
         parameters += ' SMTPUTF8'
     if envid is not None and server.dsn:
         parameters += f' RET=HDRS{_envid_parameter(envid)}'
-    if transaction.verp is not None:
-        parameters += f' XVERP={transaction.verp.delimiters}'
+    if verp is not None:
+        parameters += f' XVERP={verp.delimiters}'
     return f'MAIL FROM:<{sender}>{parameters}\r\n'.encode()
 
 

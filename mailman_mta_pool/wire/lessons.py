@@ -100,6 +100,8 @@ class Lessons:
 
     :ivar server: What the relay offered last; None before the first
         connection.
+    :ivar chunking: What is known of its CHUNKING; `off` stays until the lesson
+        has expired and the trial is claimed again.
     :ivar round_trip: The quickest answer to EHLO, in seconds; None as long
         as none was measured.
     """
@@ -113,7 +115,7 @@ class Lessons:
         self.server: Optional[Capabilities] = None
         self.round_trip: Optional[float] = None
         self._greeting = ''
-        self._chunking = Chunking.untried
+        self.chunking = Chunking.untried
         self._next_trial = clock()
         self._pipelining = Pipelining.untried
         self._limit = 0
@@ -159,8 +161,8 @@ class Lessons:
         if everything:
             self.round_trip = None
             self._pipelining = Pipelining.untried
-            if self._chunking is Chunking.proved:
-                self._chunking = Chunking.untried
+            if self.chunking is Chunking.proved:
+                self.chunking = Chunking.untried
 
     def learn_round_trip(self, seconds: float) -> None:
         """Remember how long the answer to EHLO took.
@@ -173,24 +175,19 @@ class Lessons:
 
     # CHUNKING and PIPELINING.
 
-    @property
-    def chunking(self) -> Chunking:
-        """What is known of its CHUNKING."""
-        if (self._chunking is Chunking.off and
-                not self._lessons['chunking'].holds):
-            self._chunking = Chunking.untried
-        return self._chunking
-
     def claim_trial(self) -> bool:
         """Ask to be the one that tries CHUNKING.
 
         :return: True to one conversation at a time, as long as nothing is
             known.
         """
+        if (self.chunking is Chunking.off and
+                not self._lessons['chunking'].holds):
+            self.chunking = Chunking.untried
         if (self.chunking is not Chunking.untried or
                 self._clock() < self._next_trial):
             return False
-        self._chunking = Chunking.on_trial
+        self.chunking = Chunking.on_trial
         return True
 
     def learn_chunking(self, verdict: Chunking) -> None:
@@ -198,13 +195,13 @@ class Lessons:
 
         :param verdict: `untried` if the trial told nothing.
         """
-        self._chunking = verdict
+        self.chunking = verdict
         if verdict is Chunking.off:
             self._lessons['chunking'].learn()
 
     def postpone_trial(self) -> None:
         """End the trial, which the relay did not want now."""
-        self._chunking = Chunking.untried
+        self.chunking = Chunking.untried
         self._next_trial = self._clock() + TRIAL_PAUSE
 
     @property

@@ -10,6 +10,10 @@ from public import public
 from typing import Callable, Deque, NamedTuple, Optional, Tuple
 
 
+# As many records as this are kept, whether or not they are needed.
+MAX_HANDED = 64
+
+
 @public
 class Timer(NamedTuple):
     """What the server is late with, once its time is over.
@@ -49,13 +53,13 @@ class Timers:
     def note_sent(self) -> None:
         """Take note that octets have been handed to the kernel just now."""
         now, out = self._clock(), self._pipeline.out
-        self._handed.append((out.sent, now))
-        block = out.sent // BLOCK
-        if not out:
+        sent = out.sent
+        self._handed.append((sent, now))
+        if sent == out.added:
             self._block_since = None
-        elif block != self._block or self._block_since is None:
+        elif self._block_since is None or sent // BLOCK != self._block:
             self._block_since = now
-        self._block = block
+            self._block = sent // BLOCK
 
     def note_answered(self, now: float) -> None:
         """Take note that a reply came.
@@ -63,11 +67,12 @@ class Timers:
         :param now: The reading of the clock.
         """
         self._answered = now
-        awaited = self._pipeline.awaited
-        if awaited:
-            self.when_handed(awaited[0][2])
-        else:
-            self._handed.clear()
+        if len(self._handed) > MAX_HANDED:
+            awaited = self._pipeline.awaited
+            if awaited:
+                self.when_handed(awaited[0][2])
+            else:
+                self._handed.clear()
 
     def when_handed(self, octets: int) -> Optional[float]:
         """Return when the kernel had taken so many octets.

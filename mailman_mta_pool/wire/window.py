@@ -38,6 +38,8 @@ class Window:
     shortest time in which a transaction was answered.
 
     :ivar limit: How many transactions may be in flight; it begins with 1.
+    :ivar is_final: True if nothing more needs to be measured: the server is on
+        the same machine, and the limit is what such a server gets.
     """
 
     def __init__(self, ceiling: int, lessons: Lessons) -> None:
@@ -47,6 +49,7 @@ class Window:
         :param lessons: What all conversations know of the relay.
         """
         self.limit = 1
+        self.is_final = False
         self._ceiling = max(1, ceiling)
         self._lessons = lessons
         # All times are in seconds.  From the end of a content to its reply:
@@ -65,6 +68,8 @@ class Window:
         self._replies = 0
         self._was_full = True
         self._has_grown = True
+        # How many replies to await before that is done again.
+        self._due = 1
 
     def note_replies(self, now: float, handed: float, replies: int,
                      was_full: bool) -> None:
@@ -76,29 +81,40 @@ class Window:
         :param was_full: True if no more transactions could have been in
             flight.
         """
-        self._shortest = min(self._shortest, now - handed)
+        if now - handed < self._shortest:
+            self._shortest = now - handed
         last, self._last_reply = self._last_reply, now
-        others = replies - 1
-        if last < handed + self._shortest and (self._served or not others):
-            # The server had nothing to do before the first.
-            delay = now - handed - self._shortest
-            if others:
-                delay = max(0.0, delay - others * self._service_time)
-            self._delay += (delay - self._delay) / DELAY_MEMORY
         # When a server that had nothing to do would have answered the first.
         expected = handed + self._shortest + self._delay
         if last >= expected:
             self._note_work(now - last, replies)
-        elif others:
-            self._note_work(max(0.0, now - expected), others)
+        else:
+            self._note_rest(now, handed, last, replies - 1)
         self._batch += (replies - self._batch) / MEMORY
+        self._was_full = self._was_full and was_full
+        self._replies += replies
+        if self._replies >= self._due:
+            self._adjust(now)
+
+    def _note_rest(self, now: float, handed: float, last: float,
+                   others: int) -> None:
+        """Measure what came when the server may have had nothing to do.
+
+        :param last: When the reply before came.
+        :param others: How many replies have come together with the first.
+        """
+        delay = now - handed - self._shortest
+        if last < handed + self._shortest and (self._served or not others):
+            if others:
+                delay = max(0.0, delay - others * self._service_time)
+            self._delay += (delay - self._delay) / DELAY_MEMORY
+        if others:
+            expected = handed + self._shortest + self._delay
+            self._note_work(max(0.0, now - max(last, expected)), others)
         round_trip = self._distance + self._delay
         self._idle += min(max(0.0, handed + round_trip - last), round_trip)
-        self._since = min(self._since, handed)
-        self._replies += replies
-        self._was_full = self._was_full and was_full
-        if self._replies >= self.limit:
-            self._adjust(now)
+        if self._since == math.inf:
+            self._since = handed
 
     def note_pause(self, now: float) -> None:
         """Take note that nothing could be in flight meanwhile.
@@ -147,10 +163,11 @@ class Window:
             self._ceiling))
 
     def _adjust(self, now: float) -> None:
-        """Think about the limit, once for each window of replies."""
+        """Think about the limit: once in a round trip as long as it grows."""
         elapsed = now - self._since
-        is_idle = self._was_full and self._idle > IDLE_SHARE * elapsed
         needed, limit = self._needed, self.limit
+        is_idle = limit == 1 or (
+            self._was_full and self._idle > IDLE_SHARE * elapsed)
         has_grown, self._has_grown = self._has_grown, False
         if limit < needed:
             if is_idle:
@@ -160,17 +177,21 @@ class Window:
             self._grow(limit + max(1, limit // 4))
         elif not is_idle and limit > needed:
             self.limit -= 1
+        self._due = (self.limit if self._has_grown
+                     else max(self.limit, MEMORY))
         self._begin_anew(now)
 
     def _grow(self, limit: int) -> None:
         lessons = self._lessons
-        ceiling = (LOCAL_LIMIT if self._distance < LOCAL_ROUND_TRIP
-                   else self._ceiling)
-        limit = min(limit, self._ceiling, ceiling)
+        limit = min(limit, self._ceiling)
+        if self._distance < LOCAL_ROUND_TRIP and limit >= LOCAL_LIMIT:
+            limit = max(LOCAL_LIMIT, self.limit)
+            self.is_final = self._shortest < LOCAL_ROUND_TRIP
         learnt = lessons.window_ceiling
         if learnt is not None and limit > learnt:
             limit = max(self.limit, learnt)
             lessons.raise_ceiling()
+            self.is_final = False
         self._has_grown = limit > self.limit
         self.limit = limit
 
