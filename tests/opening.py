@@ -132,11 +132,12 @@ class Peer:
                     break
                 self.lines.append(line)
             else:
-                while await reader.read(4096):
-                    pass
+                self.lines.extend([line async for line in reader])
+        writer.close()
+        with suppress(OSError, asyncio.CancelledError):
+            await writer.wait_closed()
         self.gone += 1
         self._changed.set()
-        writer.close()
 
     async def all_gone(self):
         """Wait until the clients have closed all connections.
