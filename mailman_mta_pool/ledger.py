@@ -15,7 +15,16 @@ from mailman_mta_pool.settlement import (
 from mailman_mta_pool.wire.outcome import Fate, Outcome, Result, Stage
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional, Set
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Optional,
+    Set,
+)
 
 
 # Temporary, unspecified: what stock Mailman uses where there was no reply.

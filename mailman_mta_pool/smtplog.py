@@ -73,7 +73,8 @@ class PostLog:
         self._write('every')
         if refused:
             self._write('refused')
-        else:
+        elif ledger.served:
+            # A turn may end before anybody's time has come.
             self._write_success()
         for recipient, (code, text) in failures.items():
             self._substitutions.update(

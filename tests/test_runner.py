@@ -6,6 +6,7 @@ import io
 import base64
 import signal
 import unittest
+import threading
 
 from mailman.interfaces.mailinglist import Personalization
 from mailman_mta_pool.demo.compare import compare, Options
@@ -18,6 +19,8 @@ from tests.site_case import SiteTestCase
 
 PASSWORD = 'Tr0mbone-Zebra'
 UNAVAILABLE = 'Mail server unavailable'
+# By the template of Mailman's schema.
+SUCCESS = 'post to ant@example.com from'
 FOOTER = 'list:member:regular:footer'
 
 
@@ -294,6 +297,33 @@ class TestAfterwards(SiteTestCase):
         # good order.
         self.assertEqual(len(server.said('QUIT')), server.connections)
         self.assertQuiet(site)
+
+    def test_no_success_without_anybody_served(self):
+        # It is told to stop while it opens its connections.
+        go_on = threading.Event()
+
+        def script(command, session):
+            if command == 'CONNECT':
+                go_on.wait(60)
+        server = self.use(Scripted(script))
+        for verp in (True, False):
+            with self.subTest(verp=verp):
+                go_on.clear()
+                connections = server.connections
+                site = self.site(server)
+                site.post(verp=verp)
+                runner = site.start_runner()
+                server.wait_for(
+                    lambda server: server.connections > connections)
+                runner.signal(signal.SIGTERM)
+                self.assertEqual(runner.wait(30), signal.SIGTERM)
+                self.assertEachOnce(site, (), waiting=['out'])
+                self.assertNotIn(SUCCESS, site.log('smtp.log'))
+                go_on.set()
+                served = len(server.served)
+                site.run()
+                self.assertEachOnce(site, server.served[served:])
+                self.assertEqual(site.log('smtp.log').count(SUCCESS), 1)
 
     def test_failures_of_both_kinds(self):
         # Stock Mailman would send the later one a notice about the dead one.
