@@ -6,6 +6,7 @@ text made here holds a user name, a password or what was sent to
 authenticate.
 """
 
+import re
 import ssl
 import socket
 import smtplib
@@ -109,18 +110,40 @@ class CertificateRefused(RelayUnavailable, ssl.SSLCertVerificationError):
     waiting_helps = False
 
 
+# So many characters in a row of a user name, a password or what was made of
+# them are not to be shown.
+PART_LENGTH = 4
+HIDDEN = '(the text is hidden, for it repeats what we sent)'
+_ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
+
+
 def _printable(text: Union[bytes, str]) -> str:
     if isinstance(text, bytes):
         text = text.decode('utf-8', 'backslashreplace')
     return ''.join(c if c.isprintable() else ' ' for c in text)
 
 
+def _parts(secret: str) -> Iterator[str]:
+    """Every run of `PART_LENGTH` characters; all of a shorter secret."""
+    for start in range(max(1, len(secret) - PART_LENGTH + 1)):
+        yield secret[start:start + PART_LENGTH]
+
+
 def _without(secrets: List[str], text: Union[bytes, str]) -> str:
-    """The text made printable, or hidden if there is a secret in it."""
+    """Return the text made printable, or hidden if it shows a secret.
+
+    The enhanced status code (RFC 3463) is shown in any case.
+
+    :param secrets: What may not show, neither as a whole nor in part.
+    :param text: What a server or the system said.
+    """
     printable = _printable(text)
-    if any(secret in printable for secret in secrets):
-        return '(the text is hidden, for it repeats what we sent)'
-    return printable
+    folded = printable.casefold()
+    if not any(part in folded for secret in secrets
+               for part in _parts(secret.casefold())):
+        return printable
+    enhanced = _ENHANCED.match(printable)
+    return (enhanced[0] if enhanced else '') + HIDDEN
 
 
 @public
@@ -131,7 +154,8 @@ def translated(relay: str, phase: str,
 
     :param relay: The server, as 'host:port'.
     :param phase: What was going on; see `RelayUnavailable`.
-    :param secrets: What no text may show, even if the server echoes it.
+    :param secrets: What no text may show, even if the server echoes a part
+        of it.
     :raises RelayUnavailable: or the subclass that fits.
     """
     secrets = list(secrets)
@@ -157,8 +181,9 @@ def translated(relay: str, phase: str,
     except (socket.timeout, TimeoutError) as error:
         raise RelayUnavailable(
             relay, phase, str(error) or 'timed out') from error
-    except (OSError, UnicodeError) as error:
-        # UnicodeError: a host name that IDNA cannot encode.
+    except (OSError, ValueError) as error:
+        # ValueError: a host name that IDNA cannot encode, a challenge that is
+        # no base64.
         raise RelayUnavailable(
             relay, phase,
             _without(secrets, str(error) or type(error).__name__)) from None

@@ -35,11 +35,10 @@ def _local_hostname() -> str:
 
 
 def _as_sent(user: str, password: str) -> List[str]:
-    """The password in the shapes that PLAIN and LOGIN give it (RFC 4616)."""
-    shapes = [password] + [
-        base64.b64encode(text.encode('utf-8')).decode('ascii')
-        for text in (password, f'\0{user}\0{password}')]
-    return [shape for shape in shapes if shape]
+    """Both in the shapes that PLAIN and LOGIN give them (RFC 4616)."""
+    return [user, password] + [
+        base64.b64encode(text.encode('utf-8')).decode('ascii').rstrip('=')
+        for text in (user, password, f'\0{user}\0{password}')]
 
 
 @public
@@ -109,8 +108,18 @@ class Handshake(smtplib.SMTP):
         :raises NotOffered: if the server has no AUTH.
         :raises RelayUnavailable: naming what else failed.
         """
-        with translated(self.relay, 'AUTH', _as_sent(user, password)):
-            self.login(user, password)
+        if not (user + password).isascii():
+            # smtplib would say which character it is.
+            raise RelayUnavailable(
+                self.relay, 'AUTH', 'smtplib sends ASCII only, and there is '
+                'something else in what to authenticate with')
+        try:
+            with translated(self.relay, 'AUTH', _as_sent(user, password)):
+                self.login(user, password)
+        except RelayUnavailable as error:
+            # smtplib's own error has the text as it came.
+            error.__context__ = None
+            raise
 
     def hand_over(self) -> Tuple[socket.socket, Capabilities]:
         """Give away the socket: the dialogue is somebody else's from here.

@@ -35,7 +35,9 @@ from tests.scripted import CLOSE, HANG, Scripted
 
 
 MESSAGE = b'Subject: hi\r\n\r\nHello.\r\n'
-USER, PASSWORD = 'the-user', 'pa55-w0rd'
+USER, PASSWORD = 'zaphod@heartofgold.test', 'pa55-w0rd'
+# So many characters in a row are recognized.
+LONG_PART = 5
 WITH_AUTH = ('PIPELINING', 'AUTH PLAIN LOGIN CRAM-MD5')
 
 
@@ -52,12 +54,28 @@ def server_context():
     return context
 
 
-def secrets():
-    """The password, in every form in which it might be seen."""
-    plain = f'\0{USER}\0{PASSWORD}'.encode()
-    yield PASSWORD
-    for secret in (plain, PASSWORD.encode(), USER.encode()):
-        yield base64.b64encode(secret).decode().rstrip('=')
+def parts(user, password):
+    """The user name and the password, in pieces, as they might be seen."""
+    plain = f'\0{user}\0{password}'
+    for secret in (user, password):
+        yield secret
+        for character in secret:
+            if not character.isascii():
+                yield character
+                # As it stands in the text of a UnicodeError.
+                yield ascii(character).strip("'")
+    for secret in (user, password, plain):
+        encoded = base64.b64encode(secret.encode()).decode().rstrip('=')
+        for text in (secret, encoded):
+            for start in range(len(text) - LONG_PART + 1):
+                yield text[start:start + LONG_PART]
+
+
+def chain(error):
+    """The exception, and those before it."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 @contextmanager
@@ -121,14 +139,14 @@ class TestAuthentication(unittest.TestCase):
 class TestSecrets(unittest.TestCase):
     layer = ConfigLayer
 
-    def assertNoSecrets(self, text):
-        for secret in secrets():
-            self.assertNotIn(secret, text)
+    def assertNoSecrets(self, text, *credentials):
+        for part in parts(*credentials):
+            self.assertNotIn(part, text)
 
-    def refused_by(self, server):
+    def refused_by(self, server, user=USER, password=PASSWORD):
         """All that we say of a failed authentication."""
         connection = SMTPConnection(
-            server.host, server.port, 0, USER, PASSWORD)
+            server.host, server.port, 0, user, password)
         connection.debug = True
         with all_that_is_logged() as lines:
             with self.assertRaises(RelayUnavailable) as caught:
@@ -136,12 +154,12 @@ class TestSecrets(unittest.TestCase):
             logging.getLogger('mailman.smtp').error(
                 'failed', exc_info=caught.exception)
         error = caught.exception
-        self.assertNoSecrets('\n'.join(lines))
-        self.assertNoSecrets(''.join(traceback.format_exception(
-            type(error), error, error.__traceback__)))
-        for text in (str(error), repr(error), repr(error.args),
-                     repr(vars(error)), repr(connection)):
-            self.assertNoSecrets(text)
+        texts = lines + [repr(connection)] + traceback.format_exception(
+            type(error), error, error.__traceback__)
+        for each in chain(error):
+            texts += str(each), repr(each), repr(each.args), repr(vars(each))
+        for text in texts:
+            self.assertNoSecrets(text, user, password)
         return error
 
     def test_not_in_what_we_say(self):
@@ -151,15 +169,46 @@ class TestSecrets(unittest.TestCase):
         with Scripted(script, extensions=WITH_AUTH) as server:
             error = self.refused_by(server)
         self.assertIsInstance(error, AuthenticationRefused)
-        self.assertIn('535', str(error))
+        self.assertIn('535 5.7.8 Not you', str(error))
         self.assertIn(f':{server.port}', str(error))
 
     def test_not_even_if_the_server_echoes_them(self):
+        plain = base64.b64encode(f'\0{USER}\0{PASSWORD}'.encode()).decode()
+        for echo in (USER, USER.upper(), USER.partition('@')[0], PASSWORD,
+                     PASSWORD[:6], PASSWORD[2:], plain, plain[:12],
+                     plain[-12:], base64.b64encode(USER.encode()).decode()):
+            for reply in ('535 5.7.8 Not with {}', '454 4.7.0 Not {} now',
+                          '535-5.7.8 No\n535 5.7.8 {}: no', '334 {}'):
+                def script(command, session):
+                    if command.startswith(('AUTH', '*')):
+                        return reply.format(echo)
+                with self.subTest(reply=reply, echo=echo), Scripted(
+                        script, extensions=('AUTH PLAIN',)) as server:
+                    error = self.refused_by(server)
+                    if reply.startswith('535'):
+                        self.assertIn('535 5.7.8 ', str(error))
+
+    def test_not_if_the_server_echoes_a_command(self):
         def script(command, session):
             if command.startswith('AUTH'):
                 return f'535 5.7.8 Not with {command} ({PASSWORD})'
-        with Scripted(script, extensions=WITH_AUTH) as server:
-            self.refused_by(server)
+        for mechanism in ('PLAIN', 'LOGIN', 'CRAM-MD5'):
+            with self.subTest(mechanism), Scripted(
+                    script, extensions=(f'AUTH {mechanism}',)) as server:
+                self.refused_by(server)
+
+    def test_not_if_they_are_not_ascii(self):
+        def script(command, session):
+            if command.startswith('AUTH'):
+                return '535 5.7.8 Not you'
+        for user, password in (
+                (USER, 'pass\u00fcord'), ('zaph\u00f6d', PASSWORD),
+                (USER, '\u8759'), ('zaph\u00f6d', '\U0001f41c')):
+            for mechanism in ('PLAIN', 'LOGIN', 'CRAM-MD5'):
+                with self.subTest(user=user, password=password,
+                                  mechanism=mechanism), Scripted(
+                        script, extensions=(f'AUTH {mechanism}',)) as server:
+                    self.refused_by(server, user, password)
 
     def test_not_if_the_server_says_something_mad(self):
         def script(command, session):
@@ -167,6 +216,13 @@ class TestSecrets(unittest.TestCase):
                 return f'{command} is no reply\r\n'.encode()
         with Scripted(script, extensions=WITH_AUTH) as server:
             self.refused_by(server)
+
+    def test_challenge_that_is_no_base64(self):
+        def script(command, session):
+            if command.startswith('AUTH'):
+                return '334 x'
+        with Scripted(script, extensions=('AUTH CRAM-MD5',)) as server:
+            self.assertEqual(self.refused_by(server).phase, 'AUTH')
 
     def test_temporary_refusal(self):
         def script(command, session):
