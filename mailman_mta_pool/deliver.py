@@ -6,7 +6,11 @@ import logging
 
 from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
-from mailman_mta_pool.errors import DeliveryBroken, NothingMoreToSend
+from mailman_mta_pool.errors import (
+    DeliveryBroken,
+    NothingMoreToSend,
+    TemplateUnavailable,
+)
 from mailman_mta_pool.interruption import signals_held_back, stand_guard, Turn
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
@@ -136,18 +140,24 @@ class _Delivery:
             envid=str(msg.get('message-id', '')).strip())
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)
+        missing: Optional[TemplateUnavailable] = None
         try:
-            with suppress(NothingMoreToSend), patient(
-                    self._settings.delivery.patience):
-                strategy.deliver(mlist, msg, msgdata)
+            try:
+                with suppress(NothingMoreToSend), patient(
+                        self._settings.delivery.patience):
+                    strategy.deliver(mlist, msg, msgdata)
+            except TemplateUnavailable as error:
+                # What has been rendered goes out.
+                missing = error
             outbound.finish()
         finally:
             outbound.close()
-        left = self._ledger.close(self._recipients, outbound.unavailable)
+        unavailable = outbound.unavailable or missing
+        left = self._ledger.close(self._recipients, unavailable)
         if left:
             self._queues.put_back(left)
         post_log.write(
-            time.monotonic() - started, self._ledger, outbound.unavailable,
+            time.monotonic() - started, self._ledger, unavailable,
             len(self._recipients) - len(left))
         tell_mailman(self._ledger, self._queues)
 

@@ -215,7 +215,8 @@ class Ledger(Books):
         """Decide on all that is not decided: nothing more comes.
 
         :param recipients: Those of the post.
-        :param unavailable: Why the relay could not be used, or None.
+        :param unavailable: Why the relay could not be used, or what was
+            missing for those who are left; or None.
         :return: Those who still have to be served.
         """
         self._let_go(self._denied, self.bounce)

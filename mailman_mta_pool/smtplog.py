@@ -5,6 +5,7 @@ import logging
 
 from mailman.config import config
 from mailman.utilities.string import expand
+from mailman_mta_pool.errors import TemplateUnavailable
 from mailman_mta_pool.ledger import Ledger
 from public import public
 from string import Template
@@ -57,7 +58,8 @@ class PostLog:
 
         :param seconds: How long it took.
         :param ledger: What became of it.
-        :param unavailable: Why the relay could not be used, or None.
+        :param unavailable: Why the relay could not be used, or the template
+            that was missing; or None.
         :param recipients: How many it was delivered to now; the others have
             their turn later.
         """
@@ -86,8 +88,10 @@ class PostLog:
         """What the templates have no line for."""
         name = self._substitutions['msgid']
         if unavailable is not None:
-            log.error('Mail server unavailable: %s; %s is tried again later '
-                      'for %d recipients', unavailable, name,
+            what = ('Template' if isinstance(unavailable, TemplateUnavailable)
+                    else 'Mail server')
+            log.error('%s unavailable: %s; %s is tried again later for %d '
+                      'recipients', what, unavailable, name,
                       len(ledger.untried))
         if ledger.denial is not None:
             log.error('The mail server does not take mail from us: %s; %s is '
