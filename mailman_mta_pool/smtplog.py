@@ -6,6 +6,7 @@ import logging
 from mailman.config import config
 from mailman.utilities.string import expand
 from mailman_mta_pool.ledger import Ledger
+from mailman_mta_pool.wire.boundaries import Boundaries
 from public import public
 from string import Template
 from typing import Any, Dict, Optional
@@ -62,6 +63,7 @@ class PostLog:
             their turn later.
         """
         if self._size is None:
+            Boundaries().set_in(self._msg)
             self._size = len(self._msg.as_string())
         failures = ledger.failures
         refused = len(failures) + len(ledger.untried)

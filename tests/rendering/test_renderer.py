@@ -99,7 +99,7 @@ class Fixture(unittest.TestCase):
         self.assertIsNone(ours.error)
         self.assertEqual(
             ours.rendered,
-            by_stock(self.mlist, self.post, msgdata).rendered)
+            by_stock(self.mlist, self.post, msgdata, ours.boundary).rendered)
         return ours
 
 
@@ -394,8 +394,8 @@ class TestTransactions(Fixture):
         self.assertEqual(sum(result.transactions), len(recipients))
         self.assertEqual(
             result.rendered, by_stock(
-                self.mlist, self.post,
-                self.msgdata(recipients, **more)).rendered)
+                self.mlist, self.post, self.msgdata(recipients, **more),
+                result.boundary).rendered)
         return result.transactions
 
     @contextmanager
@@ -523,7 +523,7 @@ class TestSigning(Fixture):
             self.assertIn(b'ARC-Seal: ', rendered.octets)
         self.assertEqual(
             ours.rendered,
-            by_stock(self.mlist, self.post, msgdata).rendered)
+            by_stock(self.mlist, self.post, msgdata, ours.boundary).rendered)
         return sign.call_count
 
     def test_common_content(self):
