@@ -64,7 +64,8 @@ class PostLog:
         """
         if self._size is None:
             Boundaries().set_in(self._msg)
-            self._size = len(self._msg.as_string())
+            # Not as_string(), which decodes, and cannot decode everything.
+            self._size = len(self._msg.as_bytes())
         failures = ledger.failures
         refused = len(failures) + len(ledger.untried)
         # The schema documents $seconds; the default template has $time.

@@ -111,9 +111,11 @@ class TestRunner(SiteTestCase):
                 msg.replace_header('content-type', 'multipart/mixed')
                 digest = MIMEMultipart('digest', _subparts=[
                     MIMEText('Ants are strong.\n')])
-                msg.set_payload([digest, MIMEText('Bees are not.\n')])
+                odd = message_from_bytes(
+                    b'Content-Type: text/plain; charset="\0"\n\n\xe9\n')
+                msg.set_payload([digest, odd])
                 msg.replace_header('message-id', f'<post{number}@example.com>')
-                # Its size has to be found out for the log.
+                # Its size has to be found out for the log, whatever is in it.
                 msgdata.pop('original_size', None)
                 vars(msg).pop('original_size', None)
                 directory = site.var / 'queue' / 'out'

@@ -84,6 +84,8 @@ class Reference:
         self._memory = memory
         self._members: Dict[str, Any] = {}
         self.signs = config.arc_enabled and not msgdata.get('arc_signed')
+        self._unsigned = (
+            dict(msgdata, arc_signed=True) if self.signs else msgdata)
         # All recipients get the same ones, and so does what is compared.
         self._boundaries = Boundaries()
 
@@ -95,24 +97,29 @@ class Reference:
 
     def content(self, recipient: str) -> Content:
         """Return what stock Mailman makes of it, for whatever recipient."""
+        return self._content(recipient, self._msgdata)
+
+    def unsigned(self, recipient: str) -> Content:
+        """Return what stock Mailman makes of it before it signs."""
+        return self._content(recipient, self._unsigned)
+
+    def _content(self, recipient: str, msgdata: Dict[str, Any]) -> Content:
         if recipient not in self._members:
             self.expect([recipient])
         with self._memory.in_use():
             message = self._call_back(
-                recipient, self._members[recipient], self._msgdata.copy())
+                recipient, self._members[recipient], msgdata.copy())
         return as_content(message)
 
     def compiled(self, marked: Marked, flagged: bool) -> Compiled:
-        """Return what it makes with marked values, taken apart.
+        """Return what it makes with marked values, unsigned, taken apart.
 
         :param marked: The values.
         :param flagged: With the duplicates flag?
         :raises Unspliceable: if that cannot be done.
         """
         values = marked.values
-        msgdata = self._msgdata.copy()
-        if self.signs:
-            msgdata['arc_signed'] = True
+        msgdata = self._unsigned.copy()
         msgdata['add-dup-header'] = {values.recipient} if flagged else ()
         with self._memory.in_use(), stand_ins(values):
             message = self._call_back(

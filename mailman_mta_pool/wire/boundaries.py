@@ -39,7 +39,8 @@ def _body(part: Message) -> Optional[bytes]:
     bare = copy.deepcopy(part)
     del bare['content-type']
     del bare['content-transfer-encoding']
-    return bare.get_payload(decode=True)
+    body: Optional[bytes] = bare.get_payload(decode=True)    # type: ignore
+    return body
 
 
 def _has_boundary(part: Message) -> Optional[bool]:

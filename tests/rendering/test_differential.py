@@ -108,6 +108,8 @@ class TestSameBytes(unittest.TestCase):
         recipients = self._choose(post)
         msgdata = dict(
             post.more, recipients=recipients, verp=post.verp,
+            # Otherwise stock flattens the post once more, for the log.
+            original_size=len(post.raw),
             **{'add-dup-header': {recipients[i] for i in post.flagged
                                   if i < len(recipients)}})
         with mock.patch.object(
