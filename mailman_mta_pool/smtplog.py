@@ -7,6 +7,7 @@ from mailman.config import config
 from mailman.utilities.string import expand
 from mailman_mta_pool.errors import TemplateUnavailable
 from mailman_mta_pool.ledger import Ledger
+from mailman_mta_pool.wire.boundaries import Boundaries
 from public import public
 from string import Template
 from typing import Any, Dict, Optional
@@ -64,7 +65,9 @@ class PostLog:
             their turn later.
         """
         if self._size is None:
-            self._size = len(self._msg.as_string())
+            Boundaries().set_in(self._msg)
+            # Not as_string(), which decodes, and cannot decode everything.
+            self._size = len(self._msg.as_bytes())
         failures = ledger.failures
         refused = len(failures) + len(ledger.untried)
         # The schema documents $seconds; the default template has $time.

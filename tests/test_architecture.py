@@ -57,8 +57,8 @@ BELOW = {
     'settings': {'configuration'},
     }
 EVERYBODYS = {
-    'errors', 'interfaces', 'settings', 'wire.content', 'wire.outcome',
-    'wire.replies', 'wire.verp',
+    'errors', 'interfaces', 'settings', 'wire.boundaries', 'wire.content',
+    'wire.outcome', 'wire.replies', 'wire.verp',
     }
 
 # Who may import which of the world's modules; nobody else may.

@@ -3,6 +3,7 @@
 """Whole deliveries: a real `out` runner, a real mailman.cfg, real queues."""
 
 import io
+import re
 import base64
 import signal
 import unittest
@@ -264,6 +265,50 @@ class TestPosts(SiteTestCase):
                 self.assertEqual(ours, stock)
                 distinct = {content for sender, content in ours.values()}
                 self.assertEqual(len(distinct), len(names))
+
+    def test_charsets_that_are_none(self):
+        # Each is the name of a codec, or cannot even be looked up, and none
+        # encodes text as a charset does.
+        charsets = ('quoted-printable', 'base64', 'hex', 'rot13', 'zlib',
+                    'uu', 'bz2', 'idna', 'undefined', 'punycode',
+                    'unicode_escape', 'x-no-such', '"\0"', '"a\0b"')
+        members = [('anne@example.com', 'Anne'), ('zoe@example.com', 'Zoë'),
+                   ('long@example.com', 'é' * 70)]
+        posts = []
+        for charset in charsets:
+            for kind in ('plain', 'html', 'mixed'):
+                # Mailman itself cannot take a text with a name like this.
+                if '\0' not in charset or kind != 'plain':
+                    posts.append(self.declaring(charset, kind, len(posts)))
+        received = []
+        for outgoing in (STOCK, OURS):
+            server = self.use(Scripted())
+            site = self.site(
+                server, members=members, outgoing=outgoing,
+                attributes={'personalize': Personalization.individual})
+            site.write_template(FOOTER, 'For $user_name\n')
+            site.run(*({'content': post} for post in posts))
+            self.assertEqual(site.waiting(), {})
+            self.assertQuiet(site)
+            received.append(sorted(
+                (message.recipients, re.sub(
+                    b'={15}[0-9]{19}==', b'boundary', message.content))
+                for message in server.accepted))
+        stock, ours = received
+        self.assertEqual(len(stock), len(posts) * len(members))
+        self.assertEqual(ours, stock)
+
+    def declaring(self, charset, kind, number):
+        """Return a post with that charset parameter."""
+        body = '\nAnts are strong.\n'
+        maintype, parameter = 'text', ''
+        if kind == 'mixed':
+            maintype, parameter = 'multipart', '; boundary="b"'
+            body = f'\n--b\n{body}\n--b--\n'
+        return POST.partition(b'MIME-Version')[0].replace(
+            b'post@', b'post%d@' % number) + (
+            f'Content-Type: {maintype}/{kind}; charset={charset}{parameter}\n'
+            f'{body}').encode()
 
     def test_many_posts(self):
         # One after the other, over connections that are kept, also where
