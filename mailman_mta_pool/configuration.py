@@ -5,7 +5,7 @@ import os
 
 from configparser import Error as ConfigParserError, RawConfigParser
 from functools import lru_cache
-from importlib.resources import read_text
+from importlib.resources import files
 from io import StringIO
 from lazr.config import as_boolean, as_timedelta, ConfigSchema
 from mailman.config.config import load_external
@@ -121,7 +121,7 @@ def plugin_configuration(path: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _load(path: str, changed: Optional[int]) -> Any:
-    defaults = read_text('mailman_mta_pool', 'schema.cfg')
+    defaults = (files('mailman_mta_pool') / 'schema.cfg').read_text('utf-8')
     place = path or 'schema.cfg'
     schema = ConfigSchema('schema.cfg', StringIO(defaults))
     try:

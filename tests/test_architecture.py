@@ -123,6 +123,7 @@ class House:
     def __init__(self, root):
         self.root = root
         self.modules = {}
+        self._imported = {}
         for path in sorted((root / PACKAGE).rglob('*.py')):
             parts = path.relative_to(root).with_suffix('').parts
             name = '.'.join(part for part in parts if part != '__init__')
@@ -130,7 +131,9 @@ class House:
 
     def imports(self, module):
         """The modules that `module` imports, ours or the world's."""
-        return sorted(set(self._imports(module)))
+        if module not in self._imported:
+            self._imported[module] = sorted(set(self._imports(module)))
+        return self._imported[module]
 
     def _imports(self, module):
         path = self.modules[module]
