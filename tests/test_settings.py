@@ -78,14 +78,10 @@ class SettingsTestCase(unittest.TestCase):
             **{'class': 'mailman_mta_pool.plugin.MTAPoolPlugin'},
             enabled='yes', component_package='mailman_mta_pool',
             configuration=self.path))
-        self._written = 0
 
     def write(self, text):
         with open(self.path, 'w', encoding='utf-8') as fp:
             fp.write(text)
-        # Two files in a row may have the same time.
-        self._written += 1
-        os.utime(self.path, ns=(self._written, self._written))
 
     def loaded(self, text):
         self.write(text)
@@ -212,6 +208,18 @@ class TestMistakes(SettingsTestCase):
         for text in ('idle_timeout: 10s\n', '[pool\n', '[pool]\nwhat\n'):
             with self.subTest(text=text):
                 self.mistake(text)
+
+    def test_twice(self):
+        message = self.mistake('[pool]\n[delivery]\n[pool]\n')
+        self.assertIn('[pool]: line 3', message)
+        message = self.mistake('[delivery]\nattempts: 1\nattempts: 1\n')
+        self.assertIn('[delivery] attempts: line 3', message)
+
+    def test_not_ascii(self):
+        message = self.mistake('[delivery]\nattempts: \N{SUPERSCRIPT TWO}\n')
+        self.assertIn('[delivery] attempts', message)
+        # In a comment it does no harm.
+        self.loaded('# na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve\n')
 
     def test_not_text(self):
         with open(self.path, 'wb') as fp:
