@@ -34,7 +34,8 @@ class ConfigurationError(InvalidConfigurationError):
         self.place = place
 
     def __str__(self) -> str:
-        return f'{self.place}: {self.key}: {self.value}'
+        # On one line, whatever the file has in a name.
+        return ' '.join(f'{self.place}: {self.key}: {self.value}'.split())
 
 
 @public
@@ -155,8 +156,7 @@ def _parsed(text: str, place: str) -> RawConfigParser:
             place, f'[{error.section}]',
             f'line {error.lineno} begins this section again') from None
     except ConfigParserError as error:
-        raise ConfigurationError(
-            place, 'the file', ' '.join(str(error).split())) from None
+        raise ConfigurationError(place, 'the file', str(error)) from None
     return parser
 
 

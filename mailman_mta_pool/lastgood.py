@@ -21,7 +21,7 @@ log = logging.getLogger('mailman.smtp')
 
 
 class _LastGood:
-    """The settings of the plugin's own configuration file, when last good."""
+    """The plugin's own settings, of its file when that was last good."""
 
     def __init__(self) -> None:
         self._path = ''
@@ -63,15 +63,17 @@ class _LastGood:
         log.info('%s has changed, and its settings are in force', self._path)
 
     def _refuse_incomplete(self, text: str) -> None:
-        """Refuse what may be the first part of a file that is being written.
+        """Refuse a text that may be the first part of a longer one.
 
-        It can be valid: an empty file has all the defaults, and `split: 20`
-        may be the beginning of `split: 20000`.
+        Such a text can be valid: an empty one has all the defaults, and
+        `split: 20` may be the beginning of `split: 20000`.
+
+        :raises ConfigurationError: if it does not end with a newline.
         """
         if not text.endswith('\n'):
             raise ConfigurationError(
-                self._path, 'the file', 'does not end with a newline, and '
-                'may be only half written')
+                self._path, 'the last line', 'has no newline at its end, so '
+                'the file may be half written')
 
 
 _last_good = _LastGood()
@@ -81,12 +83,13 @@ _last_good = _LastGood()
 def last_good_settings() -> Settings:
     """Return the settings that are in force in this process.
 
-    The plugin's own configuration file is read each time.  When it has been
-    changed for the worse, it is logged once per change, and the settings that
-    were in force remain.
+    The plugin's own configuration file is read each time.  A mistake that was
+    made since is logged once for each change of the file, and the settings
+    that were in force remain.
 
     :return: The settings.
     :raises ConfigurationError: if a value of [mta] is no good, or if the
-        plugin's own file is not and has not been in this process.
+        plugin's own file has a mistake, and has had it since this process
+        first read it.
     """
     return _last_good.settings()

@@ -8,13 +8,14 @@ import unittest
 
 from contextlib import ExitStack
 from dataclasses import asdict, FrozenInstanceError
+from hypothesis import given, settings as examples, strategies as st
 from importlib.resources import read_text
 from mailman.config import config
 from mailman.interfaces.configuration import InvalidConfigurationError
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.configuration import ConfigurationError
-from mailman_mta_pool.settings import load, Settings
+from mailman_mta_pool.settings import load, Settings, settings_of_plugin
 from tempfile import TemporaryDirectory
 
 
@@ -220,6 +221,18 @@ class TestMistakes(SettingsTestCase):
         self.assertIn('[delivery] attempts', message)
         # In a comment it does no harm.
         self.loaded('# na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve\n')
+
+    @examples(deadline=None)
+    @given(st.data())
+    def test_whatever_is_edited(self, data):
+        text = read_text('mailman_mta_pool', 'schema.cfg')
+        begin = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(begin, min(len(text), begin + 20)))
+        edited = text[:begin] + data.draw(st.text()) + text[end:]
+        try:
+            settings_of_plugin(self.path, edited)
+        except ConfigurationError as error:
+            self.assertEqual(len(str(error).splitlines()), 1)
 
     def test_not_text(self):
         with open(self.path, 'wb') as fp:
