@@ -6,6 +6,8 @@ import logging
 
 from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
+from mailman_mta_pool.components import factory_for
+from mailman_mta_pool.configuration import ConfigurationError
 from mailman_mta_pool.errors import (
     DeliveryBroken,
     NothingMoreToSend,
@@ -15,12 +17,13 @@ from mailman_mta_pool.interruption import signals_held_back, stand_guard, Turn
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.lastgood import last_good_settings
 from mailman_mta_pool.ledger import Ledger
 from mailman_mta_pool.outbound import Outbound
 from mailman_mta_pool.queues import find_handed_over, Queues
 from mailman_mta_pool.relay import relay_for
 from mailman_mta_pool.rendering.patience import patient
-from mailman_mta_pool.settings import load, Settings
+from mailman_mta_pool.settings import Settings
 from mailman_mta_pool.smtplog import PostLog
 from mailman_mta_pool.strategies import plain_sender, strategy_for
 from mailman_mta_pool.strategies.order import in_order
@@ -45,28 +48,37 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     :param msg: The message; bulk delivery decorates it in place.
     :type msg: `mailman.email.message.Message`
     :param msgdata: Its metadata.
-    :raises SomeRecipientsFailed: if some were refused.
-    :raises ConfigurationError: if a setting is no good; nothing was sent.
+    :raises SomeRecipientsFailed: if some were refused, or if a setting is no
+        good, which is logged: then nothing was sent, and all are temporary
+        failures.
     """
     if not msgdata.get('recipients'):
         # Could be None, could be an empty sequence.
         return
     stand_guard()
-    settings = load()
+    settings, mistake = Settings(), None
+    try:
+        settings = last_good_settings()
+        factory_for(settings.relay)
+    except ConfigurationError as error:
+        # Only where there is no plugin section, which stops such a start.
+        mistake = error
     turn = Turn(settings.delivery)
     with signals_held_back(turn), suppress(FinishedElsewhere):
         with journal_of(msg, msgdata, settings.delivery, turn) as journal:
-            _Delivery(mlist, msg, msgdata, settings, turn, journal).run()
+            _Delivery(
+                mlist, msg, msgdata, settings, turn, journal, mistake).run()
 
 
 class _Delivery:
     """One post, from the queue entry to what becomes of each recipient."""
 
     def __init__(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
-                 settings: Settings, turn: Turn,
-                 journal: Optional[Journal]) -> None:
+                 settings: Settings, turn: Turn, journal: Optional[Journal],
+                 mistake: Optional[ConfigurationError]) -> None:
         self._post = mlist, msg, msgdata
         self._settings = settings
+        self._mistake = mistake
         self._turn = turn
         self._recipients = list(dict.fromkeys(msgdata['recipients']))
         self._queues = Queues(msg, msgdata, journal)
@@ -101,6 +113,8 @@ class _Delivery:
         split = self._settings.delivery.split
         if self._earlier or self._queues.was_broken_off:
             self._resume()
+        elif self._mistake is not None:
+            self._postpone(self._mistake)
         elif 0 < split < len(self._recipients):
             self._divide(split)
         else:
@@ -123,6 +137,13 @@ class _Delivery:
             self._queues.put_back(left, progress=bool(self._earlier))
         self._ledger.carry_over(self._earlier.bounced)
         tell_mailman(self._ledger, self._queues)
+
+    def _postpone(self, mistake: ConfigurationError) -> None:
+        """Let Mailman's retry queue have the post until that is mended."""
+        log.error('%s; %s is tried again later for %d recipients', mistake,
+                  self._post[1]['message-id'], len(self._recipients))
+        self._queues.leave_to_runner(self._recipients)
+        raise SomeRecipientsFailed(self._recipients, [])
 
     def _divide(self, split: int) -> None:
         """Let several runners share the post."""

@@ -20,9 +20,10 @@ BELOW = {
     'demo': {'deliver', 'plugin'},
     'plugin': {'connection', 'deliver'},
     'deliver': {
-        'interruption', 'journal', 'outbound', 'queues', 'smtplog',
-        'strategies',
+        'interruption', 'journal', 'lastgood', 'outbound', 'queues',
+        'smtplog', 'strategies',
         },
+    'lastgood': {'configuration'},
     'strategies': {'rendering'},
     'rendering': set(),
     'outbound': {'dispatch', 'ledger'},
