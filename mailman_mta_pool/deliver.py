@@ -47,6 +47,8 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     :param msgdata: Its metadata.
     :raises SomeRecipientsFailed: if some were refused.
     :raises ConfigurationError: if a setting is no good; nothing was sent.
+    :raises KeyboardInterrupt: if the runner is to stop, and the queue entry is
+        to stay as it is: its journal knows who has got the post.
     """
     if not msgdata.get('recipients'):
         # Could be None, could be an empty sequence.

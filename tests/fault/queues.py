@@ -11,6 +11,7 @@ import threading
 import subprocess
 
 from contextlib import suppress
+from itertools import count
 from mailman_mta_pool.journal.records import begun_line, Settled
 from tests.fault.journal import GOES_ON, journals, may_mount
 from tests.fault.rounds import numbered
@@ -30,6 +31,11 @@ UNREADABLE = {
     'ValueError': b'I12x\n.',
     'no message': b'I1\n.I2\n.',
     }
+
+
+def wait_for_served(site, journal, number):
+    site.wait_for(lambda: len(Settled(
+        journal.read_bytes()).served) == number, 'the last line')
 
 
 class QueuesTestCase(SiteTestCase):
@@ -52,8 +58,8 @@ class TestFullDisk(QueuesTestCase):
     def slow(self, command, session):
         self.quick.wait(0.03)
 
-    def begin(self, script, members=100, one_disk=False, **delivery):
-        """Return a site and a server, and a runner that has just begun."""
+    def posted(self, script, members=100, one_disk=False, **delivery):
+        """Return a site with a small disk and a post."""
         self.server = self.use(Scripted(script))
         site = self.site(
             self.server, members=members, max_delivery_threads=4,
@@ -68,6 +74,11 @@ class TestFullDisk(QueuesTestCase):
             (self.disk / 'mta_pool').mkdir()
             (site.var / 'mta_pool').symlink_to(self.disk / 'mta_pool')
         site.post(verp=True)
+        return site
+
+    def begin(self, script, **options):
+        """Return such a site, and a runner that has just begun."""
+        site = self.posted(script, **options)
         runner = site.start_runner()
         self.server.wait_for(lambda server: len(server.accepted) >= 8)
         return site, runner
@@ -129,7 +140,14 @@ class TestFullDisk(QueuesTestCase):
         self.assertQuiet(site)
 
     def test_replay(self):
-        site, runner = self.begin(self.slow, members=500)
+        numbers = count(1)
+
+        def script(command, session):
+            if command.startswith('MAIL') and next(numbers) > 20:
+                return HANG
+        site, runner = self.begin(script, members=500)
+        journal, = journals(site)
+        wait_for_served(site, journal, 20)
         runner.kill()
         # Mailman itself takes a page for what it adds to the entry.
         self.fill_up(but=PAGE)
@@ -138,6 +156,15 @@ class TestFullDisk(QueuesTestCase):
         site.run()
         self.assertIn(NO_ROOM, site.log('smtp.log'))
         self.assertEachOnce(site, self.server.served + mended.served)
+        self.assertTidy(site)
+        self.assertQuiet(site)
+
+    def test_split(self):
+        site = self.posted(lambda command, session: None, split=30)
+        self.fill_up()
+        site.run()
+        self.assertEachOnce(site, self.server.served)
+        self.assertIn(NO_ROOM, site.log('smtp.log'))
         self.assertTidy(site)
         self.assertQuiet(site)
 
@@ -208,33 +235,32 @@ class TestAfterACrash(QueuesTestCase):
             if len(self.server.accepted) >= 20:
                 return HANG
         self.server = self.use(Scripted(script))
-        self.site_ = self.site(
+        self.crashed = self.site(
             self.server, members=60, max_delivery_threads=1)
-        self.site_.post(verp=True)
-        runner = self.site_.start_runner()
+        self.crashed.post(verp=True)
+        runner = self.crashed.start_runner()
         self.server.wait_for(lambda server: len(server.accepted) >= 20)
-        self.journal, = journals(self.site_)
-        self.site_.wait_for(lambda: len(
-            Settled(self.journal.read_bytes()).served) == 20, 'the last line')
+        self.journal, = journals(self.crashed)
+        wait_for_served(self.crashed, self.journal, 20)
         runner.kill()
         self.mended = self.use(Scripted())
-        self.site_.set_up(self.mended)
+        self.crashed.set_up(self.mended)
 
     def finish(self):
-        self.site_.run()
+        self.crashed.run()
         self.assertEachOnce(
-            self.site_, self.server.served + self.mended.served)
-        self.assertEqual(journals(self.site_), [])
+            self.crashed, self.server.served + self.mended.served)
+        self.assertEqual(journals(self.crashed), [])
 
     def statement(self, sql):
-        database = sqlite3.connect(self.site_.var / 'data' / 'mailman.db')
+        database = sqlite3.connect(self.crashed.var / 'data' / 'mailman.db')
         database.execute(sql)
         database.commit()
         database.close()
 
     def handing_over(self):
         """It was about to hand over some of the others to another entry."""
-        handed = [name for name in self.site_.members
+        handed = [name for name in self.crashed.members
                   if name not in self.server.served][:10]
         self.journal.write_bytes(
             self.journal.read_bytes().rstrip(b'\0') +
@@ -244,68 +270,68 @@ class TestAfterACrash(QueuesTestCase):
     def test_shunted_and_unshunted(self):
         # The runner comes to grief before it calls us.
         self.statement('ALTER TABLE member RENAME TO gone')
-        self.site_.run()
+        self.crashed.run()
         self.assertEqual(
-            self.site_.waiting(), {'shunt': sorted(self.site_.members)})
+            self.crashed.waiting(), {'shunt': sorted(self.crashed.members)})
         # Other runners start meanwhile, and look for what is of no use.
         self.statement('ALTER TABLE gone RENAME TO member')
-        self.site_.run({'recipients': set(self.site_.members[:1])})
-        self.assertEqual(self.mended.served, self.site_.members[:1])
-        self.assertEqual(journals(self.site_), [self.journal])
+        self.crashed.run({'recipients': set(self.crashed.members[:1])})
+        self.assertEqual(self.mended.served, self.crashed.members[:1])
+        self.assertEqual(journals(self.crashed), [self.journal])
         self.mended.accepted.clear()
-        self.site_.mailman('unshunt')
+        self.crashed.mailman('unshunt')
         self.finish()
-        self.assertIn(GOES_ON, self.site_.log('smtp.log'))
+        self.assertIn(GOES_ON, self.crashed.log('smtp.log'))
 
     def test_discarded(self):
         self.statement('ALTER TABLE member RENAME TO gone')
-        self.site_.run()
+        self.crashed.run()
         self.statement('ALTER TABLE gone RENAME TO member')
-        self.site_.mailman('unshunt', '--discard')
-        self.site_.run({'content': numbered(1)})
-        self.assertEachOnce(self.site_, self.mended.served)
-        self.assertEqual(journals(self.site_), [])
+        self.crashed.mailman('unshunt', '--discard')
+        self.crashed.run({'content': numbered(1)})
+        self.assertEachOnce(self.crashed, self.mended.served)
+        self.assertEqual(journals(self.crashed), [])
 
     def test_entries_that_cannot_be_read(self):
         # Some may be in another entry, which is looked for in the queues.
         handed = self.handing_over()
-        self.site_.post(
+        self.crashed.post(
             recipients=handed, queue='retry', mta_pool_token='0123')
         paths = []
         for queue in ('shunt', 'retry', 'bad'):
-            directory = self.site_.var / 'queue' / queue
+            directory = self.crashed.var / 'queue' / queue
             directory.mkdir(parents=True, exist_ok=True)
             for number, octets in enumerate(UNREADABLE.values()):
                 paths.append(directory / f'1.{number}+{number:040x}.pck')
                 paths[-1].write_bytes(octets)
-        self.site_.run()
+        self.crashed.run()
         for path in paths:
-            self.assertIn(str(path), self.site_.log('smtp.log'))
+            self.assertIn(str(path), self.crashed.log('smtp.log'))
             path.unlink()
         self.assertEachOnce(
-            self.site_, self.server.served + self.mended.served, ['retry'])
-        self.assertEqual(self.site_.waiting()['retry'], sorted(handed))
-        self.assertEqual(journals(self.site_), [])
-        self.assertQuiet(self.site_)
+            self.crashed, self.server.served + self.mended.served, ['retry'])
+        self.assertEqual(self.crashed.waiting()['retry'], sorted(handed))
+        self.assertEqual(journals(self.crashed), [])
+        self.assertQuiet(self.crashed)
 
     def test_queue_that_cannot_be_read(self):
         # Whatever it is, it goes up, but not for those who were served.
         self.handing_over()
-        path, = self.site_.queue('out').files
-        waiting = self.site_.directory / path.name
+        path, = self.crashed.queue('out').files
+        waiting = self.crashed.directory / path.name
         path.rename(waiting)
-        started = self.site_.log('mailman.log').count('out runner started')
-        with self.site_.runner():
-            self.site_.wait_for(
-                lambda: self.site_.log('mailman.log').count(
+        started = self.crashed.log('mailman.log').count('out runner started')
+        with self.crashed.runner():
+            self.crashed.wait_for(
+                lambda: self.crashed.log('mailman.log').count(
                     'out runner started') > started, 'the runner')
-            retry = self.site_.var / 'queue' / 'retry'
+            retry = self.crashed.var / 'queue' / 'retry'
             retry.rmdir()
             retry.touch()
             waiting.rename(path.with_suffix('.pck'))
-            self.site_.wait_until_empty()
+            self.crashed.wait_until_empty()
             retry.unlink()
             retry.mkdir()
-        self.assertEachOnce(self.site_, self.server.served, ['shunt'])
-        self.site_.mailman('unshunt')
+        self.assertEachOnce(self.crashed, self.server.served, ['shunt'])
+        self.crashed.mailman('unshunt')
         self.finish()
