@@ -238,7 +238,7 @@ class TestMistakes(SettingsTestCase):
     @examples(deadline=None)
     @given(st.data())
     def test_whatever_is_edited(self, data):
-        text = read_text('mailman_mta_pool', 'schema.cfg')
+        text = (files('mailman_mta_pool') / 'schema.cfg').read_text('utf-8')
         begin = data.draw(st.integers(0, len(text)))
         end = data.draw(st.integers(begin, min(len(text), begin + 20)))
         edited = text[:begin] + data.draw(st.text()) + text[end:]
