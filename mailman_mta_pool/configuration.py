@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reading lazr.config files so that a mistake is named by its place."""
 
-import os
-
-from configparser import Error as ConfigParserError, RawConfigParser
-from functools import lru_cache
-from importlib.resources import read_text
+from configparser import (
+    DuplicateOptionError,
+    DuplicateSectionError,
+    Error as ConfigParserError,
+    RawConfigParser,
+)
+from importlib.resources import files
 from io import StringIO
 from lazr.config import as_boolean, as_timedelta, ConfigSchema
 from mailman.config.config import load_external
 from mailman.interfaces.configuration import InvalidConfigurationError
 from public import public
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 
 # The server named by [mta], and what is said of all servers.
@@ -32,7 +34,8 @@ class ConfigurationError(InvalidConfigurationError):
         self.place = place
 
     def __str__(self) -> str:
-        return f'{self.place}: {self.key}: {self.value}'
+        # On one line, whatever the file has in a name.
+        return ' '.join(f'{self.place}: {self.key}: {self.value}'.split())
 
 
 @public
@@ -104,47 +107,56 @@ class Section:
 
 
 @public
-def plugin_configuration(path: str) -> Any:
-    """Read the plugin's own configuration file over its schema.
+def read_configuration(path: str) -> str:
+    """Return the text of the plugin's own configuration file.
 
     :param path: As in [plugin.mta_pool] configuration: a file, a `python:`
         path, or '' for the defaults.
-    :return: The validated lazr.config configuration.
-    :raises ConfigurationError: for a file that cannot be read, an unknown
-        section or an unknown key.
+    :return: The text; '' for the defaults.
+    :raises ConfigurationError: for a file that cannot be read or decoded.
     """
-    changed = None
-    if path and os.path.exists(path):
-        changed = os.stat(path).st_mtime_ns
-    return _load(path, changed)
-
-
-@lru_cache(maxsize=8)
-def _load(path: str, changed: Optional[int]) -> Any:
-    defaults = read_text('mailman_mta_pool', 'schema.cfg')
-    place = path or 'schema.cfg'
-    schema = ConfigSchema('schema.cfg', StringIO(defaults))
     try:
-        text = load_external(path) if path else ''
+        return load_external(path) if path else ''
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(
             'mailman.cfg', '[plugin.mta_pool] configuration',
             f'{path}: {error}') from error
-    try:
-        own = _parsed(text)
-    except ConfigParserError as error:
-        raise ConfigurationError(
-            place, 'the file', ' '.join(str(error).split())) from None
-    _refuse_the_unknown(place, own, _parsed(defaults))
+
+
+@public
+def plugin_configuration(path: str, text: str) -> Any:
+    """Check the plugin's own configuration against its schema.
+
+    :param path: The file, for error messages, or '' for the defaults.
+    :param text: What it says.
+    :return: The validated lazr.config configuration.
+    :raises ConfigurationError: for text that is not a configuration file, an
+        unknown section or key, or one that stands there twice.
+    """
+    defaults = (files('mailman_mta_pool') / 'schema.cfg').read_text('utf-8')
+    place = path or 'schema.cfg'
+    schema = ConfigSchema('schema.cfg', StringIO(defaults))
+    own = _parsed(text, place)
+    _refuse_the_unknown(place, own, _parsed(defaults, 'schema.cfg'))
     loaded = schema.loadFile(StringIO(_for_lazr(own)), place)
     loaded.validate()
     return loaded
 
 
-def _parsed(text: str) -> RawConfigParser:
-    # As lazr.config does.
-    parser = RawConfigParser(strict=False)
-    parser.read_string(text)
+def _parsed(text: str, place: str) -> RawConfigParser:
+    parser = RawConfigParser()
+    try:
+        parser.read_string(text, place)
+    except DuplicateOptionError as error:
+        raise ConfigurationError(
+            place, f'[{error.section}] {error.option}',
+            f'line {error.lineno} sets this key again') from None
+    except DuplicateSectionError as error:
+        raise ConfigurationError(
+            place, f'[{error.section}]',
+            f'line {error.lineno} begins this section again') from None
+    except ConfigParserError as error:
+        raise ConfigurationError(place, 'the file', str(error)) from None
     return parser
 
 
@@ -154,6 +166,7 @@ def _refuse_the_unknown(place: str, own: RawConfigParser,
 
     lazr.config's validate() passes over what stands in a section that has a
     master, and over sections that end in .master, .optional or .template.
+    For a value outside ASCII it raises an error that names no key.
     """
     sections = (['DEFAULT'] if own.defaults() else []) + own.sections()
     for section in sections:
@@ -166,11 +179,15 @@ def _refuse_the_unknown(place: str, own: RawConfigParser,
             raise ConfigurationError(
                 place, f'[{section}]', 'unknown section; the schema.cfg of '
                 'the package lists them all')
-        for key in own.options(section):
+        for key, value in own.items(section):
             if not schema.has_option(known, key):
                 raise ConfigurationError(
                     place, f'[{section}] {key}', 'unknown key; the '
                     'schema.cfg of the package lists them all')
+            if not value.isascii():
+                raise ConfigurationError(
+                    place, f'[{section}] {key}',
+                    f'{value!r} is not plain ASCII text')
 
 
 def _for_lazr(own: RawConfigParser) -> str:

@@ -6,11 +6,18 @@ import logging
 
 from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
+from mailman_mta_pool.configuration import ConfigurationError
 from mailman_mta_pool.dispatch.outbound import Outbound
-from mailman_mta_pool.errors import DeliveryBroken, NothingMoreToSend
+from mailman_mta_pool.errors import (
+    DeliveryBroken,
+    NothingMoreToSend,
+    TemplateUnavailable,
+)
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.lastgood import last_good_settings
+from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.relay import relay_for
 from mailman_mta_pool.rendering.patience import patient
 from mailman_mta_pool.runner.queues import find_handed_over, Queues
@@ -20,12 +27,12 @@ from mailman_mta_pool.runner.signals import (
     Turn,
 )
 from mailman_mta_pool.runner.smtplog import PostLog
-from mailman_mta_pool.settings import load, Settings
+from mailman_mta_pool.settings import Settings
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.strategies import plain_sender, strategy_for
 from mailman_mta_pool.strategies.order import in_order
 from public import public
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 
 log = logging.getLogger('mailman.smtp')
@@ -45,32 +52,47 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     :param msg: The message; bulk delivery decorates it in place.
     :type msg: `mailman.email.message.Message`
     :param msgdata: Its metadata.
-    :raises SomeRecipientsFailed: if some were refused.
-    :raises ConfigurationError: if a setting is no good; nothing was sent.
+    :raises SomeRecipientsFailed: if some were refused, or if a setting is no
+        good, which is logged: then nothing was sent, and all are temporary
+        failures.
+    :raises KeyboardInterrupt: if the runner is to stop, and the queue entry is
+        to stay as it is: its journal knows who has got the post.
     """
     if not msgdata.get('recipients'):
         # Could be None, could be an empty sequence.
         return
     stand_guard()
-    settings = load()
+    settings, mistake = Settings(), None
+    try:
+        settings = last_good_settings()
+        factory_for(settings.relay)
+    except ConfigurationError as error:
+        # Only where there is no plugin section, which stops such a start.
+        mistake = error
     turn = Turn(settings.delivery)
     with signals_held_back(turn), suppress(FinishedElsewhere):
         with journal_of(msg, msgdata, settings.delivery, turn) as journal:
-            _Delivery(mlist, msg, msgdata, settings, turn, journal).run()
+            _Delivery(
+                mlist, msg, msgdata, settings, turn, journal, mistake).run()
 
 
 class _Delivery:
     """One post, from the queue entry to what becomes of each recipient."""
 
     def __init__(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
-                 settings: Settings, turn: Turn,
-                 journal: Optional[Journal]) -> None:
+                 settings: Settings, turn: Turn, journal: Optional[Journal],
+                 mistake: Optional[ConfigurationError]) -> None:
         self._post = mlist, msg, msgdata
         self._settings = settings
+        self._mistake = mistake
         self._turn = turn
         self._recipients = list(dict.fromkeys(msgdata['recipients']))
+        self._count = len(self._recipients)
         self._queues = Queues(msg, msgdata, journal)
         self._earlier = Settled() if journal is None else journal.settled
+        if self._earlier:
+            # Whatever goes wrong from here on, the post is kept for these.
+            self._leave_out_settled()
         self._ledger = Ledger(
             journal,
             plain_sender=plain_sender(mlist, msg, msgdata),
@@ -82,78 +104,150 @@ class _Delivery:
         except SomeRecipientsFailed as failed:
             # If the runner cannot register the bounces, or queue the others,
             # the post is kept for these alone.
-            self._keep_for(failed.temporary_failures + [
+            self._leave_to_runner(failed.temporary_failures + [
                 recipient for recipient, *_ in failed.permanent_failures])
             raise
-        except BaseException as error:
+        except Exception as error:
             # Whatever it is, it goes on up, and the runner will keep the post
             # for those whom msgdata names.
-            self._keep_for(self._queues.without_moved(
+            self._leave_to_runner(self._queues.without_moved(
                 self._ledger.unserved(self._recipients)))
             if isinstance(error, OSError):
                 raise DeliveryBroken(f'{error}') from error
             raise
 
-    def _keep_for(self, recipients: List[str]) -> None:
+    def _leave_to_runner(self, recipients: List[str]) -> None:
         self._post[2]['recipients'] = recipients
+        self._queues.leave_to_runner(recipients)
+
+    def _leave_out_settled(self) -> None:
+        self._recipients = (
+            self._earlier.left(self._recipients) +
+            list(self._earlier.unreported(self._recipients)))
+        self._post[2]['recipients'] = self._recipients
 
     def _run(self) -> None:
-        split = self._settings.delivery.split
-        if self._earlier or self._queues.was_broken_off:
-            self._resume()
-        elif 0 < split < len(self._recipients):
-            self._divide(split)
-        else:
-            self._send()
-
-    def _resume(self) -> None:
-        """Mailman was killed while it delivered this queue entry.
-
-        The rest gets an entry of its own: three times, and Mailman would put
-        this one aside for good.
-        """
-        self._queues.count_afresh()
-        find_handed_over(self._earlier)
-        left = self._earlier.left(self._recipients)
-        self._recipients = left + list(self._earlier.bounced)
-        log.info('%s: a delivery that was broken off goes on; %d of %d '
-                 'recipients are left', self._post[1]['message-id'],
-                 len(left), len(self._post[2]['recipients']))
+        if self._earlier:
+            find_handed_over(self._earlier)
+            self._leave_out_settled()
+            self._ledger.carry_over(self._earlier.unreported(self._recipients))
+        left = self._ledger.unsettled(self._recipients)
+        if len(left) < self._count:
+            left = self._resume(left)
+        elif self._mistake is not None:
+            left = self._postpone(left, self._mistake)
+        elif 0 < self._settings.delivery.split < len(left):
+            left = self._divide(left)
         if left:
-            self._queues.put_back(left, progress=bool(self._earlier))
-        self._ledger.carry_over(self._earlier.bounced)
+            self._send(left)
         tell_mailman(self._ledger, self._queues)
 
-    def _divide(self, split: int) -> None:
-        """Let several runners share the post."""
-        recipients = in_order(self._recipients)
-        for start in range(0, len(recipients), split):
-            self._queues.put_back(recipients[start:start + split])
+    def _resume(self, left: List[str]) -> List[str]:
+        """Mailman was killed while it delivered this queue entry.
 
-    def _send(self) -> None:
+        The rest gets an entry of its own, for there was some progress: three
+        times without any, and Mailman puts an entry aside for good.
+
+        :param left: Those who are left.
+        :return: Those of them who are to be served now.
+        """
+        if left:
+            self._try(self._queues.replace, left)
+        log.info('%s: a delivery that was broken off goes on; %d of %d '
+                 'recipients are left', self._post[1]['message-id'],
+                 len(left), self._count)
+        return self._queues.without_moved(left)
+
+    def _postpone(self, left: List[str],
+                  mistake: ConfigurationError) -> List[str]:
+        """Let Mailman's retry queue have the post; return whom to serve now.
+
+        :param left: Those who are left.
+        :param mistake: The setting that is no good.
+        """
+        log.error('%s; %s is tried again later for %d recipients', mistake,
+                  self._post[1]['message-id'], len(left))
+        self._ledger.untried = left
+        return []
+
+    def _divide(self, recipients: List[str]) -> List[str]:
+        """Let several runners share the post; return whom they do not get."""
+        recipients = in_order(recipients)
+        size = self._settings.delivery.split
+        for start in range(0, len(recipients), size):
+            if self._try(self._queues.put_back,
+                         recipients[start:start + size]) is not None:
+                break
+        return self._queues.without_moved(recipients)
+
+    def _try(self, put: Callable[[List[str]], None],
+             recipients: List[str]) -> Optional[OSError]:
+        """Put recipients into another queue entry; return why it failed."""
+        try:
+            put(recipients)
+        except OSError as error:
+            log.warning('%s: %d recipients cannot be put back into the queue: '
+                        '%s', self._post[1]['message-id'], len(recipients),
+                        error)
+            return error
+        return None
+
+    def _send(self, left: List[str]) -> None:
         mlist, msg, msgdata = self._post
         post_log = PostLog(mlist, msg, msgdata)
         started = time.monotonic()
+        recipients = left
+        while True:
+            msgdata['recipients'] = left
+            unavailable = self._send_in_turn()
+            rest = self._ledger.close(recipients, unavailable)
+            if not rest:
+                break
+            error = self._try(self._queues.put_back, rest)
+            left = self._queues.without_moved(rest)
+            if error is None or not left:
+                break
+            self._go_on(error)
+        post_log.write(
+            time.monotonic() - started, self._ledger, unavailable,
+            len(recipients) - len(rest))
+
+    def _go_on(self, error: OSError) -> None:
+        """Begin another turn, because the queue does not take the rest.
+
+        :param error: Why it does not.
+        :raises OSError: that one, if there can be no other turn.
+        :raises KeyboardInterrupt: if the runner is to stop: it ends, and
+            leaves the entry, with its journal, to the next one.
+        """
+        if self._turn.is_urgent and self._queues.may_stay:
+            raise KeyboardInterrupt from error
+        if self._turn.is_urgent or not self._turn.is_over:
+            raise error
+        self._turn.renew()
+
+    def _send_in_turn(self) -> Optional[Exception]:
+        """Send until the turn is over; return why there can be no sending."""
+        mlist, msg, msgdata = self._post
         relay = relay_for(self._settings.relay, self._settings.pool)
         outbound = Outbound(
             relay, self._settings.delivery, self._ledger, turn=self._turn,
             envid=str(msg.get('message-id', '')).strip())
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)
+        missing: Optional[TemplateUnavailable] = None
         try:
-            with suppress(NothingMoreToSend), patient(
-                    self._settings.delivery.patience):
-                strategy.deliver(mlist, msg, msgdata)
+            try:
+                with suppress(NothingMoreToSend), patient(
+                        self._settings.delivery.patience):
+                    strategy.deliver(mlist, msg, msgdata)
+            except TemplateUnavailable as error:
+                # What has been rendered goes out.
+                missing = error
             outbound.finish()
         finally:
             outbound.close()
-        left = self._ledger.close(self._recipients, outbound.unavailable)
-        if left:
-            self._queues.put_back(left)
-        post_log.write(
-            time.monotonic() - started, self._ledger, outbound.unavailable,
-            len(self._recipients) - len(left))
-        tell_mailman(self._ledger, self._queues)
+        return outbound.unavailable or missing
 
 
 def tell_mailman(ledger: Ledger, queues: Queues) -> None:
@@ -170,7 +264,5 @@ def tell_mailman(ledger: Ledger, queues: Queues) -> None:
     if temporary and permanent:
         queues.retry(temporary)
         temporary = []
-    if temporary:
-        queues.leave_to_runner(temporary)
     if temporary or permanent:
         raise SomeRecipientsFailed(temporary, permanent)

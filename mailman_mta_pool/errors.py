@@ -86,6 +86,23 @@ class LocalFailure(RuntimeError):
 
 
 @public
+class TemplateUnavailable(Exception):
+    """A template cannot be had now: the post has to wait for it.
+
+    This is no `OSError`, for Mailman's template loader takes some of these
+    for templates that do not exist.
+    """
+
+    def __init__(self, uri: str, reason: str) -> None:
+        """Say what failed.
+
+        :param uri: Where the template is, without a password.
+        :param reason: Why it cannot be had, without a password, too.
+        """
+        super().__init__(f'{uri}: {reason}')
+
+
+@public
 class RelayUnavailable(smtplib.SMTPException):
     """The server cannot be used: no member and no message is at fault.
 

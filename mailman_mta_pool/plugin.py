@@ -2,13 +2,36 @@
 """The plugin: components are registered here, and nothing is opened."""
 
 import sys
+import click
+import signal
+import logging
 
+from contextlib import suppress
 from mailman.interfaces.plugin import IPlugin
 from mailman_mta_pool.configuration import ConfigurationError
+from mailman_mta_pool.lastgood import last_good_settings
 from mailman_mta_pool.relays.factories import factory_for, register
-from mailman_mta_pool.settings import load
 from public import public
+from typing import Optional
 from zope.interface import implementer
+
+
+log = logging.getLogger('mailman.error')
+
+# The status with which each program refuses to run.  Mailman's master starts
+# a runner again, ten times in a row, unless it exits with the number of
+# SIGTERM.
+STATUS_OF_PROGRAM = {
+    'mailman.bin.runner': int(signal.SIGTERM),
+    'mailman.bin.master': 1,
+    }
+# The program that has subcommands, and the status with which those refuse
+# whose purpose is to start runners.
+COMMANDS = 'mailman.bin.mailman'
+STATUS_OF_COMMAND = {
+    'start': 1,
+    'restart': 1,
+    }
 
 
 @public
@@ -20,23 +43,49 @@ class MTAPoolPlugin:
     resource = None
 
     def pre_hook(self) -> None:
-        """See `IPlugin`.
-
-        It checks the configuration, in every Mailman process and command, and
-        ends it with one line if something is wrong.
-        """
+        """See `IPlugin`."""
         register()
-        try:
-            load()
-        except ConfigurationError as error:
-            sys.exit(f'mailman_mta_pool: {error}')
 
     def post_hook(self) -> None:
         """See `IPlugin`.
 
-        By now every plugin has had its chance to register a factory.
+        It checks the configuration, in every Mailman process and command.  By
+        now every plugin has had its chance to register a factory.  A mistake
+        is one line on standard error; it ends runners and what starts them.
         """
         try:
-            factory_for(load().relay)
+            factory_for(last_good_settings().relay)
         except ConfigurationError as error:
-            sys.exit(f'mailman_mta_pool: {error}')
+            line = f'mailman_mta_pool: {error}'
+            status = _status_of_refusal()
+            if status is not None:
+                log.error('%s', line)
+            # The terminal of `mailman start` may have been closed since.
+            with suppress(OSError):
+                print(line, file=sys.stderr)
+            if status is not None:
+                sys.exit(status)
+
+
+def _status_of_refusal() -> Optional[int]:
+    """Return the exit status with which this process refuses a bad file.
+
+    Mailman's programs are commands of `click`, each with a module of its own,
+    so that the program is known however it was started.
+
+    :return: The status; None where the process has to go on.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None:
+        # A script that initializes Mailman for a purpose of its own.
+        return None
+    command = context.find_root().command
+    program = getattr(command.callback, '__module__', '')
+    if program != COMMANDS:
+        return STATUS_OF_PROGRAM.get(program)
+    # Mailman is initialized while the command line is still being parsed.
+    # This parses it without running anything, up to the subcommand.
+    parser = command.make_parser(
+        click.Context(command, resilient_parsing=True))
+    _, arguments, _ = parser.parse_args(sys.argv[1:])
+    return STATUS_OF_COMMAND.get(arguments[0]) if arguments else None

@@ -116,8 +116,9 @@ class _Session:
     def _command(self, command):
         verb, space, argument = command.partition(' ')
         verb = verb.upper()
-        # smtplib writes some of them in lower case.
-        command = verb + space + argument
+        # smtplib writes some in lower case, on Python 3.13 `to:` as well.
+        command = verb + space + re.sub(
+            '^(from|to):', lambda found: found[0].upper(), argument)
         chunk = b''
         if verb == 'BDAT':
             chunk = self._file.read(int(command.split()[1]))

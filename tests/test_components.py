@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from mailman.app.lifecycle import create_list
 from mailman.interfaces.configuration import InvalidConfigurationError
+from mailman.interfaces.mta import SomeRecipientsFailed
 from mailman.testing.helpers import (
     configuration,
     specialized_message_from_string as mfs,
@@ -120,9 +121,12 @@ class TestFactories(unittest.TestCase):
     def test_deliver_with_an_unknown_one(self):
         with configuration('mta', smtp_secure_mode='carrier-pigeon'):
             mlist = create_list('ant@example.com')
-            with self.assertRaises(InvalidConfigurationError):
+            with self.assertRaises(SomeRecipientsFailed) as caught:
                 deliver(mlist, mfs('Subject: x\n\nx\n'), dict(
                     recipients=set(RECIPIENTS)))
+        self.assertEqual(
+            set(caught.exception.temporary_failures), set(RECIPIENTS))
+        self.assertEqual(caught.exception.permanent_failures, [])
         close_relay()
 
 

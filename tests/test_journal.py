@@ -13,6 +13,8 @@ from mailman_mta_pool.journal.records import (
     begun_line,
     bounced_line,
     done_line,
+    entry_line,
+    octets_for,
     served_line,
     Settled,
 )
@@ -28,6 +30,7 @@ RECORDS = st.one_of(
               st.integers(200, 599), st.binary(max_size=20)),
     st.tuples(st.just(begun_line), TOKENS, st.lists(ADDRESSES)),
     st.tuples(st.just(done_line), TOKENS),
+    st.tuples(st.just(entry_line), TOKENS),
     )
 
 
@@ -39,6 +42,7 @@ class Books:
         self.bounced = {}
         self.handing_over = {}
         self.handed_over = {}
+        self.identity = None
         for line, *values in records:
             getattr(self, line.__name__)(*values)
 
@@ -55,6 +59,9 @@ class Books:
         if token in self.handing_over:
             self.handed_over[token] = self.handing_over.pop(token)
 
+    def entry_line(self, identity):
+        self.identity = identity
+
 
 class TestSettled(unittest.TestCase):
     def assertSays(self, settled, books):
@@ -62,6 +69,7 @@ class TestSettled(unittest.TestCase):
         self.assertEqual(settled.bounced, books.bounced)
         self.assertEqual(settled.handing_over, books.handing_over)
         self.assertEqual(settled.handed_over, books.handed_over)
+        self.assertEqual(settled.identity, books.identity)
 
     @settings(max_examples=300, deadline=None)
     @given(st.lists(RECORDS, max_size=6), st.data())
@@ -90,6 +98,7 @@ class TestSettled(unittest.TestCase):
     def test_empty(self):
         self.assertFalse(Settled())
         self.assertFalse(Settled(b'["served","anne@example.com"]'))
+        self.assertFalse(Settled(entry_line('0123')))
         for line in (served_line(['anne@example.com']),
                      bounced_line('anne@example.com', 550, b'No'),
                      begun_line('0123', ['anne@example.com'])):
@@ -107,6 +116,30 @@ class TestSettled(unittest.TestCase):
                 'elle@example.com', 'dora@example.com', 'cate@example.com',
                 'bart@example.com', 'anne@example.com', 'elle@example.com']),
             ['elle@example.com', 'dora@example.com'])
+
+    def test_nonsense(self):
+        # It says nothing of anybody, and keeps nobody from the rest.
+        rest = served_line(['anne@example.com'])
+        for line in (b'', b'1', b'null', b'[]', b'[1]', b'{"a":1}',
+                     b'["handing over"]', b'["handed"]', b'["entry"]',
+                     b'["bounced","bart@example.com",550]',
+                     b'["bounced","bart@example.com",550,null]',
+                     b'["served",[]]', b'"\xff"'):
+            with self.subTest(line):
+                settled = Settled(line + b'\n' + rest)
+                self.assertEqual(settled.left(['anne@example.com',
+                                               'bart@example.com']),
+                                 ['bart@example.com'])
+
+    def test_unreported(self):
+        settled = Settled(b''.join(
+            bounced_line(f'{name}@example.com', 550, b'No')
+            for name in ('anne', 'bart', 'cate')) +
+            begun_line('0123', ['bart@example.com']) + done_line('0123'))
+        # Bart is reported by the delivery of the other entry.
+        self.assertEqual(
+            settled.unreported(['anne@example.com', 'bart@example.com']),
+            {'anne@example.com': (550, b'No')})
 
 
 class TestJournal(unittest.TestCase):
@@ -185,6 +218,25 @@ class TestJournal(unittest.TestCase):
         again.remove()
         # That file is not there any more, so this is another one.
         self.journal()
+
+    def test_room_is_made_at_once(self):
+        journal = self.journal()
+        many = [f'person-{number}@example.com' for number in range(1000)]
+        journal.begin('0123', many)
+        size = os.path.getsize(self.path)
+        self.assertGreaterEqual(size, octets_for(many))
+        for name in many:
+            journal.served([name])
+        journal.handing_over('4567', many)
+        self.assertEqual(os.path.getsize(self.path), size)
+        self.assertTrue(journal.is_kept)
+        journal.close()
+        self.assertLess(os.path.getsize(self.path), size)
+        self.assertEqual(self.read().identity, '0123')
+        again = self.journal()
+        again.begin('89ab', many)
+        again.close()
+        self.assertEqual(self.read().identity, '0123')
 
     def test_full_disk(self):
         # A limit of the process is as good as a full disk.

@@ -21,7 +21,7 @@ from tests.test_verp_groups import BOUNCES, members
 from tests.wire.test_model import PROFILE
 
 
-LARGE = 2**40
+ANY = 2**40
 TOO_MANY_ERRORS = '421 4.7.0 Error: too many errors'
 
 
@@ -268,27 +268,27 @@ class TestBacklog(unittest.TestCase):
         backlog.append(rest)
         backlog.append(suspects[0])
         # One was lost, and is suspected.
-        taken = backlog.take(LARGE, None), backlog.take(LARGE, None)
+        taken = backlog.take(ANY, None), backlog.take(ANY, None)
         backlog.release(taken[1])
         backlog.set_aside(suspects[0], 1.0)
         backlog.put_back([], suspects[:1])
         for _ in range(2):
-            self.assertIsNone(backlog.take(LARGE, None))
+            self.assertIsNone(backlog.take(ANY, None))
             backlog.is_complete = True
         # The others are lost; their connection is not done with yet.
         backlog.release(taken[0])
         backlog.set_aside(rest, 0.0)
         backlog.set_aside(suspects[1], 0.0)
         self.assertEqual(len(backlog), 0)
-        self.assertIsNone(backlog.take(LARGE, None))
+        self.assertIsNone(backlog.take(ANY, None))
         backlog.put_back([rest], suspects[1:])
-        self.assertIs(backlog.take(LARGE, None), rest)
-        self.assertIsNone(backlog.take(LARGE, None))
+        self.assertIs(backlog.take(ANY, None), rest)
+        self.assertIsNone(backlog.take(ANY, None))
         self.assertEqual(len(backlog), 0)
         backlog.release(rest)
         self.assertEqual(len(backlog), 2)
         self.assertEqual(
-            [backlog.take(LARGE, None) for _ in range(3)], [*suspects, None])
+            [backlog.take(ANY, None) for _ in range(3)], [*suspects, None])
 
 
 class TestAttempts(unittest.TestCase):
@@ -303,12 +303,12 @@ class TestAttempts(unittest.TestCase):
                 whole = Transaction(
                     BOUNCES, tuple(members(4)), Content(b'x'), verp)
                 backlog.append(whole)
-                backlog.take(LARGE, None)
+                backlog.take(ANY, None)
                 backlog.release(whole)
                 backlog.set_aside(whole, 2.0)
                 backlog.put_back([whole], [])
                 parts = []
-                while (part := backlog.take(LARGE, limit, refused)) is not None:
+                while (part := backlog.take(ANY, limit, refused)) is not None:
                     parts.append(part)
                     self.assertEqual(backlog.release(part), 2.0)
                 self.assertEqual(
@@ -317,4 +317,4 @@ class TestAttempts(unittest.TestCase):
                 self.assertEqual(len(parts), 4 if refused else 2)
                 # It may have the identity of one that is gone.
                 backlog.append(whole)
-                self.assertEqual(backlog.release(backlog.take(LARGE, None)), 0.0)
+                self.assertEqual(backlog.release(backlog.take(ANY, None)), 0.0)

@@ -17,7 +17,6 @@ import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, ExitStack
 from hypothesis import given, settings, strategies as st
-from mailman_mta_pool.connection import opening
 from mailman_mta_pool.connection.addresses import (
     Address,
     Addresses,
@@ -25,6 +24,7 @@ from mailman_mta_pool.connection.addresses import (
     STAGGER,
 )
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
+from mailman_mta_pool.connection.smtp import opening
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.errors import (
     AuthenticationRefused,

@@ -4,6 +4,7 @@
 
 import os
 import sys
+import signal
 import unittest
 import subprocess
 
@@ -55,6 +56,14 @@ for name in os.listdir('/proc/self/fd'):
         sockets.append(target)
 print('sockets', sockets)
 """
+RUNNER = """\
+import sys
+
+from mailman.bin.runner import main
+
+
+main(['--config', sys.argv[1], '--runner', 'out'])
+"""
 
 
 class TestPlugin(unittest.TestCase):
@@ -66,7 +75,7 @@ class TestPlugin(unittest.TestCase):
         self.directory = directory.name
         self.own = os.path.join(self.directory, 'mta_pool.cfg')
 
-    def start(self, text='', mta='', configuration=None):
+    def start(self, text='', mta='', configuration=None, program=START):
         """Start a Mailman process, and return how it ended."""
         with open(self.own, 'w') as fp:
             fp.write(dedent(text))
@@ -80,18 +89,26 @@ class TestPlugin(unittest.TestCase):
             name: value for name, value in os.environ.items()
             if not name.startswith(('MAILMAN_', 'PYTHON'))}
         return subprocess.run(
-            [sys.executable, '-c', START, path], cwd=self.directory,
+            [sys.executable, '-c', program, path], cwd=self.directory,
             env=dict(environment, PYTHONPATH=ROOT), timeout=60,
             stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
-    def assertEndsWith(self, ended, *parts):
-        """It came to its end with one line that has all of that in it."""
-        self.assertEqual(ended.returncode, 1, ended)
-        line, = ended.stderr.splitlines()
-        self.assertTrue(line.startswith('mailman_mta_pool: '), line)
-        for part in parts:
-            self.assertIn(part, line)
-        self.assertNotIn('Traceback', ended.stdout + ended.stderr)
+    def assertRefuses(self, *parts, **site):
+        """A runner ends with one line that has all of that in it.
+
+        A process that is no runner says the same, and goes on.
+        """
+        runner = self.start(program=RUNNER, **site)
+        other = self.start(**site)
+        self.assertEqual(runner.returncode, signal.SIGTERM, runner)
+        self.assertEqual(other.returncode, 0, other)
+        self.assertIn("plugins ['mta_pool']", other.stdout)
+        for ended in (runner, other):
+            line, = ended.stderr.splitlines()
+            self.assertTrue(line.startswith('mailman_mta_pool: '), line)
+            for part in parts:
+                self.assertIn(part, line)
+            self.assertNotIn('Traceback', ended.stdout + ended.stderr)
 
     def test_interface(self):
         plugin = MTAPoolPlugin()
@@ -110,31 +127,30 @@ class TestPlugin(unittest.TestCase):
                     "plugins ['mta_pool']", 'threads 1', 'sockets []'])
 
     def test_wrong_key(self):
-        self.assertEndsWith(
-            self.start('[pool]\nidle_time: 10s\n'),
-            self.own, '[pool] idle_time', 'unknown key')
+        self.assertRefuses(
+            self.own, '[pool] idle_time', 'unknown key',
+            text='[pool]\nidle_time: 10s\n')
 
     def test_wrong_value(self):
-        self.assertEndsWith(
-            self.start('[pool]\nidle_timeout: soon\n'),
-            self.own, '[pool] idle_timeout', "'soon'")
+        self.assertRefuses(
+            self.own, '[pool] idle_timeout', "'soon'",
+            text='[pool]\nidle_timeout: soon\n')
 
     def test_wrong_section(self):
-        self.assertEndsWith(
-            self.start('[pools]\n'), self.own, '[pools]', 'unknown section')
+        self.assertRefuses(
+            self.own, '[pools]', 'unknown section', text='[pools]\n')
 
     def test_missing_file(self):
-        self.assertEndsWith(
-            self.start(configuration='/nonexistent/mta_pool.cfg'),
-            '[plugin.mta_pool] configuration', '/nonexistent/mta_pool.cfg')
+        self.assertRefuses(
+            '[plugin.mta_pool] configuration', '/nonexistent/mta_pool.cfg',
+            configuration='/nonexistent/mta_pool.cfg')
 
     def test_wrong_value_in_mailman_cfg(self):
-        self.assertEndsWith(
-            self.start(mta='max_delivery_threads: many'),
-            'mailman.cfg', '[mta] max_delivery_threads', "'many'")
+        self.assertRefuses(
+            'mailman.cfg', '[mta] max_delivery_threads', "'many'",
+            mta='max_delivery_threads: many')
 
     def test_unknown_secure_mode(self):
-        self.assertEndsWith(
-            self.start(mta='smtp_secure_mode: carrier-pigeon'),
+        self.assertRefuses(
             'mailman.cfg', '[mta] smtp_secure_mode', 'carrier-pigeon',
-            'smtp, smtps, starttls')
+            'smtp, smtps, starttls', mta='smtp_secure_mode: carrier-pigeon')

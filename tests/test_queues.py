@@ -14,12 +14,7 @@ from mailman.testing.helpers import (
 )
 from mailman.testing.layers import ConfigLayer
 from mailman.utilities.datetime import factory, now
-from mailman_mta_pool.journal.entry import (
-    count_afresh,
-    exists,
-    filebases_of,
-    queue_directory,
-)
+from mailman_mta_pool.journal.entry import count_afresh, exists, filebases_of
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import begun_line, Settled
 from mailman_mta_pool.runner.queues import find_handed_over, Queues
@@ -191,29 +186,6 @@ class TestHandedOver(QueuesTestCase):
 class TestCrashes(QueuesTestCase):
     """How often an entry may be left over from a crash."""
 
-    def test_fruitless(self):
-        msgdata = {'recipients': {ANNE}}
-        journal = self.journal()
-        self.assertFalse(Queues(self.msg, msgdata, journal).was_broken_off)
-        for _ in range(5):
-            msgdata['_bak_count'] = 1
-            queues = Queues(self.msg, msgdata, journal)
-            self.assertTrue(queues.was_broken_off)
-            queues.put_back([ANNE], progress=False)
-            msgdata = self.one_in('out').msgdata
-        # It may be the post that kills the runner.
-        msgdata['_bak_count'] = 1
-        queues = Queues(self.msg, msgdata, journal)
-        self.assertFalse(queues.was_broken_off)
-        queues.put_back([ANNE])
-        msgdata = self.one_in('out').msgdata
-        msgdata['_bak_count'] = 1
-        self.assertTrue(Queues(self.msg, msgdata, journal).was_broken_off)
-
-    def test_without_a_journal(self):
-        queues = Queues(self.msg, {'_bak_count': 1}, None)
-        self.assertFalse(queues.was_broken_off)
-
     def test_count_afresh(self):
         for msg in (self.msg, self.msg.as_string()):
             with self.subTest(type(msg).__name__):
@@ -251,15 +223,15 @@ class TestEntry(QueuesTestCase):
         # What the runner adds.
         msgdata.update(lang='en', verp=True)
         self.assertEqual(filebases_of(msg, msgdata), [filebase])
-        self.assertTrue(exists(filebase, queue_directory()))
+        self.assertTrue(exists(filebase))
         # After a crash it is the same one.
         self.restart()
-        self.assertTrue(exists(filebase, queue_directory()))
+        self.assertTrue(exists(filebase))
         self.assertEqual(filebases_of(msg, msgdata), [])
         msg, msgdata = config.switchboards['out'].dequeue(filebase)
         self.assertEqual(filebases_of(msg, msgdata), [filebase])
         config.switchboards['out'].finish(filebase)
-        self.assertFalse(exists(filebase, queue_directory()))
+        self.assertFalse(exists(filebase))
         self.assertEqual(filebases_of(msg, msgdata), [])
 
     def test_others(self):

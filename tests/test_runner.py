@@ -3,9 +3,11 @@
 """Whole deliveries: a real `out` runner, a real mailman.cfg, real queues."""
 
 import io
+import re
 import base64
 import signal
 import unittest
+import threading
 
 from mailman.interfaces.mailinglist import Personalization
 from mailman_mta_pool.demo.compare import compare, Options
@@ -18,6 +20,8 @@ from tests.site_case import SiteTestCase
 
 PASSWORD = 'Tr0mbone-Zebra'
 UNAVAILABLE = 'Mail server unavailable'
+# By the template of Mailman's schema.
+SUCCESS = 'post to ant@example.com from'
 FOOTER = 'list:member:regular:footer'
 
 
@@ -171,7 +175,8 @@ class TestConfiguration(SiteTestCase):
         path = site.post()
         octets = path.read_bytes()
         runner = site.start_runner()
-        self.assertNotEqual(runner.wait(timeout=30), 0)
+        # Mailman's master does not restart a runner that ends so.
+        self.assertEqual(runner.wait(timeout=30), signal.SIGTERM)
         line, = site.said().splitlines()
         for word in words:
             self.assertIn(word, line)
@@ -262,6 +267,50 @@ class TestPosts(SiteTestCase):
                 distinct = {content for sender, content in ours.values()}
                 self.assertEqual(len(distinct), len(names))
 
+    def test_charsets_that_are_none(self):
+        # Each is the name of a codec, or cannot even be looked up, and none
+        # encodes text as a charset does.
+        charsets = ('quoted-printable', 'base64', 'hex', 'rot13', 'zlib',
+                    'uu', 'bz2', 'idna', 'undefined', 'punycode',
+                    'unicode_escape', 'x-no-such', '"\0"', '"a\0b"')
+        members = [('anne@example.com', 'Anne'), ('zoe@example.com', 'Zoë'),
+                   ('long@example.com', 'é' * 70)]
+        posts = []
+        for charset in charsets:
+            for kind in ('plain', 'html', 'mixed'):
+                # Mailman itself cannot take a text with a name like this.
+                if '\0' not in charset or kind != 'plain':
+                    posts.append(self.declaring(charset, kind, len(posts)))
+        received = []
+        for outgoing in (STOCK, OURS):
+            server = self.use(Scripted())
+            site = self.site(
+                server, members=members, outgoing=outgoing,
+                attributes={'personalize': Personalization.individual})
+            site.write_template(FOOTER, 'For $user_name\n')
+            site.run(*({'content': post} for post in posts))
+            self.assertEqual(site.waiting(), {})
+            self.assertQuiet(site)
+            received.append(sorted(
+                (message.recipients, re.sub(
+                    b'={15}[0-9]{19}==', b'boundary', message.content))
+                for message in server.accepted))
+        stock, ours = received
+        self.assertEqual(len(stock), len(posts) * len(members))
+        self.assertEqual(ours, stock)
+
+    def declaring(self, charset, kind, number):
+        """Return a post with that charset parameter."""
+        body = '\nAnts are strong.\n'
+        maintype, parameter = 'text', ''
+        if kind == 'mixed':
+            maintype, parameter = 'multipart', '; boundary="b"'
+            body = f'\n--b\n{body}\n--b--\n'
+        return POST.partition(b'MIME-Version')[0].replace(
+            b'post@', b'post%d@' % number) + (
+            f'Content-Type: {maintype}/{kind}; charset={charset}{parameter}\n'
+            f'{body}').encode()
+
     def test_many_posts(self):
         # One after the other, over connections that are kept, also where
         # there is nothing of ours in mailman.cfg but `outgoing`.
@@ -294,6 +343,33 @@ class TestAfterwards(SiteTestCase):
         # good order.
         self.assertEqual(len(server.said('QUIT')), server.connections)
         self.assertQuiet(site)
+
+    def test_no_success_without_anybody_served(self):
+        # It is told to stop while it opens its connections.
+        go_on = threading.Event()
+
+        def script(command, session):
+            if command == 'CONNECT':
+                go_on.wait(60)
+        server = self.use(Scripted(script))
+        for verp in (True, False):
+            with self.subTest(verp=verp):
+                go_on.clear()
+                connections = server.connections
+                site = self.site(server)
+                site.post(verp=verp)
+                runner = site.start_runner()
+                server.wait_for(
+                    lambda server: server.connections > connections)
+                runner.signal(signal.SIGTERM)
+                self.assertEqual(runner.wait(30), signal.SIGTERM)
+                self.assertEachOnce(site, (), waiting=['out'])
+                self.assertNotIn(SUCCESS, site.log('smtp.log'))
+                go_on.set()
+                served = len(server.served)
+                site.run()
+                self.assertEachOnce(site, server.served[served:])
+                self.assertEqual(site.log('smtp.log').count(SUCCESS), 1)
 
     def test_failures_of_both_kinds(self):
         # Stock Mailman would send the later one a notice about the dead one.

@@ -5,7 +5,7 @@ import socket
 import unittest
 
 from mailman_mta_pool.connection.session import Session
-from mailman_mta_pool.connection.steps import drive_alone
+from mailman_mta_pool.connection.smtp.steps import drive_alone
 from mailman_mta_pool.errors import PhaseTimeout
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities

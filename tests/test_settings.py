@@ -5,16 +5,18 @@
 import os
 import re
 import unittest
+import warnings
 
 from contextlib import ExitStack
 from dataclasses import asdict, FrozenInstanceError
-from importlib.resources import read_text
+from hypothesis import given, settings as examples, strategies as st
+from importlib.resources import files
 from mailman.config import config
 from mailman.interfaces.configuration import InvalidConfigurationError
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.configuration import ConfigurationError
-from mailman_mta_pool.settings import load, Settings
+from mailman_mta_pool.settings import load, Settings, settings_of_plugin
 from tempfile import TemporaryDirectory
 
 
@@ -44,10 +46,16 @@ BAD = {
 BAD_WORDS = ('7', '', 'never', 'yes no')
 
 
+def schema_lines():
+    """Return the lines of the schema.cfg that the package brings along."""
+    path = files('mailman_mta_pool') / 'schema.cfg'
+    return path.read_text('utf-8').splitlines()
+
+
 def schema_keys():
     """Yield section, key and default of all that schema.cfg has."""
     section = None
-    for line in read_text('mailman_mta_pool', 'schema.cfg').splitlines():
+    for line in schema_lines():
         if line.startswith('['):
             section = line.strip('[]').replace('relay.master', 'relay.mta')
         elif line and not line.startswith('#'):
@@ -78,14 +86,10 @@ class SettingsTestCase(unittest.TestCase):
             **{'class': 'mailman_mta_pool.plugin.MTAPoolPlugin'},
             enabled='yes', component_package='mailman_mta_pool',
             configuration=self.path))
-        self._written = 0
 
     def write(self, text):
         with open(self.path, 'w', encoding='utf-8') as fp:
             fp.write(text)
-        # Two files in a row may have the same time.
-        self._written += 1
-        os.utime(self.path, ns=(self._written, self._written))
 
     def loaded(self, text):
         self.write(text)
@@ -131,8 +135,14 @@ class TestSchema(SettingsTestCase):
                 arrived.add(name)
         self.assertEqual(len(arrived), 25)
 
+    def test_nothing_deprecated(self):
+        # Of a file with a name of its own nothing is remembered.
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', DeprecationWarning)
+            self.loaded('')
+
     def test_every_key_is_explained(self):
-        lines = read_text('mailman_mta_pool', 'schema.cfg').splitlines()
+        lines = schema_lines()
         for _, key, value in schema_keys():
             above = lines[lines.index(f'{key}: {value}') - 1]
             with self.subTest(key=key):
@@ -212,6 +222,30 @@ class TestMistakes(SettingsTestCase):
         for text in ('idle_timeout: 10s\n', '[pool\n', '[pool]\nwhat\n'):
             with self.subTest(text=text):
                 self.mistake(text)
+
+    def test_twice(self):
+        message = self.mistake('[pool]\n[delivery]\n[pool]\n')
+        self.assertIn('[pool]: line 3', message)
+        message = self.mistake('[delivery]\nattempts: 1\nattempts: 1\n')
+        self.assertIn('[delivery] attempts: line 3', message)
+
+    def test_not_ascii(self):
+        message = self.mistake('[delivery]\nattempts: \N{SUPERSCRIPT TWO}\n')
+        self.assertIn('[delivery] attempts', message)
+        # In a comment it does no harm.
+        self.loaded('# na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve\n')
+
+    @examples(deadline=None)
+    @given(st.data())
+    def test_whatever_is_edited(self, data):
+        text = (files('mailman_mta_pool') / 'schema.cfg').read_text('utf-8')
+        begin = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(begin, min(len(text), begin + 20)))
+        edited = text[:begin] + data.draw(st.text()) + text[end:]
+        try:
+            settings_of_plugin(self.path, edited)
+        except ConfigurationError as error:
+            self.assertEqual(len(str(error).splitlines()), 1)
 
     def test_not_text(self):
         with open(self.path, 'wb') as fp:

@@ -2,6 +2,7 @@
 
 """What an answer means, and the books that are kept of the answers."""
 
+import sys
 import unittest
 
 from mailman_mta_pool.errors import RelayUnavailable
@@ -59,6 +60,21 @@ def address(name):
 
 def verp(name):
     return f'ant-bounces+{name}@example.com'
+
+
+def steps(function):
+    """Count the calls, of Python and of C, in a call of a function."""
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event in ('call', 'c_call')
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 @implementer(IRecord)
@@ -316,6 +332,20 @@ class TestDenied(LedgerTestCase):
             self.assertFalse(orders.halt)
             self.assertEqual(len(self.ledger.served), 1)
             self.assertEqual(len(self.ledger.bounced), 1)
+
+    def test_many_in_one_domain(self):
+        # Twice as many outcomes take twice as many steps, not four times.
+        many, twice_as_many = (
+            steps(lambda: self.settle_each(count)) for count in (1000, 2000))
+        self.assertLess(twice_as_many, 2.5 * many)
+        self.close('')
+        self.assertEqual(len(self.ledger.bounced), 2000)
+
+    def settle_each(self, count):
+        """Settle refusals of recipients of one domain, one by one."""
+        self.setUp()
+        for number in range(count):
+            self.settle(**{f'ant{number}': refused(RCPT, DENIED)})
 
     def test_authentication_required_for_mail(self):
         orders = self.settle(

@@ -138,7 +138,8 @@ class SMTPConnection:
         """See `ITransactionConnection`."""
         log.debug('Connecting to %s:%s', self.host, self.port)
         opened = await open_connection(
-            self._endpoint(), self._wire.timeouts, _addresses_of(self.host, self.port))
+            self._endpoint(), self._wire.timeouts,
+            _addresses_of(self.host, self.port))
         self._lessons.learn_server(opened.server, opened.greeting)
         self._lessons.learn_round_trip(opened.round_trip)
         # RFC 9422: how many messages it takes in a connection.

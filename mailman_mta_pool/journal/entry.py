@@ -7,11 +7,19 @@ extension .bak, and what is in it is what the runner has got.
 
 import os
 import re
+import json
 import pickle
+import hashlib
+import logging
 
+from email import message_from_string
 from mailman.config import config
+from mailman.email.message import Message
 from public import public
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+
+
+log = logging.getLogger('mailman.smtp')
 
 
 # What the runner itself adds before it calls us.
@@ -23,25 +31,111 @@ RECOVERED = re.compile(
     rb'_bak_count(?:(?:q.|r.{4})?K(?P<octet>.)|'
     rb'\n(?:p\d+\n)?I(?P<digit>\d)\n)[us]\.\Z', re.DOTALL)
 ENOUGH = 64
+# The key of the metadata with which Mailman shunts an entry: the queue that
+# `mailman unshunt` puts it back into.
+WHICH_QUEUE = 'whichq'
 
 
 @public
-def queue_directory() -> str:
-    """Return where the entries of the `out` queue are."""
-    return config.switchboards['out'].queue_directory
+def queue_directory(queue: str = 'out') -> str:
+    """Return where the entries of a queue are.
+
+    :param queue: The name of the queue.
+    """
+    return config.switchboards[queue].queue_directory
 
 
 @public
-def exists(filebase: str, directory: str) -> bool:
-    """Is the entry still in the queue?
+def is_in(directory: str, filebase: str) -> bool:
+    """Is the entry in the queue of that directory?
 
-    :param filebase: The name of the entry.
     :param directory: See `queue_directory`.
+    :param filebase: The name of the entry.
     """
     # It goes from .pck to .bak, and from there to .pck when a runner starts:
-    # whoever looks for each only once may miss it.
+    # whoever looks for each only once may miss it.  In `bad` it is a .psv.
     return any(os.path.exists(os.path.join(directory, filebase + extension))
-               for extension in ('.pck', '.bak', '.pck'))
+               for extension in ('.pck', '.bak', '.pck', '.psv'))
+
+
+@public
+def exists(filebase: str) -> bool:
+    """Is the entry in the `out` queue, or has Mailman given it up?
+
+    Mailman moves what it has given up into the `bad` queue, under the same
+    name, and the site's operator moves it back.
+
+    :param filebase: The name of the entry.
+    """
+    return any(is_in(queue_directory(queue), filebase)
+               for queue in ('out', 'bad', 'out'))
+
+
+@public
+def read_entry(path: str) -> Optional[Tuple[Any, Dict[str, Any]]]:
+    """Return the message and the metadata of a queue entry.
+
+    :param path: The file.
+    :return: None if the file has just gone, or if it cannot be unpickled.
+    """
+    try:
+        with open(path, 'rb') as fp:
+            msg, msgdata = pickle.load(fp), pickle.load(fp)
+        if isinstance(msg, str):
+            # As `Switchboard.dequeue` does.
+            msg = message_from_string(msg, Message)
+        if not (isinstance(msg, Message) and isinstance(msgdata, dict)):
+            raise pickle.UnpicklingError('it is no message with its metadata')
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        # A pickle can raise anything.  Mailman itself preserves such an
+        # entry in the `bad` queue when its turn comes.
+        log.warning('Skipping the queue entry %s, which cannot be read: %r',
+                    path, error)
+        return None
+    return msg, msgdata
+
+
+@public
+def identity_of(msg: Any, msgdata: Dict[str, Any]) -> str:
+    """Return by what an entry is known that got another name.
+
+    Mailman gives it one when it shunts the entry, and `mailman unshunt` does
+    so again.  The headers, the list and the recipients stay.
+
+    :param msg: The message.
+    :param msgdata: Its metadata.
+    """
+    known = (msgdata.get('listid'),
+             [(key, str(value)) for key, value in msg.items()],
+             sorted(map(str, msgdata.get('recipients') or ())))
+    return hashlib.sha256(json.dumps(known).encode('ascii')).hexdigest()
+
+
+@public
+def identities_in(queues: Iterable[str]) -> Set[str]:
+    """Return the identities of all the entries in some queues.
+
+    :param queues: The names of the queues, in the order in which an entry
+        moves.
+    """
+    return {identity_of(*entry) for queue in queues
+            for entry in entries_in(queue)}
+
+
+@public
+def entries_in(queue: str) -> Iterator[Tuple[Any, Dict[str, Any]]]:
+    """Yield the message and the metadata of each entry in a queue.
+
+    :param queue: The name of the queue.
+    """
+    directory = queue_directory(queue)
+    for name in _names_in(directory):
+        if name.endswith(('.pck', '.bak', '.psv')):
+            entry = read_entry(os.path.join(directory, name))
+            if entry is not None:
+                yield entry
 
 
 @public
@@ -60,17 +154,9 @@ def filebases_of(msg: Any, msgdata: Dict[str, Any]) -> List[str]:
 
 
 def _is_same(filebase: str, msg: Any, msgdata: Dict[str, Any]) -> bool:
-    path = os.path.join(queue_directory(), filebase + '.bak')
-    try:
-        with open(path, 'rb') as fp:
-            theirs = pickle.load(fp)
-            # What was put there as text has been parsed since.
-            return ((isinstance(theirs, str) or
-                     theirs.items() == msg.items()) and
-                    _lasting(pickle.load(fp)) == _lasting(msgdata))
-    except (OSError, EOFError, pickle.UnpicklingError):
-        # Another runner has just finished it.
-        return False
+    entry = read_entry(os.path.join(queue_directory(), filebase + '.bak'))
+    return (entry is not None and entry[0].items() == msg.items() and
+            _lasting(entry[1]) == _lasting(msgdata))
 
 
 def _lasting(msgdata: Dict[str, Any]) -> Dict[str, Any]:
@@ -99,11 +185,14 @@ def count_afresh(filebase: str) -> None:
 
 
 def _in_process() -> Iterator[str]:
-    try:
-        names = os.listdir(queue_directory())
-    except FileNotFoundError:
-        return
-    for name in sorted(names):
+    for name in sorted(_names_in(queue_directory())):
         filebase, extension = os.path.splitext(name)
         if extension == '.bak':
             yield filebase
+
+
+def _names_in(directory: str) -> List[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []

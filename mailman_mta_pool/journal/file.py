@@ -12,11 +12,13 @@ from mailman_mta_pool.journal.records import (
     begun_line,
     bounced_line,
     done_line,
+    entry_line,
+    octets_for,
     served_line,
     Settled,
 )
 from public import public
-from typing import Iterable, Optional
+from typing import Collection, Iterable, Optional, Tuple
 from zope.interface import implementer
 
 
@@ -48,17 +50,45 @@ class Journal:
         :raises OSError: if it cannot be made or read.
         """
         self.path = path
-        self._fd = _locked(path)
+        self._fd, without_lock = _opened(path)
         self._broken = False
+        self._pages: Optional[Pages] = None
         self._flush: Optional[_Flush] = None
-        with open(os.dup(self._fd), 'rb') as fp:
-            self.settled = Settled(fp.read())
-        # What comes next starts a line.
-        os.ftruncate(self._fd, self.settled.end)
-        self._pages = Pages(self._fd, self.settled.end)
-        if power:
-            self._flush = _Flush(self._fd)
-            _sync_directory(os.path.dirname(path))
+        try:
+            with open(os.dup(self._fd), 'rb') as fp:
+                self.settled = Settled(fp.read())
+            if without_lock is not None:
+                # What is in the file is true all the same, but another
+                # process may be about to write there.
+                self._give_up(without_lock)
+                return
+            # What comes next starts a line.
+            os.ftruncate(self._fd, self.settled.end)
+            self._pages = Pages(self._fd, self.settled.end)
+            if power:
+                _sync_directory(os.path.dirname(path))
+                self._flush = _Flush(self._fd)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    @property
+    def is_kept(self) -> bool:
+        """True if everything was recorded that this process knows."""
+        return not self._broken
+
+    def begin(self, identity: str, recipients: Collection[str]) -> None:
+        """Say which entry it is about, and make room for all that may come.
+
+        When the disk is full later, the room is there.
+
+        :param identity: See `identity_of`; only the first one counts.
+        :param recipients: Those of the entry.
+        """
+        if self.settled.identity is None:
+            self._append(entry_line(identity))
+        if not self._broken and self._pages is not None:
+            self._pages.reserve(octets_for(recipients))
 
     def served(self, recipients: Iterable[str]) -> None:
         """See `IRecord`."""
@@ -83,23 +113,32 @@ class Journal:
         self._append(done_line(token))
 
     def _append(self, line: bytes) -> None:
-        if self._broken:
+        if self._broken or self._pages is None:
             return
         try:
             self._pages.append(line)
         except OSError as error:
-            self._broken = True
-            log.error('The journal %s cannot be written, and the delivery '
-                      'goes on without it: %s', self.path, error)
+            self._give_up(error)
         else:
             if self._flush is not None:
                 self._flush.wanted()
+
+    def _give_up(self, error: OSError) -> None:
+        self._broken = True
+        log.error('The journal %s cannot be written, and the delivery goes '
+                  'on without it: %s', self.path, error)
+
+    def rename(self, path: str) -> None:
+        """Move the file; what is recorded stays, and so does the lock."""
+        os.rename(self.path, path)
+        self.path = path
 
     def close(self) -> None:
         """Let go of it; the file stays."""
         if self._flush is not None:
             self._flush.end()
-        self._pages.close()
+        if self._pages is not None:
+            self._pages.close()
         os.close(self._fd)
 
     def remove(self) -> None:
@@ -107,16 +146,20 @@ class Journal:
         os.unlink(self.path)
 
 
-def _locked(path: str) -> int:
+def _opened(path: str) -> Tuple[int, Optional[OSError]]:
+    """Open and lock; with the error if the file system has no locks."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink:
-                return fd
         except BlockingIOError:
             os.close(fd)
             raise Locked(path) from None
+        except OSError as error:
+            # NFS has not always.
+            return fd, error
+        if os.fstat(fd).st_nlink:
+            return fd, None
         # It was removed before we had the lock.
         os.close(fd)
 

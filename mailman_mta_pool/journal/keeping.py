@@ -4,6 +4,12 @@
 There is one for each delivery in progress.  It outlives the delivery by the
 moment that Mailman needs to take the queue entry away: if it went first, a
 crash in between would send the whole post again.
+
+It stays as long as its entry does.  An entry that Mailman gives up goes into
+the `bad` queue under its own name, and back from there when the site's
+operator moves it.  One that Mailman shunts gets another name, and one more
+from `mailman unshunt`: the journal is found by its identity then, and takes
+the new name.
 """
 
 import os
@@ -16,12 +22,17 @@ from mailman.config import config
 from mailman_mta_pool.journal.entry import (
     exists,
     filebases_of,
+    identities_in,
+    identity_of,
+    is_in,
     queue_directory,
+    WHICH_QUEUE,
 )
 from mailman_mta_pool.journal.file import Journal, Locked
+from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.settings import DeliverySettings
 from public import public
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 
 log = logging.getLogger('mailman.smtp')
@@ -31,6 +42,9 @@ log = logging.getLogger('mailman.smtp')
 SOON = 0.05
 # How long after a delivery to look; after that, the next delivery does.
 ENOUGH = 100
+# Where an entry may be that is about to find its journal by its identity, in
+# the order in which it moves.
+UNSHUNTING = ('shunt', 'out')
 
 
 @public
@@ -45,8 +59,9 @@ class Keeper:
     def __init__(self) -> None:
         # Those of deliveries that have ended.
         self._ended: List[Journal] = []
-        # Of the queue; not to be asked for while Mailman is configured anew.
-        self._queue = ''
+        # Of the queues `out` and `bad`; not to be asked for while Mailman is
+        # configured anew.
+        self._out = self._bad = ''
         self._lock = threading.Lock()
         self._watcher: Optional[threading.Thread] = None
         self._has_ended = threading.Event()
@@ -68,7 +83,7 @@ class Keeper:
             leaves the entry as it is.
         """
         self.remove_ended()
-        self._queue = queue_directory()
+        self._out, self._bad = queue_directory(), queue_directory('bad')
         filebases = filebases_of(msg, msgdata)
         if not filebases:
             return None
@@ -79,7 +94,13 @@ class Keeper:
             if self._swept != directory:
                 self._swept = directory
                 sweep(directory)
-            return _first_free(paths, power, given_up)
+            self._let_go(paths)
+            identity = identity_of(msg, msgdata)
+            if WHICH_QUEUE in msgdata:
+                adopt(directory, identity, paths)
+            journal = _first_free(paths, power, given_up)
+            journal.begin(identity, msgdata['recipients'])
+            return journal
         except OSError as error:
             log.error('There can be no journal in %s, and the delivery goes '
                       'on without it: %s', directory, error)
@@ -106,14 +127,31 @@ class Keeper:
                     break
 
     def remove_ended(self) -> None:
-        """Remove the journals whose queue entries have gone."""
+        """Remove the journals whose queue entries have gone.
+
+        That of an entry that Mailman has given up is closed, and stays.
+        """
         with self._lock:
             for journal in list(self._ended):
-                if not exists(os.path.basename(journal.path), self._queue):
+                name = os.path.basename(journal.path)
+                if is_in(self._out, name):
+                    continue
+                # It may have been on its way back.
+                if not (is_in(self._bad, name) or is_in(self._out, name)):
                     with suppress(FileNotFoundError):
                         journal.remove()
-                    journal.close()
-                    self._ended.remove(journal)
+                self._close(journal)
+
+    def _let_go(self, paths: List[str]) -> None:
+        """Close those of deliveries that have ended: the entry is back."""
+        with self._lock:
+            for journal in list(self._ended):
+                if journal.path in paths:
+                    self._close(journal)
+
+    def _close(self, journal: Journal) -> None:
+        journal.close()
+        self._ended.remove(journal)
 
 
 def _first_free(paths: List[str], power: bool,
@@ -124,18 +162,35 @@ def _first_free(paths: List[str], power: bool,
     name = os.path.basename(paths[0])
     log.warning('Another process is delivering %s; waiting for it', name)
     pause = threading.Event()
-    directory = queue_directory()
-    while exists(name, directory):
+    while exists(name):
         pause.wait(SOON)
         with suppress(Locked):
             journal = Journal(paths[0], power)
-            if exists(name, directory):
+            if exists(name):
                 return journal
             journal.remove()
             journal.close()
         if given_up():
             raise KeyboardInterrupt
     raise FinishedElsewhere(name)
+
+
+@public
+def adopt(directory: str, identity: str, paths: List[str]) -> None:
+    """Give the journal of an entry that was shunted the entry's new name.
+
+    :param directory: Where the journals are.
+    :param identity: The identity of the entry; see `identity_of`.
+    :param paths: The names that its journal can have, with the directory.
+    """
+    free = [path for path in paths if not os.path.exists(path)]
+    for path, settled in _orphans(directory):
+        if free and settled.identity == identity:
+            with suppress(OSError, Locked):
+                journal = Journal(path)
+                journal.rename(free[0])
+                journal.close()
+                return
 
 
 @public
@@ -147,13 +202,28 @@ def sweep(directory: str) -> None:
 
     :param directory: Where they are.
     """
-    for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        with suppress(OSError, Locked):
-            if not exists(name, queue_directory()):
+    orphans = list(_orphans(directory))
+    # Whatever was shunted has been in that queue since before its old name
+    # was gone.
+    wanted = identities_in(UNSHUNTING) if any(
+        settled for path, settled in orphans) else set()
+    for path, settled in orphans:
+        if not settled or settled.identity not in wanted:
+            with suppress(OSError, Locked):
                 journal = Journal(path)
                 journal.remove()
                 journal.close()
+
+
+def _orphans(directory: str) -> Iterator[Tuple[str, Settled]]:
+    """Yield the journals for whose names there is no queue entry."""
+    for name in os.listdir(directory):
+        if not exists(name):
+            path = os.path.join(directory, name)
+            with suppress(OSError):
+                with open(path, 'rb') as fp:
+                    settled = Settled(fp.read())
+                yield path, settled
 
 
 _keeper = Keeper()

@@ -47,6 +47,17 @@ class Pages:
         self._map[self._end:end] = octets
         self._end = end
 
+    def reserve(self, octets: int) -> None:
+        """Make room for so many octets more, if there is any."""
+        size = _whole_pages(self._end + octets)
+        if size > self._size:
+            try:
+                self._reserve(size)
+            except OSError:
+                # Some file systems keep the part that there was room for.
+                with suppress(OSError):
+                    os.ftruncate(self._fd, max(self._size, self._end))
+
     def _grow(self, least: int) -> None:
         step = min(max(self._size, PAGE), LARGEST_STEP)
         try:

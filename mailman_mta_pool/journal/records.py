@@ -10,10 +10,13 @@ import json
 from json.encoder import encode_basestring_ascii
 from mailman_mta_pool.interfaces import Failure
 from public import public
-from typing import Dict, Iterable, List, Set
+from typing import Any, Collection, Dict, Iterable, List, Optional, Set
 
 
 SERVED, BOUNCED, BEGUN, DONE = 'served', 'bounced', 'handing over', 'handed'
+ENTRY = 'entry'
+# How much there is in a line beside the recipients, in octets.
+LINE_OCTETS = 64
 
 
 _encode = json.JSONEncoder(separators=(',', ':')).encode
@@ -21,6 +24,23 @@ _encode = json.JSONEncoder(separators=(',', ':')).encode
 
 def _line(*values: object) -> bytes:
     return _encode(values).encode('ascii') + b'\n'
+
+
+@public
+def octets_for(recipients: Collection[str]) -> int:
+    """Return the size of a journal in which each of these is served.
+
+    There is room to put all of them into another queue entry, too.
+
+    :param recipients: All those of the queue entry.
+    """
+    return sum(LINE_OCTETS + 2 * len(recipient) for recipient in recipients)
+
+
+@public
+def entry_line(identity: str) -> bytes:
+    """The journal is about the queue entry of that identity."""
+    return _line(ENTRY, identity)
 
 
 @public
@@ -58,6 +78,8 @@ class Settled:
     :ivar handed_over: The recipients that another queue entry has, by the
         token of that entry.
     :ivar handing_over: Those that another entry may have or may not.
+    :ivar identity: The identity of the queue entry that it is about; None if
+        it does not say.
     :ivar end: Where the last complete line ends, in octets.
     """
 
@@ -70,6 +92,7 @@ class Settled:
         self.bounced: Dict[str, Failure] = {}
         self.handed_over: Dict[str, List[str]] = {}
         self.handing_over: Dict[str, List[str]] = {}
+        self.identity: Optional[str] = None
         self.end = text.rfind(b'\n') + 1
         for line in text[:self.end].splitlines():
             self._read(line)
@@ -82,10 +105,13 @@ class Settled:
     def _read(self, line: bytes) -> None:
         try:
             kind, *values = json.loads(line)
-        except ValueError:
+            self._enter(kind, values)
+        except (ValueError, TypeError, LookupError, AttributeError):
             # It was torn in the middle of the file: a full disk that had
             # room again.
             return
+
+    def _enter(self, kind: str, values: List[Any]) -> None:
         if kind == SERVED:
             self.served.update(values)
         elif kind == BOUNCED:
@@ -95,6 +121,8 @@ class Settled:
             self.handing_over[values[0]] = values[1:]
         elif kind == DONE and values[0] in self.handing_over:
             self.handed_over[values[0]] = self.handing_over.pop(values[0])
+        elif kind == ENTRY:
+            self.identity, = values
 
     def left(self, recipients: Iterable[str]) -> List[str]:
         """Return those of whom it says nothing, each once, in order."""
@@ -102,3 +130,15 @@ class Settled:
             self.bounced, *self.handed_over.values())
         return [recipient for recipient in dict.fromkeys(recipients)
                 if recipient not in known]
+
+    def unreported(self, recipients: Iterable[str]) -> Dict[str, Failure]:
+        """Return code and text for those refused for good.
+
+        Those whom another queue entry has are left out.
+
+        :param recipients: Whom it may concern.
+        """
+        elsewhere = set().union(*self.handed_over.values())
+        return {recipient: self.bounced[recipient]
+                for recipient in dict.fromkeys(recipients)
+                if recipient in self.bounced and recipient not in elsewhere}

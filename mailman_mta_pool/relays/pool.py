@@ -65,7 +65,8 @@ class Pool:
 
     def __init__(self, make: Callable[[], Any], settings: PoolSettings, *,
                  clock: Callable[[], float] = time.monotonic,
-                 chance: Callable[[], float] = random.random) -> None:
+                 chance: Callable[[], float] = random.SystemRandom().random,
+                 ) -> None:
         """Make an empty pool; no socket is opened.
 
         :param make: Returns a new `ITransactionConnection`, not opened.

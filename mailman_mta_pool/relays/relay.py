@@ -57,7 +57,7 @@ class _Current:
         relay = self._relay
         if (relay is None or relay.settings != settings or
                 relay.pool_settings != pool):
-            # The configuration has changed.
+            # The plugin's own configuration file has been edited.
             self.close()
             relay = self._relay = Relay(settings, pool)
         return relay

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which recipients can share one compiled rendering."""
 
-import codecs
-
+from functools import cached_property
+from mailman_mta_pool.rendering.charsets import (
+    encodes_each_character,
+    text_codec,
+)
+from mailman_mta_pool.rendering.marks import Unspliceable
 from mailman_mta_pool.rendering.members import Values
 from public import public
 from typing import Any, FrozenSet, Hashable, Optional, Tuple
@@ -14,16 +18,21 @@ LINE_ENDS = frozenset(
     '\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029')
 
 
-def _charset(name: Optional[str]) -> str:
+def _codec(charset: Optional[str]) -> str:
+    """Return the codec that tells whether values fit the charset."""
     try:
-        return codecs.lookup(name or 'us-ascii').name
-    except LookupError:
+        codec = text_codec(charset or 'us-ascii')
+    except (LookupError, ValueError):
+        # Nor can the decorate handler encode anything in it.
         return 'ascii'
+    if not encodes_each_character(codec):
+        raise Unspliceable(f'no value alone decides what {codec} can encode')
+    return codec
 
 
-def _can_encode(value: str, charset: str) -> bool:
+def _can_encode(value: str, codec: str) -> bool:
     try:
-        value.encode(charset)
+        value.encode(codec)
     except UnicodeError:
         return False
     return True
@@ -39,10 +48,15 @@ class Kinds:
     """
 
     def __init__(self, mlist: Any, msg: Any, msgdata: Any) -> None:
-        self._charsets = tuple({
-            _charset(mlist.preferred_language.charset),
-            _charset(msg.get_content_charset())})
+        self._mlist = mlist
+        self._msg = msg
         self._flagged = msgdata.get('add-dup-header', {})
+
+    @cached_property
+    def _codecs(self) -> Tuple[str, ...]:
+        return tuple({
+            _codec(self._mlist.preferred_language.charset),
+            _codec(self._msg.get_content_charset())})
 
     def is_flagged(self, recipient: str) -> bool:
         """Does the recipient get the duplicates flag?"""
@@ -57,6 +71,7 @@ class Kinds:
         :return: Something to compare, or None where only the reference will
             do: for a value with a line end in it, or one that is blank but
             not empty, or none at all where there should be one.
+        :raises Unspliceable: if no value alone decides on its shape.
         """
         shapes = []
         for field, value in _shown(values, fields):
@@ -70,6 +85,7 @@ class Kinds:
                 tuple(shapes))
 
     def _shape(self, value: Optional[str]) -> Optional[Hashable]:
+        codecs = self._codecs
         if value is None:
             return None
         if not value:
@@ -83,7 +99,7 @@ class Kinds:
             return None
         if value.isascii():
             return 'ascii'
-        return tuple(_can_encode(value, name) for name in self._charsets)
+        return tuple(_can_encode(value, name) for name in codecs)
 
 
 def _shown(values: Values, fields: FrozenSet[str],

@@ -2,11 +2,11 @@
 """Splicing values into one leaf of a message, in its transfer encoding."""
 
 import re
-import codecs
 import binascii
 
 from email.message import Message
 from email.quoprimime import body_encode
+from mailman_mta_pool.rendering.charsets import extends_ascii, text_codec
 from mailman_mta_pool.rendering.marks import Marked, SLOTS, Unspliceable
 from mailman_mta_pool.rendering.members import Values
 from mailman_mta_pool.wire.content import canonical
@@ -14,8 +14,6 @@ from public import public
 from typing import Callable, List, Optional, Set, Tuple
 
 
-# Charsets with shift states: what an octet means depends on those before it.
-STATEFUL = re.compile('iso2022|utf[-_](?:7|16|32)|hz')
 FROM = re.compile(rb'^From ', re.MULTILINE)
 # 76 characters a line, RFC 2045, section 6.8.
 BASE64_LINE = 57
@@ -114,14 +112,14 @@ def leaf_of(part: Message, marked: Marked) -> Optional[Leaf]:
         return None
     charset = str(part.get_content_charset() or 'us-ascii')
     try:
-        codec = codecs.lookup(charset).name
+        codec = text_codec(charset)
         raw = payload.encode('ascii')
         octets, encode = _decoded(part, raw)
-    except (LookupError, UnicodeError, binascii.Error):
+    except (LookupError, ValueError):
         if _is_personal(payload.encode('utf-8', 'replace'), marked, 'utf-8'):
             raise Unspliceable('values in octets of an unknown kind')
         return None
-    if _is_unlike_ascii(codec):
+    if not extends_ascii(codec):
         if marked.token in octets.decode(charset, 'replace'):
             raise Unspliceable(f'values in {codec}')
         return None
@@ -133,11 +131,6 @@ def leaf_of(part: Message, marked: Marked) -> Optional[Leaf]:
             != leaf.finish(raw)):
         raise Unspliceable('the encoding cannot be done piece by piece')
     return leaf
-
-
-def _is_unlike_ascii(codec: str) -> bool:
-    return (STATEFUL.match(codec) is not None or
-            'a1'.encode(codec, 'replace') != b'a1')
 
 
 def _is_personal(octets: bytes, marked: Marked, charset: str) -> bool:

@@ -2,7 +2,6 @@
 """Mailman's own delivery classes, as far as we need them: without the wire."""
 
 import copy
-import random
 
 from mailman.config import config
 from mailman.mta.base import BaseDelivery
@@ -11,6 +10,7 @@ from mailman_mta_pool.rendering.marks import Marked
 from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.rendering.roster import members_of
 from mailman_mta_pool.rendering.standins import member_like, stand_ins
+from mailman_mta_pool.wire.boundaries import Boundaries
 from mailman_mta_pool.wire.content import as_content, Content
 from public import public
 from typing import Any, Dict, List
@@ -47,18 +47,24 @@ def end_database_transaction() -> None:
         session.expire_on_commit = expire
 
 
-class _SameChance:
-    """Lets chance give the same numbers again, for a while."""
+@public
+def call_back(callbacks: List[Any], mlist: Any, message: Any,
+              msgdata: Dict[str, Any], boundaries: Boundaries) -> None:
+    """Call Mailman's callbacks one after the other.
 
-    def __init__(self, state: Any) -> None:
-        self._state = state
+    None of them sees a multipart without a boundary, nor does any leave one:
+    the arc-sign handler flattens the message, and a site's own may.
 
-    def __enter__(self) -> None:
-        self._before = random.getstate()
-        random.setstate(self._state)
-
-    def __exit__(self, *error: Any) -> None:
-        random.setstate(self._before)
+    :param callbacks: The callbacks.
+    :param mlist: The mailing list.
+    :param message: The message that they change.
+    :param msgdata: Its metadata.
+    :param boundaries: The MIME boundaries of the post.
+    """
+    boundaries.set_in(message)
+    for callback in callbacks:
+        callback(mlist, message, msgdata)
+        boundaries.set_in(message)
 
 
 @public
@@ -78,9 +84,10 @@ class Reference:
         self._memory = memory
         self._members: Dict[str, Any] = {}
         self.signs = config.arc_enabled and not msgdata.get('arc_signed')
-        # Boundaries are drawn by chance.  All recipients get the same ones,
-        # and so does whatever is compared.
-        self._chance = random.getstate()
+        self._unsigned = (
+            dict(msgdata, arc_signed=True) if self.signs else msgdata)
+        # All recipients get the same ones, and so does what is compared.
+        self._boundaries = Boundaries()
 
     def expect(self, recipients: List[str]) -> None:
         """Look up the members among those who come next, all at once."""
@@ -90,31 +97,34 @@ class Reference:
 
     def content(self, recipient: str) -> Content:
         """Return what stock Mailman makes of it, for whatever recipient."""
+        return self._content(recipient, self._msgdata)
+
+    def unsigned(self, recipient: str) -> Content:
+        """Return what stock Mailman makes of it before it signs."""
+        return self._content(recipient, self._unsigned)
+
+    def _content(self, recipient: str, msgdata: Dict[str, Any]) -> Content:
         if recipient not in self._members:
             self.expect([recipient])
         with self._memory.in_use():
             message = self._call_back(
-                recipient, self._members[recipient], self._msgdata.copy())
-        with _SameChance(self._chance):
-            return as_content(message)
+                recipient, self._members[recipient], msgdata.copy())
+        return as_content(message)
 
     def compiled(self, marked: Marked, flagged: bool) -> Compiled:
-        """Return what it makes with marked values, taken apart.
+        """Return what it makes with marked values, unsigned, taken apart.
 
         :param marked: The values.
         :param flagged: With the duplicates flag?
         :raises Unspliceable: if that cannot be done.
         """
         values = marked.values
-        msgdata = self._msgdata.copy()
-        if self.signs:
-            msgdata['arc_signed'] = True
+        msgdata = self._unsigned.copy()
         msgdata['add-dup-header'] = {values.recipient} if flagged else ()
         with self._memory.in_use(), stand_ins(values):
             message = self._call_back(
                 values.recipient, member_like(values.member), msgdata)
-        with _SameChance(self._chance):
-            return Compiled(message, marked)
+        return Compiled(message, marked)
 
     def _call_back(self, recipient: str, member: Any,
                    msgdata: Dict[str, Any]) -> Any:
@@ -122,6 +132,6 @@ class Reference:
         message = copy.deepcopy(self._msg)
         msgdata['recipient'] = recipient
         msgdata['member'] = member
-        for callback in self._callbacks:
-            callback(self._mlist, message, msgdata)
+        call_back(self._callbacks, self._mlist, message, msgdata,
+                  self._boundaries)
         return message

@@ -4,13 +4,15 @@
 Each rendering asks twelve times for the list's domain, once more for the list,
 and six times for templates, most of which there are not, so that files are
 looked for in two dozen places.  While a post is rendered each is asked for
-once.  What is fetched, the text of a template at some URI, say, is left to
-Mailman.
+once.  A template at some URI that cannot be had now is asked for once, too.
 """
+
+import logging
 
 from contextlib import contextmanager
 from functools import cached_property
 from mailman.config import config
+from mailman.interfaces.cache import ICacheManager
 from mailman.interfaces.domain import IDomainManager
 from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.mailinglist import IListArchiverSet, IMailingList
@@ -18,11 +20,27 @@ from mailman.interfaces.template import ITemplateLoader, ITemplateManager
 from mailman.model.domain import Domain
 from mailman.model.mailinglist import ListArchiver
 from mailman.model.template import Template
+from mailman.utilities.string import expand
+from mailman_mta_pool.errors import TemplateUnavailable
+from mailman_mta_pool.rendering.fetching import (
+    Answer,
+    fetch,
+    is_remote,
+    printable,
+    reason_of,
+)
 from public import public
+from requests import HTTPError
 from sqlalchemy import or_
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from urllib.error import URLError
 from zope.component import getSiteManager, getUtility
 from zope.interface.registry import Components
+
+
+log = logging.getLogger('mailman.http')
+
+OK, NOT_FOUND = 200, 404
 
 
 class _Remembering:
@@ -86,6 +104,8 @@ class _Templates(_Remembering):
         super().__init__(manager)
         # Where Mailman looks for the templates of a list, in turn.
         self._contexts = mlist.list_id, mlist.mail_host, None
+        # What was not found in Mailman's cache, by the URI.
+        self._answers: Dict[str, Union[Answer, TemplateUnavailable]] = {}
 
     def raw(self, name: str, context: Optional[str]) -> Any:
         key = name, context
@@ -109,9 +129,55 @@ class _Templates(_Remembering):
                 self._known[name, context] = by_context.get(context)
 
     def get(self, name: str, context: Optional[str], **kws: Any) -> Any:
-        if self.raw(name, context) is None:
+        template = self.raw(name, context)
+        if template is None:
             return None
-        return self._manager.get(name, context, **kws)
+        uri = expand(template.uri, None, kws)
+        try:
+            if is_remote(uri) and getUtility(ICacheManager).get(uri) is None:
+                return self._fetch(uri, template)
+            return self._manager.get(name, context, **kws)
+        except (HTTPError, URLError):
+            # It does not exist.  The loader tries the next context.
+            raise
+        except (OSError, UnicodeError) as error:
+            raise TemplateUnavailable(
+                printable(uri), reason_of(error)) from error
+
+    def _fetch(self, uri: str, template: Any) -> str:
+        """Return the text at a URI, or what Mailman makes of a refusal.
+
+        :raises HTTPError: if there is none for us.
+        :raises TemplateUnavailable: if it cannot be had now.
+        """
+        if uri not in self._answers:
+            self._answers[uri] = self._ask(
+                uri, template.username, template.password)
+        answer = self._answers[uri]
+        if isinstance(answer, TemplateUnavailable):
+            raise answer
+        if answer.status not in (OK, NOT_FOUND):
+            raise HTTPError(f'status {answer.status}')
+        return answer.text
+
+    def _ask(self, uri: str, username: Optional[str], password: Optional[str],
+             ) -> Union[Answer, TemplateUnavailable]:
+        # No lock is held meanwhile, and nothing but the cache's entry is
+        # undone if that cannot be written.
+        config.db.commit()
+        try:
+            answer = fetch(uri, username, password)
+            if answer.status == OK:
+                getUtility(ICacheManager).add(uri, answer.text)
+            else:
+                log.error('Cannot retrieve template at %s: status %d',
+                          printable(uri), answer.status)
+        except TemplateUnavailable as error:
+            return error
+        except OSError:
+            config.db.abort()
+            raise
+        return answer
 
 
 class _Loader(_Remembering):

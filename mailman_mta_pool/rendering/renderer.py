@@ -3,7 +3,7 @@
 
 What is personal is found out by rendering with marked values through
 Mailman's own callbacks.  The first two recipients of every kind are rendered
-by the reference too and compared.
+by the reference too and compared, before anything is signed.
 """
 
 import logging
@@ -74,6 +74,7 @@ class Renderer:
         self._kinds = Kinds(mlist, msg, msgdata)
         self._compiled: Dict[Hashable, Optional[Compiled]] = {}
         self._to_check: Dict[Hashable, int] = {}
+        self._signed: Dict[Hashable, Content] = {}
         self._fields: Optional[FrozenSet[str]] = None
 
     def contents(self, recipients: List[str],
@@ -103,26 +104,28 @@ class Renderer:
 
     def _find_fields(self) -> FrozenSet[str]:
         """Return the fields that show; 'reference' if it takes that."""
-        samples = SAMPLE, Values(SAMPLE.recipient)
         try:
-            compiled = [self._compile(values) for values in samples]
-        except Unspliceable as reason:
-            log.debug('%s: rendered one by one: %s',
+            return self._compile_samples()
+        except Exception as reason:
+            # If it is the post that cannot be rendered, not the marks, the
+            # reference raises the same.
+            log.debug('%s: rendered one by one: %r',
                       self._mlist.list_id, reason)
             return BY_REFERENCE
+
+    def _compile_samples(self) -> FrozenSet[str]:
+        samples = SAMPLE, Values(SAMPLE.recipient)
+        compiled = [self._compile(values) for values in samples]
         fields = self._fields_of(compiled)
         for values, rendering in zip(samples, compiled):
             kind = self._kinds.kind_of(values, fields)
-            if kind is not None and not self._reference.signs:
+            if kind is not None:
                 # Those like it need no rendering of their own.
                 self._keep(kind, rendering)
         return fields
 
     def _fields_of(self, compiled: List[Compiled]) -> FrozenSet[str]:
         slots = set().union(*(rendering.slots for rendering in compiled))
-        if self._reference.signs and slots:
-            # Each would need a signature of its own.
-            return BY_REFERENCE
         member, other = (
             rendering.content(SAMPLE).octets for rendering in compiled)
         if not slots and member == other:
@@ -165,51 +168,62 @@ class Renderer:
                 del alike[:count]
 
     def _is_common(self, values: Values) -> bool:
-        """Is it settled what all of this kind get?"""
-        kind = self._kinds.kind_of(values, frozenset())
-        return (not self._fields and self._compiled[kind] is not None and
+        """True if what all of the recipient's kind get has been checked."""
+        kind = self._kind_of(values)
+        return (self._compiled.get(kind) is not None and
                 not self._to_check[kind])
 
     # One recipient.
 
     def _render(self, values: Values) -> Content:
-        fields = self._fields or frozenset()
-        kind = (None if fields is BY_REFERENCE
-                else self._kinds.kind_of(values, fields))
-        if kind is None:
+        kind = self._kind_of(values)
+        content = None if kind is None else self._spliced(kind, values)
+        if content is None:
             return self._reference.content(values.recipient)
-        if kind not in self._compiled:
-            self._add_kind(kind, values)
-        compiled = self._compiled[kind]
-        if compiled is None:
-            return self._reference.content(values.recipient)
-        content = compiled.content(values)
         if self._to_check[kind] > 0:
             self._to_check[kind] -= 1
-            return self._checked(content, values.recipient)
-        return content
+            reference = self._reference.unsigned(values.recipient)
+            if content.octets != reference.octets:
+                self._distrust(content, reference)
+                return (self._reference.content(values.recipient)
+                        if self._reference.signs else reference)
+        if not self._reference.signs:
+            return content
+        if kind not in self._signed:
+            self._signed[kind] = self._reference.content(values.recipient)
+        return self._signed[kind]
 
-    def _add_kind(self, kind: Hashable, values: Values) -> None:
+    def _kind_of(self, values: Values) -> Optional[Hashable]:
+        """Return the recipient's kind; None if it takes the reference."""
+        fields = self._fields or frozenset()
+        if fields is BY_REFERENCE:
+            return None
         try:
-            if self._reference.signs:
-                self._compiled[kind] = _Signed(
-                    self._reference.content(values.recipient))
-                self._to_check[kind] = 0
-            else:
+            return self._kinds.kind_of(values, fields)
+        except Exception as reason:
+            log.debug('%s: a recipient is rendered alone: %r',
+                      self._mlist.list_id, reason)
+            return None
+
+    def _spliced(self, kind: Hashable, values: Values) -> Optional[Content]:
+        """Return the unsigned content; None if it takes the reference."""
+        try:
+            if kind not in self._compiled:
                 self._keep(kind, self._compile(values))
-        except Unspliceable as reason:
-            log.debug('%s: a kind of recipients is rendered one by one: %s',
+            compiled = self._compiled[kind]
+            return None if compiled is None else compiled.content(values)
+        except Exception as reason:
+            log.debug('%s: a kind of recipients is rendered one by one: %r',
                       self._mlist.list_id, reason)
             self._compiled[kind] = None
+            return None
 
     def _keep(self, kind: Hashable, compiled: Compiled) -> None:
         self._compiled[kind] = compiled
         self._to_check[kind] = CHECKED
 
-    def _checked(self, content: Content, recipient: str) -> Content:
-        reference = self._reference.content(recipient)
-        if content.octets == reference.octets:
-            return content
+    def _distrust(self, content: Content, reference: Content) -> None:
+        """Render by the reference from now on, and say so."""
         offset = next(
             (index for index, (ours, theirs) in enumerate(
                 zip(content.octets, reference.octets)) if ours != theirs),
@@ -219,27 +233,10 @@ class Renderer:
             'first at octet %d; the post is rendered one by one',
             self._mlist.list_id, offset)
         self._fields = BY_REFERENCE
-        return reference
 
     def _compile(self, values: Values) -> Compiled:
-        flagged = self._kinds.is_flagged(values.recipient)
-        try:
-            return self._reference.compiled(Marked(values), flagged)
-        except Unspliceable:
-            raise
-        except Exception as error:
-            # If it is not the marks that cannot be rendered but the post, the
-            # reference raises the same.
-            raise Unspliceable(repr(error)) from error
-
-
-class _Signed(Compiled):
-    """A content that is the same for all of a kind, and signed once."""
-
-    def __init__(self, content: Content) -> None:
-        self.slots = set()
-        self._content = content
-
-    def content(self, values: Values) -> Content:
-        """See `Compiled`."""
-        return self._content
+        compiled = self._reference.compiled(
+            Marked(values), self._kinds.is_flagged(values.recipient))
+        if self._reference.signs and compiled.slots:
+            raise Unspliceable('each content needs a signature of its own')
+        return compiled

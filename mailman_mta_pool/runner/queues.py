@@ -7,17 +7,23 @@ if the crash came while that entry was being made.
 """
 
 import os
-import pickle
 import logging
 import secrets
 
 from lazr.config import as_timedelta
 from mailman.config import config
+from mailman.core.switchboard import Switchboard
 from mailman.utilities.datetime import now
-from mailman_mta_pool.journal.entry import count_afresh
+from mailman_mta_pool.journal.entry import (
+    count_afresh,
+    entries_in,
+    queue_directory,
+    WHICH_QUEUE,
+)
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import Settled
 from public import public
+from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional, Set
 
 
@@ -27,14 +33,10 @@ log = logging.getLogger('mailman.smtp')
 # Mailman passes over it.
 TOKEN = 'mta_pool_token'
 # What is in one of these may move to the next while we look.
-WHERE_TO = ('shunt', 'retry', 'out')
-# How often, by Mailman's count, it has found the entry left over from a crash,
-# and by ours, without any progress, in entries before this one.  Mailman gives
-# up at three.  If it is the post itself that kills the runner, we do, too.
-RECOVERED = '_bak_count'
-FRUITLESS = 'mta_pool_fruitless'
-TOO_OFTEN = 5
-EXTENSIONS = ('.pck', '.bak')
+WHERE_TO = ('shunt', 'retry', 'out', 'bad')
+# Where an entry is made before it is put into the queue, in the same file
+# system.  Mailman passes over what has no extension.
+MAKING = 'mta_pool_making-'
 
 
 @public
@@ -53,42 +55,42 @@ class Queues:
         self._msgdata = msgdata
         self._journal = journal
         self._moved: Set[str] = set()
-        self._fruitless = msgdata.get(FRUITLESS, 0)
 
     @property
-    def was_broken_off(self) -> bool:
-        """Is the entry left over from a crash, and worth a fresh one?
-
-        Without a journal it would go to everybody again.
-        """
-        return (self._journal is not None and
-                bool(self._msgdata.get(RECOVERED)) and
-                self._fruitless < TOO_OFTEN)
-
-    def count_afresh(self) -> None:
-        """There is to be an entry in place of this one; until then, keep it.
-        """
-        if self._journal is not None:
-            count_afresh(os.path.basename(self._journal.path))
+    def may_stay(self) -> bool:
+        """True if nobody is served twice when the entry is replayed."""
+        return self._journal is not None and self._journal.is_kept
 
     def without_moved(self, recipients: List[str]) -> List[str]:
         """Leave out those who are in another entry by now."""
         return [recipient for recipient in recipients
                 if recipient not in self._moved]
 
-    def put_back(self, recipients: List[str], progress: bool = True) -> None:
+    def put_back(self, recipients: List[str]) -> None:
         """Let the outgoing runner deliver to them after everything else.
 
         :param recipients: Whom.
-        :param progress: False if it was all in vain so far.
+        :raises OSError: if the entry cannot be made; nothing has changed then.
         """
-        self._put('out', recipients, **{
-            FRUITLESS: 0 if progress else self._fruitless + 1})
+        self._put('out', recipients, {})
+
+    def replace(self, recipients: List[str]) -> None:
+        """Let an entry for them take the place of the one that is delivered.
+
+        The new one has not been left over from any crash, and while the old
+        one is still there Mailman is to keep it.
+
+        :param recipients: Those who are left.
+        :raises OSError: if the entry cannot be made; nothing has changed then.
+        """
+        self._put('out', recipients, {}, replaces=True)
 
     def leave_to_runner(self, recipients: List[str]) -> None:
-        """Take note that the runner itself puts them into the retry queue.
+        """Take note that the runner itself puts them into another queue.
 
         It does so with the metadata that it has passed to us.
+
+        :param recipients: Those whom the metadata is going to name.
         """
         if self._journal is not None:
             token = self._msgdata[TOKEN] = secrets.token_hex(8)
@@ -96,7 +98,7 @@ class Queues:
 
     def shunt(self, recipients: List[str]) -> None:
         """Let the site's operator look at it, and say `mailman unshunt`."""
-        self._put('shunt', recipients, whichq='out')
+        self._put('shunt', recipients, {WHICH_QUEUE: 'out'})
 
     def retry(self, recipients: List[str]) -> None:
         """Try them again later.
@@ -119,19 +121,27 @@ class Queues:
                 'Discarding message with persistent temporary failures: %s',
                 self._msg['message-id'])
             return
-        self._put('retry', recipients, last_recip_count=len(recipients),
-                  deliver_until=until)
+        self._put('retry', recipients, {
+            'last_recip_count': len(recipients), 'deliver_until': until})
 
-    def _put(self, queue: str, recipients: List[str], **more: Any) -> None:
+    def _put(self, queue: str, recipients: List[str], more: Dict[str, Any],
+             replaces: bool = False) -> None:
         token = secrets.token_hex(8)
-        if self._journal is not None:
-            self._journal.handing_over(token, recipients)
-        config.switchboards[queue].enqueue(
-            self._msg, self._msgdata, recipients=recipients,
-            **{TOKEN: token, **more})
-        self._moved.update(recipients)
-        if self._journal is not None:
-            self._journal.handed_over(token)
+        directory = queue_directory(queue)
+        # Where the disk is full, Mailman would leave half of a file there.
+        with TemporaryDirectory(prefix=MAKING, dir=directory) as making:
+            name = Switchboard(queue, making).enqueue(
+                self._msg, self._msgdata, recipients=recipients,
+                **{TOKEN: token, **more}) + '.pck'
+            if self._journal is not None:
+                if replaces:
+                    count_afresh(os.path.basename(self._journal.path))
+                self._journal.handing_over(token, recipients)
+            os.rename(os.path.join(making, name),
+                      os.path.join(directory, name))
+            self._moved.update(recipients)
+            if self._journal is not None:
+                self._journal.handed_over(token)
 
 
 @public
@@ -142,25 +152,7 @@ def find_handed_over(settled: Settled) -> None:
         from `handing_over` to `handed_over`.
     """
     if settled.handing_over:
-        for token in settled.handing_over.keys() & _tokens():
+        tokens = {msgdata.get(TOKEN) for queue in WHERE_TO
+                  for msg, msgdata in entries_in(queue)}
+        for token in settled.handing_over.keys() & tokens:
             settled.handed_over[token] = settled.handing_over.pop(token)
-
-
-def _tokens() -> set:
-    tokens = set()
-    for queue in WHERE_TO:
-        directory = config.switchboards[queue].queue_directory
-        for name in os.listdir(directory):
-            if name.endswith(EXTENSIONS):
-                tokens.add(_token(os.path.join(directory, name)))
-    return tokens
-
-
-def _token(path: str) -> Optional[str]:
-    try:
-        with open(path, 'rb') as fp:
-            pickle.load(fp)
-            return pickle.load(fp).get(TOKEN)
-    except (OSError, EOFError, pickle.UnpicklingError):
-        # It has just gone, or it is not fit for anybody.
-        return None

@@ -46,11 +46,16 @@ class Turn:
         """
         self._clock = clock
         self._stop_timeout = delivery.stop_timeout
+        self._time_slice = delivery.time_slice
         self._ends: Optional[float] = None
-        if delivery.time_slice > 0:
-            self._ends = clock() + delivery.time_slice
         self._stopped_at = 0.0
         self.signum: Optional[int] = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin a new time slice; what a signal has ended stays so."""
+        if self._time_slice > 0:
+            self._ends = self._clock() + self._time_slice
 
     def stop(self, signum: int) -> None:
         """End it because of a signal; to be called by its handler."""

@@ -5,7 +5,9 @@ import logging
 
 from mailman.config import config
 from mailman.utilities.string import expand
+from mailman_mta_pool.errors import TemplateUnavailable
 from mailman_mta_pool.settlement.ledger import Ledger
+from mailman_mta_pool.wire.boundaries import Boundaries
 from public import public
 from string import Template
 from typing import Any, Dict, Optional
@@ -57,12 +59,15 @@ class PostLog:
 
         :param seconds: How long it took.
         :param ledger: What became of it.
-        :param unavailable: Why the relay could not be used, or None.
+        :param unavailable: Why the relay could not be used, or the template
+            that was missing; or None.
         :param recipients: How many it was delivered to now; the others have
             their turn later.
         """
         if self._size is None:
-            self._size = len(self._msg.as_string())
+            Boundaries().set_in(self._msg)
+            # Not as_string(), which decodes, and cannot decode everything.
+            self._size = len(self._msg.as_bytes())
         failures = ledger.failures
         refused = len(failures) + len(ledger.untried)
         # The schema documents $seconds; the default template has $time.
@@ -73,7 +78,8 @@ class PostLog:
         self._write('every')
         if refused:
             self._write('refused')
-        else:
+        elif ledger.served:
+            # A turn may end before anybody's time has come.
             self._write_success()
         for recipient, (code, text) in failures.items():
             self._substitutions.update(
@@ -85,8 +91,10 @@ class PostLog:
         """What the templates have no line for."""
         name = self._substitutions['msgid']
         if unavailable is not None:
-            log.error('Mail server unavailable: %s; %s is tried again later '
-                      'for %d recipients', unavailable, name,
+            what = ('Template' if isinstance(unavailable, TemplateUnavailable)
+                    else 'Mail server')
+            log.error('%s unavailable: %s; %s is tried again later for %d '
+                      'recipients', what, unavailable, name,
                       len(ledger.untried))
         if ledger.denial is not None:
             log.error('The mail server does not take mail from us: %s; %s is '

@@ -15,7 +15,8 @@ class Books:
     :ivar bounced: Code and text of those refused for good.
     :ivar deferred: Code and text of those refused for the time being.
     :ivar rejected: Those for whom the server did not want the message.
-    :ivar untried: Those for whom the relay was not available.
+    :ivar untried: Those for whom the relay, or the template, was not
+        available.
     """
 
     def __init__(self, record: Any = None) -> None:

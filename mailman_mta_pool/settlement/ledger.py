@@ -15,7 +15,16 @@ from mailman_mta_pool.settlement.table import (
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Fate, Outcome, Result, Stage
 from public import public
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Optional
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Optional,
+    Set,
+)
 
 
 # Temporary, unspecified: what stock Mailman uses where there was no reply.
@@ -63,6 +72,8 @@ class Ledger(Books):
         self.denial: Optional[Reply] = None
         # Those whose answers may mean one thing or another.
         self._denied: Dict[str, Reply] = {}
+        self._denied_domains: Set[str] = set()
+        self._needs_login = False
         self._rejected: Dict[str, Reply] = {}
         self._rejected_transactions = 0
         self._denied_to_all = True
@@ -142,6 +153,9 @@ class Ledger(Books):
     def _hold(self, recipient: str, meaning: Meaning, reply: Reply) -> None:
         if meaning is Meaning.denied_if_all:
             self._denied[recipient] = reply
+            self._denied_domains.add(recipient.rpartition('@')[2].lower())
+            # "Authentication required" needs no second word.
+            self._needs_login = self._needs_login or reply.code == 530
         elif meaning is Meaning.rejected_if_all:
             self._rejected[recipient] = reply
         elif meaning is Meaning.rejected:
@@ -171,13 +185,9 @@ class Ledger(Books):
 
     def _is_about_us(self) -> bool:
         """Everybody was refused; is that enough to tell?"""
-        if any(reply.code == 530 for reply in self._denied.values()):
-            # "Authentication required" needs no second word.
-            return True
-        domains = {recipient.rpartition('@')[2].lower()
-                   for recipient in self._denied}
-        return (len(self._denied) >= DENIED_RECIPIENTS and
-                len(domains) >= DENIED_DOMAINS)
+        return self._needs_login or (
+            len(self._denied) >= DENIED_RECIPIENTS and
+            len(self._denied_domains) >= DENIED_DOMAINS)
 
     def _weigh_rejected(self, outcome: Outcome) -> None:
         if self.rejection is None:
@@ -205,7 +215,8 @@ class Ledger(Books):
         """Decide on all that is not decided: nothing more comes.
 
         :param recipients: Those of the post.
-        :param unavailable: Why the relay could not be used, or None.
+        :param unavailable: Why the relay could not be used, or what was
+            missing for those who are left; or None.
         :return: Those who still have to be served.
         """
         self._let_go(self._denied, self.bounce)

@@ -3,11 +3,13 @@
 
 from mailman.mta.bulk import BulkDelivery
 from mailman_mta_pool.rendering.reference import (
+    call_back,
     end_database_transaction,
     WithoutConnection,
 )
 from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.strategies.order import chunks, in_order
+from mailman_mta_pool.wire.boundaries import Boundaries
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
@@ -33,8 +35,8 @@ class PooledBulkDelivery(BulkDelivery, WithoutConnection):
             in_order(msgdata.get('recipients', ())), self._max_recipients))
         self._outbound.expect(len(together))
         with Memory(mlist).in_use():
-            self.decorate(mlist, msg, msgdata)
-            self.arc_sign(mlist, msg, msgdata)
+            call_back([self.decorate, self.arc_sign], mlist, msg, msgdata,
+                      Boundaries())
         sender = self._get_sender(mlist, msg, msgdata)
         content = as_content(msg)
         end_database_transaction()

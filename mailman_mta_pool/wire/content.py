@@ -6,6 +6,7 @@ import copy
 
 from email.generator import BytesGenerator
 from email.message import Message
+from mailman_mta_pool.wire.boundaries import Boundaries
 from public import public
 from typing import Optional, Tuple, Union
 
@@ -102,12 +103,14 @@ def flatten(msg: Message) -> bytes:
     """Turn a message into octets as `smtplib.SMTP.send_message` does.
 
     Bcc and Resent-Bcc are left out.  The line endings are CRLF as far as the
-    email package makes them so.
+    email package makes them so.  A multipart without a boundary gets one that
+    nobody can foresee.
     """
-    # A shallow copy is enough: only its headers change.
+    # As in smtplib the copy is shallow: a part within keeps its boundary.
     public_copy = copy.copy(msg)
     del public_copy['bcc']
     del public_copy['resent-bcc']
+    Boundaries().set_in(public_copy)
     flat = io.BytesIO()
     BytesGenerator(flat).flatten(public_copy, linesep='\r\n')
     return flat.getvalue()

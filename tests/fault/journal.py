@@ -4,15 +4,18 @@
 import os
 import stat
 import time
+import errno
 import shutil
 import signal
 import resource
+import unittest
 import threading
 import subprocess
 
 from itertools import count
 from mailman_mta_pool.journal.records import served_line, Settled
 from tests.fault.rounds import extra, numbered, RoundsTestCase
+from tests.fault.syscalls import FLOCK, start_without
 from tests.scripted import HANG, Scripted
 from tests.site_case import SiteTestCase
 
@@ -289,4 +292,40 @@ class TestDisk(SiteTestCase):
         site.run({'verp': True})
         self.assertEachOnce(site, server.served)
         self.assertOneLine(site, NO_JOURNAL)
+        self.assertQuiet(site)
+
+    @unittest.skipIf(FLOCK is None, 'do not know the number of flock(2)')
+    def test_no_locks(self):
+        # As on NFS, where nobody locks.
+        server = self.use(Scripted())
+        site = self.site(server)
+        runner = start_without(FLOCK, errno.ENOLCK, site.start_runner)
+
+        def post(number):
+            site.post(numbered(number), verp=True)
+            site.wait_until_empty()
+            site.wait_for(lambda: not journals(site), 'the removal')
+            return len(os.listdir(f'/proc/{runner.pid}/fd'))
+        before = post(0)
+        for number in range(1, 6):
+            self.assertEqual(post(number), before)
+        runner.stop()
+        self.assertEqual(sorted(server.served), sorted(site.members * 6))
+        # Once for each post.
+        self.assertEqual(site.log('smtp.log').count(NOT_WRITTEN), 6)
+        self.assertQuiet(site)
+
+    @unittest.skipIf(FLOCK is None, 'do not know the number of flock(2)')
+    def test_no_locks_any_more(self):
+        # What is known is known.
+        server = self.use(Scripted())
+        site = self.site(server)
+        path = site.post(verp=True)
+        directory_of(site).mkdir(parents=True)
+        (directory_of(site) / path.stem).write_bytes(
+            served_line(site.members[:5]))
+        start_without(FLOCK, errno.ENOLCK, site.start_runner)
+        site.wait_until_empty()
+        self.assertEqual(sorted(server.served), sorted(site.members[5:]))
+        site.wait_for(lambda: not journals(site), 'the removal')
         self.assertQuiet(site)

@@ -3,8 +3,11 @@
 may arrive twice.
 """
 
+import signal
+import itertools
+
 from tests.fault.rounds import BY_BDAT, BY_DATA, extra, RoundsTestCase
-from tests.scripted import Scripted
+from tests.scripted import HANG, Scripted
 from tests.site_case import SiteTestCase
 
 
@@ -97,22 +100,76 @@ class TestAgainAndAgain(SiteTestCase):
         self.assertGreater(site.log('smtp.log').count(GOES_ON), 4)
         self.finish(site, server, 10)
 
-    def test_before_anything_is_sent(self):
-        # It does not even get as far as to have a connection: there is no
-        # progress that could be recorded.
-        silent = []
+
+class TestDeadly(SiteTestCase):
+    """A post that kills its runner, whatever runner that is."""
+
+    def site_for(self, kills):
+        """Return a site and its server.
+
+        :param kills: Called with the number of a connection, from 1, and how
+            many messages were accepted: is the runner killed now?
+        """
+        number = itertools.count(1)
+        self.tries = 0
 
         def script(command, session):
-            if command == 'CONNECT' and len(silent) < 5:
-                silent.append(session.number)
-                server.wait_for(lambda server: killed == len(silent))
-        server = self.use(Scripted(script))
-        site = self.site(
-            server, members=60, max_delivery_threads=1)
+            if command == 'CONNECT':
+                self.tries = next(number)
+            if command.startswith('MAIL') and kills(
+                    self.tries, len(server.accepted)):
+                runners[-1].signal(signal.SIGKILL)
+                return HANG
+        runners = []
+        server = self.use(Scripted(script, extensions=()))
+        site = self.site(server, members=60, max_delivery_threads=1)
         site.post(verp=True)
-        for killed in range(5):
-            number = killed + 1
-            self.kill_when(
-                site, lambda: len(silent) == number, 'a connection')
-        killed = 5
-        self.finish(site, server, 0)
+        return site, server, runners
+
+    def start(self, site, runners, times):
+        """Start that many runners, one after the other, as a master does."""
+        for _ in range(times):
+            runners.append(site.start_runner())
+            site.wait_for(
+                lambda: not runners[-1].running or site.is_done('out'),
+                'the end of the runner')
+            if runners[-1].running:
+                runners[-1].stop()
+
+    def assertKills(self, runners, times):
+        self.assertEqual(
+            sum(runner.status == -signal.SIGKILL for runner in runners), times)
+
+    def test_three_times(self):
+        # Like stock; Mailman's master starts a runner ten times at most.
+        site, server, runners = self.site_for(lambda number, accepted: True)
+        self.start(site, runners, 6)
+        self.assertKills(runners, 3)
+        self.assertEachOnce(site, (), ['bad'])
+
+    def test_twice(self):
+        site, server, runners = self.site_for(
+            lambda number, accepted: number <= 2)
+        self.start(site, runners, 3)
+        self.assertEachOnce(site, server.served)
+
+    def test_progress_counts_afresh(self):
+        # Each delivery is killed when it has served ten more.
+        site, server, runners = self.site_for(
+            lambda number, accepted: accepted >= 10 * number)
+        self.start(site, runners, 6)
+        self.assertKills(runners, 5)
+        self.assertEqual(set(server.served), set(site.members))
+        self.assertLessEqual(len(server.served), 60 + 5)
+        self.assertEqual(site.waiting(), {})
+
+    def test_three_times_after_progress(self):
+        site, server, runners = self.site_for(
+            lambda number, accepted: accepted >= 10)
+        self.start(site, runners, 8)
+        # Once when it had served these, and three times in vain.
+        self.assertKills(runners, 4)
+        self.assertEqual(len(server.served), 10)
+        self.assertEqual(list(site.waiting()), ['bad'])
+        self.assertGreaterEqual(
+            set(site.waiting()['bad']), set(site.members) - set(server.served))

@@ -55,6 +55,16 @@ class Delivered(NamedTuple):
     error: Any
     msgdata: dict
 
+    @property
+    def boundary(self):
+        """The number in the MIME boundary that was made for it, or 0."""
+        for rendered in self.rendered.values():
+            made = re.search(rb'boundary="={15}([0-9]{19})=="',
+                             rendered.octets)
+            if made is not None:
+                return int(made[1])
+        return 0
+
 
 class _Flattener(smtplib.SMTP):
     """smtplib as it is, but for the dialogue with the server."""
@@ -150,25 +160,26 @@ def _run(deliverer, keeper, mlist, msg, msgdata):
     msg = copy.deepcopy(msg)
     msgdata = copy.deepcopy(msgdata)
     error = None
-    # Whoever draws MIME boundaries draws the same ones.
-    with mock.patch('random.randrange', return_value=1234567890):
-        try:
-            deliverer(mlist, msg, msgdata)
-        except Exception as caught:
-            error = caught
+    try:
+        deliverer(mlist, msg, msgdata)
+    except Exception as caught:
+        error = caught
     return Delivered(keeper.rendered, keeper.transactions, error, msgdata)
 
 
 @public
-def by_stock(mlist, msg, msgdata):
+def by_stock(mlist, msg, msgdata, boundary=0):
     """Deliver through stock Mailman.
 
+    :param boundary: The number that stock draws for a MIME boundary: the one
+        of the post that it is compared with.
     :return: What became of it.
     :rtype: `Delivered`
     """
     connection = _StockConnection()
-    with mock.patch('mailman.mta.base.Connection',
-                    lambda *ignore: connection):
+    with mock.patch(
+            'mailman.mta.base.Connection', lambda *ignore: connection), \
+            mock.patch('random.randrange', return_value=boundary):
         return _run(deliver, connection, mlist, msg, msgdata)
 
 

@@ -82,7 +82,10 @@ def _plain(charsets):
     return charsets.flatmap(lambda charset: st.builds(
         _leaf, TEXTS, st.just(charset),
         st.sampled_from((charset, charset, charset, charset, None, 'us-ascii',
-                         'x-unknown', '"utf-8"', 'euc-jp', '')),
+                         'x-unknown', '"utf-8"', 'euc-jp', '',
+                         # Codecs that encode no text, or all of it at once.
+                         'quoted-printable', 'hex', 'rot13', 'idna',
+                         'undefined', '"nul\0"')),
         st.sampled_from(tuple(ENCODERS)),
         st.sampled_from((False, False, False, False, True)),
         st.sampled_from(('text/plain', 'text/plain', 'text/plain', 'text/html',

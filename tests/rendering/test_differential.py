@@ -108,6 +108,8 @@ class TestSameBytes(unittest.TestCase):
         recipients = self._choose(post)
         msgdata = dict(
             post.more, recipients=recipients, verp=post.verp,
+            # Otherwise stock flattens the post once more, for the log.
+            original_size=len(post.raw),
             **{'add-dup-header': {recipients[i] for i in post.flagged
                                   if i < len(recipients)}})
         with mock.patch.object(
@@ -116,7 +118,7 @@ class TestSameBytes(unittest.TestCase):
                 ours = by_ours(self._mlist, msg, msgdata, post.coalesce,
                                post.makes_senders)
         self.assertEqual(lines, [])
-        stock = by_stock(self._mlist, msg, msgdata)
+        stock = by_stock(self._mlist, msg, msgdata, ours.boundary)
         if stock.error is None:
             self.assertIsNone(ours.error)
             self.assertEqual(stock.msgdata, ours.msgdata)
@@ -167,7 +169,7 @@ class TestSameBytes(unittest.TestCase):
             # Twice, because of what the decorate handler does for a single
             # recipient.
             alone = by_stock(self._mlist, msg, dict(
-                msgdata, recipients=[recipient, recipient]))
+                msgdata, recipients=[recipient, recipient]), ours.boundary)
             if alone.error is not None:
                 self.assert_same_error(ours.error, alone.error)
                 break

@@ -99,7 +99,7 @@ class Fixture(unittest.TestCase):
         self.assertIsNone(ours.error)
         self.assertEqual(
             ours.rendered,
-            by_stock(self.mlist, self.post, msgdata).rendered)
+            by_stock(self.mlist, self.post, msgdata, ours.boundary).rendered)
         return ours
 
 
@@ -303,6 +303,17 @@ class TestFoundByExamples(Fixture):
                 self.assert_as_stock(recipients)
                 self.assertEqual(lines, [])
 
+    def test_kind_that_cannot_be_found_out(self):
+        # Whatever it is, each goes by the reference.
+        self.post = parsed(POST % (
+            b'Content-Type: text/html; charset*="\0"\'en\'x\n\n'))
+        self.mlist.personalize = Personalization.full
+        recipients = self.subscribe(4, ('Zoë', 'Anne'))
+        with self.assertLogs('mailman.smtp', 'DEBUG') as logged:
+            self.assert_as_stock(recipients, nodecorate=True)
+        self.assertIn('ant.example.com: rendered one by one',
+                      '\n'.join(logged.output))
+
     def test_what_stock_cannot_render(self):
         self.post = parsed(POST % (
             b'MIME-Version: 1.0\n'
@@ -394,8 +405,8 @@ class TestTransactions(Fixture):
         self.assertEqual(sum(result.transactions), len(recipients))
         self.assertEqual(
             result.rendered, by_stock(
-                self.mlist, self.post,
-                self.msgdata(recipients, **more)).rendered)
+                self.mlist, self.post, self.msgdata(recipients, **more),
+                result.boundary).rendered)
         return result.transactions
 
     @contextmanager
@@ -513,8 +524,8 @@ class TestSigning(Fixture):
         config.arc_enabled = True
         self.post = parsed(AUTHENTICATED + POST % b'')
 
-    def signatures(self, recipients):
-        msgdata = self.msgdata(recipients)
+    def signatures(self, recipients, **more):
+        msgdata = self.msgdata(recipients, **more)
         with mock.patch(
                 'mailman.handlers.arc_sign.sign_message',
                 side_effect=sign_message) as sign:
@@ -523,7 +534,7 @@ class TestSigning(Fixture):
             self.assertIn(b'ARC-Seal: ', rendered.octets)
         self.assertEqual(
             ours.rendered,
-            by_stock(self.mlist, self.post, msgdata).rendered)
+            by_stock(self.mlist, self.post, msgdata, ours.boundary).rendered)
         return sign.call_count
 
     def test_common_content(self):
@@ -532,6 +543,31 @@ class TestSigning(Fixture):
 
     def test_personal_content(self):
         self.assertEqual(self.signatures(self.subscribe(5)), 5)
+
+    def test_first_two_are_compared(self):
+        # Before they are signed: no two signatures need be equal.
+        self.footer(COMMON)
+        recipients = self.subscribe(5)
+        outbound = Outbound()
+        with warnings() as lines:
+            _Impure(outbound).deliver(
+                self.mlist, self.post, self.msgdata(recipients))
+        self.assertEqual(len(lines), 1)
+        contents = [
+            rendered.octets for rendered in outbound.rendered.values()]
+        self.assertEqual(
+            [b'X-Secret' in octets for octets in contents],
+            [False, True, False, False, False])
+        for octets in contents:
+            self.assertIn(b'ARC-Seal: ', octets)
+
+    def test_each_kind_is_signed_once(self):
+        self.footer(COMMON)
+        recipients = self.subscribe(5)
+        flagged = {'add-dup-header': set(recipients[2:])}
+        with warnings() as lines:
+            self.assertEqual(self.signatures(recipients, **flagged), 2)
+        self.assertEqual(lines, [])
 
 
 class TestMemory(Fixture):

@@ -7,7 +7,7 @@ import threading
 
 from contextlib import contextmanager
 from mailman_mta_pool.connection.session import Session
-from mailman_mta_pool.connection.steps import drive_alone
+from mailman_mta_pool.connection.smtp.steps import drive_alone
 from mailman_mta_pool.settings import Timeouts
 from public import public
 

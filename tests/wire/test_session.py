@@ -8,7 +8,7 @@ import threading
 
 from contextlib import suppress
 from itertools import count
-from mailman_mta_pool.connection.steps import drive_alone
+from mailman_mta_pool.connection.smtp.steps import drive_alone
 from mailman_mta_pool.errors import ConnectionLost, ProtocolError
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.transaction import Fate
