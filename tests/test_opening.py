@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From nothing to a connection: what must never go wrong before the mail."""
 
+import gc
 import os
 import ssl
 import base64
 import socket
+import struct
 import asyncio
 import logging
 import smtplib
 import resource
 import unittest
+import warnings
 import threading
 import traceback
 import importlib.util
@@ -17,6 +20,8 @@ import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, ExitStack
 from hypothesis import given, settings, strategies as st
+from itertools import product
+from mailman_mta_pool.connection import opening
 from mailman_mta_pool.connection.addresses import (
     Address,
     Addresses,
@@ -58,19 +63,37 @@ def descriptors():
     return set(os.listdir('/proc/self/fd'))
 
 
+@contextmanager
+def nothing_forgotten(test):
+    """No socket may be left to Python to close, which says so then."""
+    # What another test has forgotten is none of this one's.
+    gc.collect()
+    with warnings.catch_warnings(record=True) as forgotten:
+        warnings.simplefilter('always', ResourceWarning)
+        before = descriptors()
+        yield
+    test.assertEqual([str(each.message) for each in forgotten], [])
+    test.assertEqual(descriptors(), before)
+
+
 class OpeningTestCase(unittest.TestCase):
     """On a loop whose time passes at once, against a `Peer`."""
 
     def setUp(self):
-        self.loop = QuickLoop()
-        self.addCleanup(self.loop.close)
-        self.addCleanup(lambda: self.loop.run_until_complete(
-            self.loop.shutdown_default_executor()))
         self.complaints = []
-        self.loop.set_exception_handler(
-            lambda loop, context: self.complaints.append(context))
+        self.loop = self.another_loop()
         self.addCleanup(lambda: self.assertEqual(self.complaints, []))
         self.addresses = Addresses(self.loop.time)
+
+    def another_loop(self):
+        """Return a new loop, which is closed in the end."""
+        loop = QuickLoop()
+        loop.set_exception_handler(
+            lambda loop, context: self.complaints.append(context))
+        self.addCleanup(loop.close)
+        self.addCleanup(lambda: loop.run_until_complete(
+            loop.shutdown_default_executor()))
+        return loop
 
     async def outcome(self, host, port, open_one=open_connection,
                       clock=None, **endpoint):
@@ -150,6 +173,7 @@ class TestDialogue(OpeningTestCase):
             with self.subTest(reply=reply):
                 self.assertTrue(
                     self.assertFails('greeting', code, reply).waiting_helps)
+        self.assertEqual(self.loop.time(), 0)
 
     def test_hello(self):
         for reply, code in ((b'550 5.7.1 Not you\r\n', 550),
@@ -192,6 +216,28 @@ class TestDialogue(OpeningTestCase):
         self.assertFails('EHLO', None, READY, HELLO + b'250')
         self.assertFails('EHLO', None, READY, HELLO + b'garbage\r\n')
         self.assertEqual(len(self.peer.lines), 1)
+
+    def test_closed_with_a_reason_while_we_speak(self):
+        # EHLO cannot be sent any more, but what came before can be read.
+        async def main():
+            def clock():
+                # It is read right before EHLO.
+                if theirs.fileno() != -1:
+                    theirs.sendall(b'421 4.3.2 Shutting down\r\n')
+                    theirs.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER,
+                        struct.pack('ii', 1, 0))
+                    theirs.close()
+                return 0.0
+            with socket.create_server((HOST, 0)) as listener:
+                listener.setblocking(False)
+                opening = asyncio.ensure_future(self.outcome(
+                    *listener.getsockname(), clock=clock))
+                theirs, _ = await self.loop.sock_accept(listener)
+                await self.loop.sock_sendall(theirs, READY)
+                return await opening
+        error = self.loop.complete(main())
+        self.assertEqual((error.phase, error.code), ('EHLO', 421), error)
 
     def test_a_refusal_before_garbage_counts(self):
         self.assertFails('greeting', 554, b'554 No\r\n\0\0\r\n')
@@ -244,6 +290,17 @@ class TestDeadlines(OpeningTestCase):
                     self.assertEqual(self.loop.time() - begin, seconds)
                     self.assertIn(f'within {seconds} s', str(error))
                     self.assertTrue(error.waiting_helps)
+
+    def test_octets_that_are_always_there(self):
+        async def serve(reader, writer):
+            while not reader.at_eof():
+                writer.write(b'2')
+                self.loop.pass_time(10)
+                await asyncio.sleep(0)
+            writer.close()
+        error = self.open_to(serve)
+        self.assertEqual(error.phase, 'greeting')
+        self.assertIn('within 200 s', str(error))
 
     def test_tls_handshake(self):
         begin = self.loop.time()
@@ -334,10 +391,9 @@ class TestConnect(OpeningTestCase):
                 self.loop.found = [*found] + peers * [(HOST, peer.port)]
                 for _ in range(times):
                     begin = self.loop.time()
-                    before = descriptors()
-                    outcome = await self.outcome('mx.example.net', 25)
-                    await peer.all_gone()
-                    self.assertEqual(descriptors(), before)
+                    with nothing_forgotten(self):
+                        outcome = await self.outcome('mx.example.net', 25)
+                        await peer.all_gone()
                 return outcome, self.loop.time() - begin
         return self.loop.complete(main())
 
@@ -381,6 +437,20 @@ class TestConnect(OpeningTestCase):
         self.assertEqual(first.code, 421)
         self.assertNotIsInstance(second, RelayUnavailable)
 
+    def test_an_address_that_works_is_no_longer_last(self):
+        async def main():
+            async with Peer(READY, HELLO) as peer:
+                address = Address(
+                    socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP,
+                    (HOST, peer.port))
+                self.addresses.failed(address)
+                await self.outcome(HOST, peer.port)
+                return address
+        address = self.loop.complete(main())
+        other = address._replace(sockaddr=('192.0.2.1', 25))
+        self.assertEqual(
+            self.addresses.in_order([address, other]), [address, other])
+
     def test_no_address(self):
         error, _ = self.connect(peers=0)
         self.assertIn('connect: the host name has no address', str(error))
@@ -418,6 +488,9 @@ class TestConnect(OpeningTestCase):
              'no answer within 30 s'})
         self.assertEqual(len(lookups), 1)
         self.assertEqual(seconds, 2 * TIMEOUTS.connect)
+        # In the end it failed, of which nobody has to be told.
+        self.addresses = None
+        gc.collect()
 
     def test_name_that_cannot_be_encoded(self):
         async def main(name):
@@ -450,21 +523,24 @@ class TestConnect(OpeningTestCase):
 
         async def main():
             async with Peer(READY, HELLO) as peer:
-                self.loop.found = [(HOST, peer.port), self.nobody()]
+                self.loop.found = [(HOST, peer.port)]
                 resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
                 try:
                     without = await self.outcome('mx.example.net', 25)
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-                with_some = await self.outcome('mx.example.net', 25)
-                return without, with_some
-        error, opened = self.loop.complete(main())
+                return without, Address(
+                    socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP,
+                    (HOST, peer.port))
+        error, address = self.loop.complete(main())
         self.assertIsInstance(error, UnavailableHere)
         self.assertFalse(error.waiting_helps)
         self.assertIn('a limit of this machine', str(error))
         self.assertIn('Too many open files', str(error))
         # It was none of the address's fault.
-        self.assertNotIsInstance(opened, RelayUnavailable)
+        other = address._replace(sockaddr=('192.0.2.1', 25))
+        self.assertEqual(
+            self.addresses.in_order([address, other]), [address, other])
 
 
 class CancelledAt:
@@ -473,16 +549,20 @@ class CancelledAt:
     :ivar is_over: True if it came to its end before.
     """
 
-    def __init__(self, coroutine, number, is_late):
+    #: What it waits for has not happened yet; or happens once the future is
+    #: cancelled, before the coroutine knows; or has just happened.
+    MOMENTS = ('before', 'meanwhile', 'after')
+
+    def __init__(self, coroutine, number, moment):
         """Prepare.
 
         :param coroutine: The coroutine.
         :param number: How often it waits undisturbed.
-        :param is_late: What it waits for happens just before.
+        :param moment: One of `MOMENTS`.
         """
         self._coroutine = coroutine
         self._number = number
-        self._is_late = is_late
+        self._moment = moment
         self.is_over = False
 
     def __await__(self):
@@ -492,10 +572,12 @@ class CancelledAt:
             for _ in range(self._number):
                 yield steps.send(None)
             future = steps.send(None)
-            if self._is_late:
+            if self._moment == 'after':
                 yield future
             else:
                 future.cancel()
+            if self._moment == 'meanwhile':
+                yield
             steps.throw(asyncio.CancelledError())
         except StopIteration:
             self.is_over = True
@@ -508,32 +590,35 @@ class TestCancel(OpeningTestCase):
         replies = [READY, b'250-mx\r\n250 AUTH LOGIN\r\n', b'334 eHg=\r\n',
                    b'334 eHg=\r\n', b'235 Welcome\r\n']
 
-        async def cancelled_at(number, is_late):
+        async def cancelled_at(number, moment, is_first):
             async with Peer(*replies, tls=server_context()) as peer:
                 with socket.create_server((HOST, 0), backlog=0) as hole:
                     # Nobody else is let in, so two are open for a while.
                     filler = socket.create_connection(hole.getsockname())
                     self.loop.found = [
                         hole.getsockname(), (HOST, peer.port)]
+                    if is_first:
+                        self.loop.found.reverse()
                     opening = CancelledAt(self.outcome(
                         'mx.example.net', 25, user=USER, password=PASSWORD,
                         implicit_tls=context_for(False, False)),
-                        number, is_late)
+                        number, moment)
                     await opening
                     filler.close()
                 await peer.all_gone()
                 return opening.is_over
         # What is kept from the first to the last is open then.
-        self.loop.complete(cancelled_at(100, False))
-        before = descriptors()
-        for is_late in (False, True):
+        self.loop.complete(cancelled_at(100, 'before', True))
+        for moment, is_first in product(
+                CancelledAt.MOMENTS, (True, False)):
             # From the look-up to the fourth reply.
             for number in range(100):
                 self.addresses = Addresses()
-                with self.subTest(number=number, is_late=is_late):
-                    is_over = self.loop.complete(
-                        cancelled_at(number, is_late))
-                    self.assertEqual(descriptors(), before)
+                with self.subTest(
+                        number=number, moment=moment, is_first=is_first):
+                    with nothing_forgotten(self):
+                        is_over = self.loop.complete(
+                            cancelled_at(number, moment, is_first))
                 if is_over:
                     break
             self.assertGreater(number, 6)
@@ -588,13 +673,23 @@ class TestOwnName(OpeningTestCase):
     def test_dns_hangs(self):
         answer = threading.Event()
         self.addCleanup(answer.set)
-        with self.named(side_effect=lambda: answer.wait()) as getfqdn:
+        with self.named(side_effect=lambda: str(answer.wait())) as getfqdn:
             self.assertEqual(self.name(), '[127.0.0.1]')
             self.assertEqual(self.loop.time(), self.fresh.OWN_NAME_TIMEOUT)
             # The second connection does not wait at all.
             self.assertEqual(self.name(), '[127.0.0.1]')
             self.assertEqual(self.loop.time(), self.fresh.OWN_NAME_TIMEOUT)
             self.assertEqual(getfqdn.call_count, 1)
+
+    def test_another_loop(self):
+        # It does not wait for a thread of the first one.
+        answer = threading.Event()
+        self.addCleanup(answer.set)
+        with self.named(side_effect=lambda: str(answer.wait())):
+            self.assertEqual(self.name(), '[127.0.0.1]')
+        self.loop = self.another_loop()
+        with self.named(return_value='lists.example.com'):
+            self.assertEqual(self.name(), 'lists.example.com')
 
     def test_no_thread(self):
         with mock.patch.object(
@@ -614,8 +709,9 @@ class TestContexts(unittest.TestCase):
             trusting = context_for(True, True)
             self.assertIs(context_for(True, True), trusting)
         self.assertIsNot(context_for(True, True), trusting)
+        usual = context_for(True, True)
         with mock.patch.dict(os.environ, SSL_CERT_DIR='/nowhere'):
-            self.assertIsNot(context_for(True, True), trusting)
+            self.assertIsNot(context_for(True, True), usual)
 
     def test_what_is_verified(self):
         for cert, hostname, mode, checked in (
@@ -730,9 +826,11 @@ class TestImplicitTLS(_TLSTests, unittest.TestCase):
                         pass
             thread = threading.Thread(target=serve)
             thread.start()
-            yield listener.getsockname()[1]
-            listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
 
 
 class TestSTARTTLSParanoia(OpeningTestCase):
