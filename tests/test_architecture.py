@@ -49,8 +49,8 @@ ONLY_IN = {
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'demo', 'journal', 'network.border'},
-    'asyncio': {'connection', 'dispatch', 'network', 'relays'},
-    'socket': {'connection', 'demo', 'errors'},
+    'asyncio': {'connection', 'demo', 'dispatch', 'network', 'relays'},
+    'socket': {'connection', 'demo', 'errors', 'rendering.fetching'},
     'ssl': {'connection', 'demo', 'errors'},
     'select': {'demo'},
     'selectors': set(),

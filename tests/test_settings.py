@@ -177,7 +177,7 @@ class TestSchema(SettingsTestCase):
 
     def test_from_a_package(self):
         with configuration('plugin.mta_pool',
-                           configuration='python:mailman_mta_pool.schema'):
+                           configuration='python:mailman_mta_pool.configuration.schema'):
             self.assertEqual(load().delivery.attempts, 3)
 
 

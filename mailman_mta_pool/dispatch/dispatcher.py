@@ -290,12 +290,13 @@ class Dispatcher:
         left = leftovers_of(outcome)
         if left is not None:
             outcome = self._set_aside(outcome, left, tried, talk)
+        # The first one may be what broke the connection; the others only
+        # happened to be in flight.
+        talk.is_fruitless = False
         if is_answered(outcome):
             self.retry.progress()
-            talk.is_fruitless = talk.is_stale = False
+            talk.is_stale = False
             talk.answers_before = self.retry.answers
-        elif outcome.results:
-            talk.is_fruitless = False
         if outcome.results:
             self._obey(self._settle(outcome))
         if self.is_done:
@@ -309,7 +310,6 @@ class Dispatcher:
         if not self.is_over:
             if left.is_whole:
                 tried += RULES[talk.event].attempts
-                talk.is_fruitless = False
                 if not self.retry.may_go_again(tried):
                     return outcome
             for part in left.parts:
