@@ -606,9 +606,9 @@ class TestCancel(OpeningTestCase):
                         number, moment)
                     await opening
                     filler.close()
+                # The server may not know of the connection yet.
+                await asyncio.sleep(1)
                 await peer.all_gone()
-            # The server may not have known yet.
-            await asyncio.sleep(1)
             return opening.is_over
         # What is kept from the first to the last is open then.
         self.loop.complete(cancelled_at(100, 'before', True))
