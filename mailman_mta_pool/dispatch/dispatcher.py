@@ -254,7 +254,6 @@ class Dispatcher:
             with.
         """
         lessons = self.relay.lessons
-        waiting = len(self._backlog)
         transaction = self._backlog.take(
             octets, lessons.max_recipients, lessons.verp_refused)
         if transaction is None:
@@ -265,9 +264,9 @@ class Dispatcher:
             talk.answers_before = self.retry.answers
         talk.in_hand += 1
         self._look_for_room()
-        if len(self._backlog) >= waiting:
+        if self._backlog.parts_left:
             # It was divided.
-            self._set_to_work(len(self._backlog) - waiting + 1)
+            self._set_to_work(self._backlog.parts_left)
         return transaction
 
     def _look_for_room(self) -> None:
@@ -287,19 +286,21 @@ class Dispatcher:
         if tried is None:
             # It was disowned.
             return
-        left = leftovers_of(outcome)
+        alike = outcome.alike
+        is_served = alike is not None and alike.fate is Fate.accepted
+        left = None if is_served else leftovers_of(outcome)
         if left is not None:
             outcome = self._set_aside(outcome, left, tried, talk)
         # The first one may be what broke the connection; the others only
         # happened to be in flight.
         talk.is_fruitless = False
-        if is_answered(outcome):
+        if is_served or is_answered(outcome):
             self.retry.progress()
             talk.is_stale = False
             talk.answers_before = self.retry.answers
         if outcome.results:
             self._obey(self._settle(outcome))
-        if self.is_done:
+        if not talk.in_hand and self.is_done:
             self._changed()
 
     def _set_aside(self, outcome: Outcome, left: Leftovers, tried: float,

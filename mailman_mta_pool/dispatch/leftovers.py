@@ -76,10 +76,6 @@ def leftovers_of(outcome: Outcome) -> Optional[Leftovers]:
     :param outcome: Any outcome.
     :return: None if everybody was attempted.
     """
-    alike = outcome.alike
-    if alike is not None and alike.fate is Fate.accepted:
-        # As nearly always.
-        return None
     if not outcome.having(Fate.not_attempted):
         return None
     late = over_the_limit(outcome)
