@@ -41,7 +41,7 @@ def _is_answer(result: Result) -> bool:
 
 
 @public
-class Leftovers(NamedTuple):
+class Remainder(NamedTuple):
     """The recipients of an outcome, by their indices.
 
     :ivar accepted: The server had accepted these, and got no content.
@@ -70,7 +70,7 @@ class Leftovers(NamedTuple):
 
 
 @public
-def leftovers_of(outcome: Outcome) -> Optional[Leftovers]:
+def remainder_of(outcome: Outcome) -> Optional[Remainder]:
     """Take apart what goes again.
 
     :param outcome: Any outcome.
@@ -79,7 +79,7 @@ def leftovers_of(outcome: Outcome) -> Optional[Leftovers]:
     if not outcome.having(Fate.not_attempted):
         return None
     late = over_the_limit(outcome)
-    found = Leftovers([], [], [], [], limit_of(outcome) if any(
+    found = Remainder([], [], [], [], limit_of(outcome) if any(
         says_too_many_recipients(outcome.results[index]) for index in late)
         else None)
     for index, result in enumerate(outcome.results):
