@@ -2,6 +2,6 @@
 """The SMTP dialogue as values and bytes: no socket, no thread, no I/O.
 
 Bytes go in, bytes and outcomes come out; the clock is given from outside.
-`Conversation` is the engine;
-`mailman_mta_pool.connection.session` drives a socket through it.
+`Conversation` is the engine; `mailman_mta_pool.connection.session` drives a
+socket through it.
 """
