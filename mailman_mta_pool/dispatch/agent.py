@@ -50,10 +50,11 @@ class Agent:
             goes_on = True
             while goes_on:
                 try:
-                    goes_on = await self._use_a_connection()
+                    goes_on = (await self._use_a_connection() and
+                               self._dispatcher.has_work)
                 except RelayUnavailable as error:
-                    goes_on = await self._bear(error)
-                goes_on = goes_on and self._dispatcher.has_work
+                    goes_on = (await self._bear(error) and
+                               self._dispatcher.may_have_work)
         except Exception as error:
             # A mistake of ours: what was learnt is settled, and the error
             # goes on up in the main thread.

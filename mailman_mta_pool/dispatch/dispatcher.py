@@ -181,6 +181,15 @@ class Dispatcher:
         """True if an agent without a connection is to open one."""
         return bool(self._backlog) and not self.is_over
 
+    @property
+    def may_have_work(self) -> bool:
+        """True if an agent is to go on trying to open its first connection.
+
+        The main thread may be waiting for it before it hands anything over.
+        """
+        return self.has_work or not (
+            self.is_over or self._backlog.is_complete)
+
     def opened(self) -> None:
         """Take note that an agent has got a connection."""
         if self.retry.is_outage:
