@@ -63,7 +63,8 @@ NEVER_IN = {
         },
     }
 
-# Where people write.
+# Where people write.  The fragments in newsfragments/ become a part of NEWS.rst
+# as they stand, so they cannot hold an SPDX line.
 DIRECTORIES = (PACKAGE, 'benchmarks', 'docs', 'tests')
 FUNCTION_LINES = 60
 SPDX = 'SPDX-License-Identifier: GPL-3.0-or-later'
