@@ -6,7 +6,8 @@ import logging
 
 from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
-from mailman_mta_pool.configuration import ConfigurationError
+from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.last_good import last_good_settings
 from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import (
     DeliveryBroken,
@@ -16,7 +17,6 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
-from mailman_mta_pool.lastgood import last_good_settings
 from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.relay import relay_for
 from mailman_mta_pool.rendering.patience import patient

@@ -15,6 +15,7 @@ from mailman.testing.helpers import (
     specialized_message_from_string as mfs,
 )
 from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.configuration.loading import load
 from mailman_mta_pool.connection import (
     SMTPConnection,
     SMTPSConnection,
@@ -39,7 +40,7 @@ from mailman_mta_pool.relays.factories import (
     starttls,
 )
 from mailman_mta_pool.relays.relay import close_relay
-from mailman_mta_pool.settings import load, RelaySettings
+from mailman_mta_pool.settings import RelaySettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction

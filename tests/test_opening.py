@@ -29,7 +29,6 @@ from mailman_mta_pool.connection.addresses import (
     STAGGER,
 )
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
-from mailman_mta_pool.connection.smtp import opening
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.errors import (
     AuthenticationRefused,

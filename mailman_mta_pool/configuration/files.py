@@ -133,7 +133,7 @@ def plugin_configuration(path: str, text: str) -> Any:
     :raises ConfigurationError: for text that is not a configuration file, an
         unknown section or key, or one that stands there twice.
     """
-    defaults = (files('mailman_mta_pool') / 'schema.cfg').read_text('utf-8')
+    defaults = (files(__package__) / 'schema.cfg').read_text('utf-8')
     place = path or 'schema.cfg'
     schema = ConfigSchema('schema.cfg', StringIO(defaults))
     own = _parsed(text, place)
