@@ -48,10 +48,14 @@ ONLY_IN = {
         'plugin', 'rendering', 'runner', 'strategies',
         },
     # There is one lock between the two threads, and the journal's.
-    'threading': {'demo', 'journal', 'network.border'},
-    'asyncio': {'connection', 'dispatch', 'network', 'relays'},
-    'socket': {'connection', 'demo', 'errors'},
-    'ssl': {'connection', 'demo', 'errors'},
+    'threading': {'journal.file', 'journal.keeping', 'network.border'},
+    # What runs in the network thread; the demo's server is a process.
+    'asyncio': {'connection', 'demo.server', 'dispatch', 'network', 'relays'},
+    # A connection of another package blocks, and has a thread to do so.
+    'concurrent': {'connection.foreign', 'network.border'},
+    # `fetching` tells a timeout by its type, and opens nothing.
+    'socket': {'connection', 'rendering.fetching'},
+    'ssl': {'connection', 'errors'},
     'select': {'demo'},
     'selectors': set(),
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who got a post, who did not and why, and who is left."""
+"""The settlement of a post: who got it, who did not and why, who is left."""
 
 from mailman_mta_pool.interfaces import Failure
 from mailman_mta_pool.settlement.table import (
@@ -29,10 +29,10 @@ from typing import (
 
 
 # Temporary, unspecified: what stock Mailman uses where there was no reply.
-NO_REPLY = 444
+NO_REPLY_CODE = 444
 
-NOTHING = Orders()
-HALT = Orders(halt=True)
+NO_ORDERS = Orders()
+HALT_ORDERS = Orders(halt=True)
 
 _PAST_MAIL = frozenset([Stage.rcpt, Stage.data, Stage.end])
 # What does not show that the server would relay for us.
@@ -115,7 +115,7 @@ class Ledger:
             self._verdict.is_denied_to_all = False
             self._serve(outcome.transaction.recipients)
             self._weigh(outcome)
-            return HALT if self._verdict.halts else NOTHING
+            return HALT_ORDERS if self._verdict.halts else NO_ORDERS
         if may_mind_verp(outcome):
             # If it is the message that it minds, it will say so again.
             return Orders(tuple(outcome.transaction.individually()),
@@ -138,7 +138,7 @@ class Ledger:
             self._serve(served)
         self._weigh(outcome)
         if not late and not unsuited:
-            return HALT if self._verdict.halts else NOTHING
+            return HALT_ORDERS if self._verdict.halts else NO_ORDERS
         return self._orders(outcome, late, unsuited)
 
     def _orders(self, outcome: Outcome, late: FrozenSet[int],
@@ -195,11 +195,11 @@ class Ledger:
         if meaning is Meaning.in_doubt:
             self.in_doubt += 1
             self.deferred[recipient] = (
-                NO_REPLY, b'The connection was lost before the server '
+                NO_REPLY_CODE, b'The connection was lost before the server '
                 b'answered')
         elif meaning is Meaning.unsent:
             # Whatever the server said, it did not say it of this recipient.
-            self.deferred[recipient] = NO_REPLY, b'Not sent' + (
+            self.deferred[recipient] = NO_REPLY_CODE, b'Not sent' + (
                 b'' if reply is None else b': ' + reply.text)
         else:
             assert reply is not None

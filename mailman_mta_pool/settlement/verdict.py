@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What several answers of one post mean together.
+"""The meaning of several answers of one post together.
 
 Some refusals mean one thing if everybody gets them, and another if only some
 do.  `Verdict` holds these until the answers to others tell.
