@@ -176,8 +176,8 @@ class TestSchema(SettingsTestCase):
             self.assertEqual(load().delivery.attempts, 3)
 
     def test_from_a_package(self):
-        with configuration('plugin.mta_pool',
-                           configuration='python:mailman_mta_pool.schema'):
+        schema = 'python:mailman_mta_pool.configuration.schema'
+        with configuration('plugin.mta_pool', configuration=schema):
             self.assertEqual(load().delivery.attempts, 3)
 
 

@@ -79,6 +79,8 @@ class Session:
         self._is_writing = False
         self._was_used = False
         self._timer: Optional[asyncio.TimerHandle] = None
+        self._shortest = min(
+            seconds for _, seconds in self._timeouts.values())
         self._ended: Optional[asyncio.Future] = None
         self._feed: Callable[[int], Given]
         self._report: Callable[[Outcome], None]
@@ -260,23 +262,10 @@ class Session:
                 self._loop.add_writer(self._fileno, self._writable)
             else:
                 self._loop.remove_writer(self._fileno)
-        deadline = self._deadline()
-        timer = self._timer
-        if deadline is None:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
-        elif timer is None or deadline < timer.when():
-            # One that is too early sets itself again.
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._look_at_the_clock)
-
-    def _deadline(self) -> Optional[float]:
-        timer = self._conversation.timer
-        if timer is None:
-            return None
-        return timer.since + self._timeouts[timer.command][1]
+        if self._timer is None:
+            # Whatever is sent from now on, its time is not over before that.
+            self._timer = self._loop.call_later(
+                self._shortest, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
         self._timer = None
@@ -287,8 +276,11 @@ class Session:
         if timer is None:
             return
         name, seconds = self._timeouts[timer.command]
-        if self._loop.time() < timer.since + seconds:
-            self._watch()
+        deadline = timer.since + seconds
+        if self._loop.time() < deadline:
+            self._timer = self._loop.call_at(
+                min(deadline, self._loop.time() + self._shortest),
+                self._look_at_the_clock)
         elif timer.command is None:
             raise PhaseTimeout(
                 f'the server took no more octets within {seconds:g} s')

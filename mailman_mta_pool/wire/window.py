@@ -12,6 +12,7 @@ import math
 
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
+from typing import Optional, Tuple
 
 
 # Content in flight, in octets; one transaction may have more.
@@ -27,6 +28,10 @@ MEMORY = 16
 DELAY_MEMORY = 8
 # For which share of the time a server may have had nothing to do.
 IDLE_SHARE = 0.05
+# By how much twice as many in flight have to raise the rate, to be worth it.
+GAIN = 1.1
+# How often the limit is thought about before more is tried again.
+FIRST_PAUSE = 4
 
 
 @public
@@ -68,6 +73,13 @@ class Window:
         self._replies = 0
         self._was_full = True
         self._has_grown = True
+        # The limit from which more was tried, and the rate with it.
+        self._probed: Optional[Tuple[int, float]] = None
+        # The limit that was found to make the server quicker.
+        self._earned = 0
+        # How often not to try it, and how often after the next failure.
+        self._pause = 0
+        self._next_pause = FIRST_PAUSE
         # How many replies to await before that is done again.
         self._due = 1
 
@@ -169,17 +181,45 @@ class Window:
         is_idle = limit == 1 or (
             self._was_full and self._idle > IDLE_SHARE * elapsed)
         has_grown, self._has_grown = self._has_grown, False
-        if limit < needed:
+        if limit < needed and is_idle:
+            self._grow(min(2 * limit, needed))
+        elif not has_grown:
+            # What is measured now belongs to this limit alone.
             if is_idle:
-                self._grow(min(2 * limit, needed))
-        elif is_idle and not has_grown:
-            # Replies that are held back and come in batches need more.
-            self._grow(limit + max(1, limit // 4))
-        elif not is_idle and limit > needed:
-            self.limit -= 1
+                # Replies that are held back and come in batches need more.
+                self._grow(limit + max(1, limit // 4))
+            elif self._was_full and elapsed > 0:
+                self._probe(self._replies / elapsed, needed)
         self._due = (self.limit if self._has_grown
                      else max(self.limit, MEMORY))
         self._begin_anew(now)
+
+    def _probe(self, rate: float, needed: int) -> None:
+        """Find out whether more in flight makes the server quicker.
+
+        Some settle more in the same time if they can read on: they are woken
+        up less often.
+
+        :param rate: Of the replies, in one second.
+        """
+        if self._probed is not None:
+            before, rate_before = self._probed
+            self._probed = None
+            if rate <= GAIN * rate_before:
+                self.limit = max(before, min(needed, self.limit))
+                self._pause = self._next_pause
+                self._next_pause *= 2
+                return
+            self._earned = self.limit
+        if self._pause:
+            self._pause -= 1
+            if self.limit > max(needed, self._earned):
+                self.limit -= 1
+            return
+        self._probed = self.limit, rate
+        self._grow(2 * self.limit)
+        if not self._has_grown:
+            self._probed = None
 
     def _grow(self, limit: int) -> None:
         lessons = self._lessons
