@@ -12,7 +12,7 @@ from public import public
 @public
 @dataclass(frozen=True)
 class Timeouts:
-    """How long to wait for the server, in seconds; RFC 5321, 4.5.3.2."""
+    """The seconds to wait for the server in each phase; RFC 5321, 4.5.3.2."""
 
     connect: float = 30.0
     greeting: float = 300.0
@@ -28,11 +28,12 @@ class Timeouts:
 @public
 @dataclass(frozen=True)
 class WireSettings:
-    """How the dialogue is held.
+    """The settings of the SMTP dialogue with a server.
 
     :ivar pipelining: Use PIPELINING where it is offered.
     :ivar chunking: Use CHUNKING where it is offered, with PIPELINING.
-    :ivar pipeline_depth: Transactions in flight with CHUNKING, at most.
+    :ivar pipeline_depth: The ceiling of the window: transactions in flight
+        on one connection with CHUNKING, at most.
     """
 
     pipelining: bool = True
@@ -60,7 +61,7 @@ class RelaySettings:
 @public
 @dataclass(frozen=True)
 class PoolSettings:
-    """How many connections there are, and how long they live, in seconds."""
+    """The number of connections, and their lifetimes in seconds."""
 
     max_connections: int = 1
     idle_timeout: float = 10.0
@@ -70,12 +71,12 @@ class PoolSettings:
 @public
 @dataclass(frozen=True)
 class DeliverySettings:
-    """How a post is delivered; durations are in seconds, and 0 is never.
+    """The settings of a delivery; durations are in seconds, and 0 is never.
 
     :ivar max_recipients: Recipients in a transaction, unless the server makes
         the senders; 0 is no limit.
-    :ivar coalesce: May individual deliveries whose sender and content turn
-        out to be equal share a transaction?
+    :ivar coalesce: True if individual deliveries whose sender and content
+        turn out to be equal share a transaction.
     :ivar attempts: How often a transaction may be the first on a connection
         that is lost before the server has accepted anything, or answered to
         some of its recipients.
@@ -87,9 +88,10 @@ class DeliverySettings:
         signal.
     :ivar time_slice: After how long other posts have their turn.
     :ivar split: How many recipients one queue entry may have; 0 is no limit.
-    :ivar server_verp: May the server make the VERP'd senders, if it can?
+    :ivar server_verp: True if the server makes the VERP'd senders where it
+        can.
     :ivar max_recipients_server_verp: Recipients in a transaction, then.
-    :ivar dsn: Ask for delivery status notifications (RFC 3461)?
+    :ivar dsn: True to ask for delivery status notifications (RFC 3461).
     """
 
     max_recipients: int = 10
@@ -109,7 +111,7 @@ class DeliverySettings:
 @public
 @dataclass(frozen=True)
 class Settings:
-    """Everything."""
+    """All settings of a delivery."""
 
     relay: RelaySettings = RelaySettings()
     pool: PoolSettings = PoolSettings()
