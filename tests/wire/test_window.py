@@ -177,16 +177,16 @@ class TestRoundTrips(unittest.TestCase):
                 self.assertGreater(simulation.rate * service * MS, 0.9)
 
     def test_more_where_it_makes_the_server_quicker(self):
-        # One that is woken up for each piece that arrives, and that is what
-        # takes its time.
+        # One that is woken up less often if it can read on.
         class Woken(Simulation):
             def _work(self):
                 self._far = self._far._replace(
-                    service=(5 if len(self._waiting) < 8 else 1) * MS)
+                    service=max(1, 6 - len(self._waiting)) * MS)
                 super()._work()
         simulation = Woken(Far(20 * MS, 5 * MS)).run(1000)
         self.assertGreater(median(simulation.limits[500:]), 16)
-        self.assertGreater(simulation.rate, 0.9 / MS)
+        # With few in flight it needs 6 ms for each.
+        self.assertGreater(simulation.rate, 0.6 / MS)
 
     def test_the_ceiling(self):
         for depth in (1, 2, 5):
