@@ -207,3 +207,241 @@ class TestLimits(SiteTestCase):
         """Set the limit; return what it was."""
         return call_as(user, lambda: limited(
             runner, resource.RLIMIT_NPROC, threads))
+
+
+class KeptConnectionsTestCase(SiteTestCase):
+    """A runner that keeps its connections from post to post."""
+
+    def post(self, site, server, verp=True, **keywords):
+        """Post, and return whom the server has served when that is over."""
+        server.accepted.clear()
+        site.post(verp=verp, **keywords)
+        site.wait_until_empty()
+        return sorted(server.served)
+
+
+class TestUnrenderable(KeptConnectionsTestCase):
+    def test_between_two_posts(self):
+        for connections in (1, CONNECTIONS):
+            with self.subTest(connections=connections):
+                server = self.use(Scripted())
+                site = self.site(server, max_delivery_threads=connections)
+                with site.runner():
+                    everybody = sorted(site.members)
+                    self.assertEqual(self.post(site, server), everybody)
+                    # A server that ends its idle time does this.
+                    server.drop_connections()
+                    self.assertEqual(
+                        self.post(site, server, content=UNRENDERABLE), [])
+                    self.assertEqual(site.waiting(), {'shunt': everybody})
+                    self.assertEqual(self.post(site, server), everybody)
+                self.assertEqual(site.waiting(), {'shunt': everybody})
+
+
+class TestHalfOpen(KeptConnectionsTestCase):
+    """Somewhere between us and the server what we send is swallowed."""
+
+    def test_kept_connections(self):
+        for extensions in (BY_DATA, BY_CHUNKS):
+            for verp in (False, True):
+                for connections in (1, CONNECTIONS):
+                    with self.subTest(
+                            extensions=extensions, verp=verp,
+                            connections=connections):
+                        self.play(extensions, verp, connections)
+
+    def play(self, extensions, verp, connections):
+        def script(command, session):
+            if session.number in swallowed:
+                return HANG
+        swallowed = set()
+        server = self.use(Scripted(
+            script, extensions=extensions, delay=0.005))
+        site = self.site(
+            server, members=60, max_delivery_threads=connections,
+            settings={'relay.mta': {'mail_timeout': '2s'},
+                      'pool': {'idle_timeout': '60s'}})
+        with site.runner():
+            self.assertEqual(
+                self.post(site, server, verp=True), sorted(site.members))
+            self.assertEqual(len(server.open), connections)
+            swallowed.update(server.open)
+            self.assertEqual(
+                self.post(site, server, verp=verp), sorted(site.members))
+            self.assertEqual(site.waiting(), {})
+            self.assertGreater(server.connections, connections)
+            # The stalled connections are not forgotten.
+            log = site.log('smtp.log')
+            self.assertRegex(log, 'no reply to (MAIL|RSET) within 2 s')
+            self.assertNotIn(UNAVAILABLE, log)
+        self.assertQuiet(site)
+
+
+class TestQuit(KeptConnectionsTestCase):
+    """Servers that never answer QUIT."""
+
+    def server(self):
+        """Make a server that notes, with each QUIT, who has closed before.
+
+        :return: The server.
+        """
+        def script(command, session):
+            if command == 'QUIT':
+                with lock:
+                    quitting.append(session)
+                    self.left.append(
+                        [each.number for each in quitting if each.is_left])
+                return HANG
+        quitting = []
+        lock = threading.Lock()
+        self.left = []
+        return self.use(Scripted(script, delay=0.005))
+
+    def assertAtOnce(self, server):
+        """All said QUIT before any of them was closed."""
+        server.wait_for(lambda server: len(self.left) == CONNECTIONS)
+        self.assertEqual(self.left, [[]] * CONNECTIONS)
+
+    def test_next_post(self):
+        server = self.server()
+        site = self.site(
+            server, members=60, max_delivery_threads=CONNECTIONS,
+            settings={'relay.mta': {'quit_timeout': '2s'},
+                      'pool': {'idle_timeout': '1s'}})
+        with site.runner():
+            self.post(site, server)
+            self.assertEqual(server.connections, CONNECTIONS)
+            self.assertAtOnce(server)
+            self.assertEqual(self.post(site, server), sorted(site.members))
+        self.assertEqual(site.waiting(), {})
+        self.assertQuiet(site)
+
+    def test_exit(self):
+        server = self.server()
+        site = self.site(
+            server, members=60, max_delivery_threads=CONNECTIONS,
+            settings={'relay.mta': {'quit_timeout': '2s'},
+                      'pool': {'idle_timeout': '60s'}})
+        runner = site.start_runner()
+        self.assertEqual(self.post(site, server), sorted(site.members))
+        self.assertEqual(server.connections, CONNECTIONS)
+        self.assertEqual(runner.stop(SOON), signal.SIGTERM)
+        self.assertAtOnce(server)
+        self.assertQuiet(site)
+
+
+class TestOneOfThem(SiteTestCase):
+    def test_found_out_while_the_others_are_busy(self):
+        # They have their hands full until its place is taken.
+        pause = threading.Event()
+        accepted = []
+
+        def script(command, session):
+            if command == 'CONNECT' and session.number > CONNECTIONS:
+                accepted.append(len(server.accepted))
+                pause.set()
+            if command.startswith('MAIL'):
+                if session.number == 2:
+                    return HANG
+                pause.wait(0.05)
+        server = self.use(Scripted(script))
+        site = self.site(
+            server, members=400, max_delivery_threads=CONNECTIONS,
+            settings={'relay.mta': {'mail_timeout': '2s'}})
+        site.run({'verp': True})
+        self.assertEachOnce(site, server.served)
+        stalled, = (command for number, command in server.commands
+                    if number == 2 and command.startswith('MAIL'))
+        # On another connection, with more than that one to come.
+        self.assertEqual(
+            sum(command == stalled for _, command in server.commands), 2)
+        self.assertLess(accepted[0], 390)
+        self.assertIn('no reply to MAIL within 2 s', site.log('smtp.log'))
+        self.assertQuiet(site)
+
+
+class TestWindow(SiteTestCase):
+    """How much is in flight."""
+
+    def test_server_that_closes_without_a_word(self):
+        closed = []
+
+        def script(command, session):
+            if command.startswith('MAIL'):
+                session.messages = getattr(session, 'messages', 0) + 1
+                if session.messages > 10:
+                    closed.append(session.number)
+                    return CLOSE
+        server = self.use(Scripted(script, extensions=BY_CHUNKS))
+        site = self.site(
+            server, members=300, max_delivery_threads=CONNECTIONS)
+        site.run({'verp': True})
+        self.assertEachOnce(site, server.served, site.waiting())
+        self.assertLessEqual(set(site.waiting()), {'retry'})
+        in_doubt = len(site.waiting().get('retry', ()))
+        print(f'{in_doubt} in doubt, {len(closed)} connections closed')
+        self.assertGreater(len(closed), 20)
+        self.assertLessEqual(in_doubt, 3 * len(closed))
+        self.assertNotIn(UNAVAILABLE, site.log('smtp.log'))
+
+    def test_scanner(self):
+        # It reads nothing while it scans, and scans for longer than the
+        # kernel may keep a block.
+        scanning = threading.Event()
+
+        def script(command, session):
+            if command == '.' or command.startswith('BDAT') and (
+                    'LAST' in command):
+                scanning.wait(3)
+        content = POST + (b'Ants are strong, and many. ' * 2 + b'\n') * 5600
+        settings = {'relay.mta': {
+            'block_timeout': '2s', 'end_timeout': '20s'}}
+        sites = []
+        # At the same time, for both take half a minute.
+        for extensions in (BY_DATA, BY_CHUNKS):
+            server = self.use(Scripted(script, extensions=extensions))
+            site = self.site(
+                server, members=40, max_delivery_threads=CONNECTIONS,
+                settings=settings)
+            site.post(content=content, verp=True)
+            site.start_runner()
+            sites.append((site, server))
+        for site, server in sites:
+            site.wait_until_empty(timeout=150)
+            self.assertEachOnce(site, server.served)
+            self.assertQuiet(site)
+
+
+class TestMemory(SiteTestCase):
+    def test_copies_that_share_nothing(self):
+        # The charset cannot tell whether it can encode a value, so each copy
+        # is rendered by itself.
+        content = POST.replace(b'us-ascii', b'iso-2022-jp') + (
+            b'Ants are strong, and many. ' * 2 + b'\n') * 19_000
+        server = self.use(Scripted(extensions=BY_CHUNKS, delay=0.1))
+        site = self.site(
+            server, members=150, max_delivery_threads=CONNECTIONS,
+            attributes={'personalize': Personalization.individual})
+        site.write_template(
+            'list:member:regular:footer', 'For ${user_name}.\n')
+        with site.runner() as runner:
+            site.post(verp=True)
+            site.wait_until_empty()
+            self.assertEqual(sorted(server.served), sorted(site.members))
+            server.accepted.clear()
+            idle = most_memory(runner)
+            site.post(content=content, verp=True)
+            site.wait_until_empty(timeout=150)
+            more = most_memory(runner) - idle
+        print(f'{more / 2 ** 20:.1f} MiB over idle')
+        self.assertEachOnce(site, server.served)
+        self.assertLessEqual(more, 64 * 2 ** 20)
+        self.assertGreater(
+            len({message.content for message in server.accepted}), 149)
+
+
+def most_memory(runner):
+    """The most memory that a process has had so far, in octets."""
+    for line in Path(f'/proc/{runner.pid}/status').read_text().splitlines():
+        if line.startswith('VmHWM:'):
+            return int(line.split()[1]) * 1024
