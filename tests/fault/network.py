@@ -12,6 +12,8 @@ import threading
 from itertools import count
 from mailman.interfaces.mailinglist import Personalization
 from pathlib import Path
+from tests.fault.cases import always
+from tests.fault.resolver import PLUGIN, SILENT_HOST
 from tests.fault.syscalls import call_as, CAN_BECOME, start_as
 from tests.scripted import CLOSE, HANG, Scripted
 from tests.servers.loopback import make_passable
@@ -445,3 +447,31 @@ def most_memory(runner):
     for line in Path(f'/proc/{runner.pid}/status').read_text().splitlines():
         if line.startswith('VmHWM:'):
             return int(line.split()[1]) * 1024
+
+
+class TestOpening(SiteTestCase):
+    def play(self, site, reason):
+        """A post waits in the retry queue, and the runner can be stopped."""
+        site.post(verp=True)
+        runner = site.start_runner()
+        site.wait_until_empty(timeout=SOON)
+        self.assertEachOnce(site, (), ['retry'])
+        self.assertIn(reason, site.log('smtp.log'))
+        self.assertEqual(runner.stop(SOON), signal.SIGTERM)
+        self.assertQuiet(site)
+
+    def test_dns_without_an_answer(self):
+        self.play(self.site(
+            smtp_host=SILENT_HOST, extra=PLUGIN, settings={
+                'relay.mta': {'connect_timeout': '1s'},
+                'delivery': {'patience': 0}}),
+            f': connect: the look-up of {SILENT_HOST} had no answer')
+
+    def test_tls_without_an_answer(self):
+        # The server takes our hello, and says nothing.
+        server = self.use(Scripted(always('CONNECT', HANG)))
+        self.play(self.site(
+            server, smtp_secure_mode='smtps', smtp_verify_cert='no',
+            settings={'relay.mta': {'hello_timeout': '1s'},
+                      'delivery': {'patience': 0}}),
+            ': TLS: the TLS handshake was not over')
