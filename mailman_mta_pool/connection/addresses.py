@@ -11,6 +11,7 @@ from collections import deque
 from contextlib import suppress
 from itertools import zip_longest
 from mailman_mta_pool.errors import ConnectionLost, LOCAL_LIMITS, PhaseTimeout
+from mailman_mta_pool.network.limits import check_descriptors
 from public import public
 from typing import (
     Any,
@@ -222,6 +223,7 @@ class _Race:
             self._next = None
 
     def _begin(self, address: Address) -> None:
+        check_descriptors()
         sock = socket.socket(address.family, address.type, address.proto)
         try:
             sock.setblocking(False)

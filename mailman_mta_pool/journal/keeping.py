@@ -114,10 +114,20 @@ class Keeper:
         with self._lock:
             self._ended.append(journal)
         if self._watcher is None:
-            self._watcher = threading.Thread(
-                target=self._watch, name='mta-pool-journal', daemon=True)
-            self._watcher.start()
+            self._start_watcher()
         self._has_ended.set()
+
+    def _start_watcher(self) -> None:
+        watcher = threading.Thread(
+            target=self._watch, name='mta-pool-journal', daemon=True)
+        try:
+            watcher.start()
+        except RuntimeError as error:
+            # No more threads are left to this process.  The next delivery
+            # removes the journal, or the end of the process.
+            log.warning('A journal stays longer than it need: %s', error)
+        else:
+            self._watcher = watcher
 
     def _watch(self) -> None:
         pause = threading.Event()

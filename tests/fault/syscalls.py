@@ -4,8 +4,8 @@
 import os
 import ctypes
 import platform
-import threading
 
+from concurrent.futures import ThreadPoolExecutor
 from public import public
 
 
@@ -15,11 +15,14 @@ public(FLOCK=FLOCK)
 
 # The number of setresuid(2).
 _SETRESUID = {'x86_64': 117, 'aarch64': 147}.get(platform.machine())
-# True if `start_limited` can do what it says.
-CAN_LIMIT = _SETRESUID is not None and os.geteuid() == 0
-public(CAN_LIMIT=CAN_LIMIT)
+#: True if we can be another user.
+CAN_BECOME = _SETRESUID is not None and os.geteuid() == 0
+public(CAN_BECOME=CAN_BECOME)
 
-PR_CAPBSET_DROP, CAP_SYS_ADMIN, CAP_SYS_RESOURCE = 24, 21, 24
+PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 8, 47, 2
+CAPABILITY_VERSION_3 = 0x20080522
+# CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER.
+OF_FILES = 0, 1, 2, 3
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, ERROR = 0x7fff0000, 0x00050000
@@ -44,39 +47,55 @@ def start_without(call, error, start):
     :param start: Called without arguments, to start the process.
     :return: What `start` returned.
     """
-    return _start_after(lambda libc: _deny(libc, call, error), start)
+    return _in_thread(lambda libc: _deny(libc, call, error), start)
 
 
 @public
-def start_limited(user, start):
-    """Start a process to which RLIMIT_NPROC applies.
+def start_as(user, start):
+    """Start a process as a user that may do with files what root may.
 
-    For the kernel root has no such limit, nor has who may raise it.  The
-    process keeps root's access to files.
+    Root has no limit of threads.
 
-    :param user: The real user id, whose threads are counted.
+    :param user: The user's id.
     :param start: Called without arguments, to start the process.
     :return: What `start` returned.
     """
     def prepare(libc):
-        for capability in (CAP_SYS_ADMIN, CAP_SYS_RESOURCE):
-            _check(libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0))
-        # The library's function would change all threads.
-        _check(libc.syscall(_SETRESUID, user, 0, 0))
-    return _start_after(prepare, start)
+        _check(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        _become(libc, user)
+        mask = sum(1 << capability for capability in OF_FILES)
+        # Effective, permitted and inheritable; of 64 bits the lower half.
+        _check(libc.capset(
+            (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0),
+            (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)))
+        for capability in OF_FILES:
+            _check(libc.prctl(
+                PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
+    return _in_thread(prepare, start)
 
 
-def _start_after(prepare, start):
-    # What is changed is a thread's own, and its children inherit it.
-    results = []
+@public
+def call_as(user, function):
+    """Call a function as a user without any privilege.
 
+    :param user: The user's id.
+    :return: What the function returned.
+    """
+    return _in_thread(lambda libc: _become(libc, user), function)
+
+
+def _become(libc, user):
+    # The library's own function would change all threads.
+    _check(libc.syscall(_SETRESUID, user, user, user))
+
+
+def _in_thread(prepare, function):
+    # What is prepared is a thread's own, and its children inherit it.
     def work():
         prepare(ctypes.CDLL(None, use_errno=True))
-        results.append(start())
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    return results[0]
+        return function()
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
 
 
 def _check(result):
