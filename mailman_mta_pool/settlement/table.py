@@ -100,6 +100,19 @@ def meaning_of(result: Result) -> Meaning:
     return Meaning.deferred
 
 
+# RFC 4954, section 6.
+_LOGIN_NEEDED_CODE = 530
+
+
+@public
+def needs_login(reply: Reply) -> bool:
+    """Return True if the server demands that we authenticate.
+
+    :param reply: A refusal.
+    """
+    return reply.code == _LOGIN_NEEDED_CODE
+
+
 # RFC 5321, section 4.5.3.1.10, and RFC 3463, section 3.5.
 _TOO_MANY = re.compile(r'(452|552) ([45]\.5\.3)?$')
 _TOO_MANY_RECIPIENTS = re.compile(r'(452|552) [45]\.5\.3$')
@@ -158,7 +171,7 @@ _ABOUT_ADDRESS = '5.1.'
 # RFC 5321, section 4.1.1.11: it knows it, but not now.
 _NOT_NOW = 455
 # Authentication required, or too big: that is about no sender.
-_ABOUT_OTHERS = frozenset([530, 552])
+_ABOUT_OTHERS = frozenset([_LOGIN_NEEDED_CODE, 552])
 
 
 def _of_mail(outcome: Outcome) -> Dict[int, Reply]:

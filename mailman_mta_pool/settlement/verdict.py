@@ -5,7 +5,7 @@ Some refusals mean one thing if everybody gets them, and another if only some
 do.  `Verdict` holds these until the answers to others tell.
 """
 
-from mailman_mta_pool.settlement.table import Meaning, meaning_of
+from mailman_mta_pool.settlement.table import Meaning, meaning_of, needs_login
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Outcome
 from public import public
@@ -66,7 +66,7 @@ class Verdict:
             self._denied[recipient] = reply
             self._denied_domains.add(recipient.rpartition('@')[2].lower())
             # "Authentication required" needs no second word.
-            self._needs_login = self._needs_login or reply.code == 530
+            self._needs_login = self._needs_login or needs_login(reply)
         elif meaning is Meaning.rejected_if_all:
             self._rejected[recipient] = reply
         else:
