@@ -8,11 +8,7 @@ import unittest
 import threading
 
 from contextlib import suppress
-from mailman_mta_pool.errors import (
-    ConnectionLost,
-    PhaseTimeout,
-    ProtocolError,
-)
+from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout, ProtocolError
 from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.transaction import Fate
