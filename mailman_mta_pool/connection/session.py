@@ -155,12 +155,14 @@ class Session:
         """Report each transaction that was taken; return what to raise."""
         self._is_put_off = False
         self._conversation.lose(silent=isinstance(error, PhaseTimeout))
-        try:
-            for outcome in self._conversation.outcomes():
+        mistakes = []
+        for outcome in self._conversation.outcomes():
+            try:
                 self._report(outcome)
-        except Exception as mistake:
-            return mistake
-        return error
+            except Exception as mistake:
+                # The others are to be heard of all the same.
+                mistakes.append(mistake)
+        return mistakes[0] if mistakes else error
 
     def _read_and_advance(self) -> None:
         if self._conversation.idle:
@@ -170,7 +172,9 @@ class Session:
             self._advance()
 
     def _read_what_is_there(self) -> None:
-        self._read()
+        # Over TLS each reply may be in a record of its own.
+        while self._read():
+            pass
 
     def _advance(self) -> None:
         """Report, ask for more, send, and see to what comes next."""
@@ -320,6 +324,8 @@ class Session:
             if self._conversation.idle and self.is_alive():
                 self._sock.send(b'QUIT\r\n')
                 await asyncio.wait_for(self._anything(), self._quit_timeout)
+                # To close with something unread would reset the connection.
+                self._sock.recv(READ_SIZE)
         except (OSError, asyncio.TimeoutError):
             # It is over, one way or the other.
             pass
