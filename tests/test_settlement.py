@@ -175,13 +175,13 @@ class LedgerTestCase(unittest.TestCase):
         self.record = Record()
         self.ledger = Ledger(self.record, plain_sender=PLAIN)
 
-    def assertBooks(self, **books):
+    def assertSettled(self, **ends):
         """Who is in which book, by names with spaces between them."""
         for name in ('served', 'bounced', 'deferred', 'rejected', 'untried'):
             with self.subTest(name):
                 self.assertEqual(
                     sorted(getattr(self.ledger, name)),
-                    sorted(map(address, books.get(name, '').split())))
+                    sorted(map(address, ends.get(name, '').split())))
 
     def settle(self, sender=PLAIN, **results):
         return self.ledger.settle(outcome(sender, **results))
@@ -200,7 +200,7 @@ class TestLedger(LedgerTestCase):
             carl=refused(RCPT, '450 4.2.1 Later'), dora=ACCEPTED)
         self.assertEqual((orders.again, orders.limit, orders.halt),
                          ((), None, False))
-        self.assertBooks(served='anne dora', bounced='bart', deferred='carl')
+        self.assertSettled(served='anne dora', bounced='bart', deferred='carl')
         self.assertEqual(self.record.told, [
             (address('bart'), 550), (address('anne'), 'served'),
             (address('dora'), 'served')])
@@ -215,7 +215,7 @@ class TestLedger(LedgerTestCase):
 
     def test_in_doubt(self):
         self.settle(anne=IN_DOUBT, bart=IN_DOUBT)
-        self.assertBooks(deferred='anne bart')
+        self.assertSettled(deferred='anne bart')
         self.assertEqual(self.ledger.in_doubt, 2)
         self.assertEqual(self.ledger.failures[address('anne')][0], 444)
         self.assertEqual(self.record.told, [])
@@ -224,7 +224,7 @@ class TestLedger(LedgerTestCase):
         # What the server said when it closed, it did not say of them.
         self.settle(anne=Result(
             Fate.not_attempted, RCPT, Reply(521, (b'Never',))))
-        self.assertBooks(deferred='anne')
+        self.assertSettled(deferred='anne')
         self.assertEqual(self.ledger.failures[address('anne')],
                          (444, b'Not sent: Never'))
         self.assertEqual(self.ledger.in_doubt, 0)
@@ -237,11 +237,11 @@ class TestLedger(LedgerTestCase):
         self.assertEqual(orders.again, (Transaction(
             PLAIN, (address('carl'), address('emma')), CONTENT),))
         self.assertFalse(orders.halt)
-        self.assertBooks(served='anne bart', bounced='dora')
+        self.assertSettled(served='anne bart', bounced='dora')
 
     def test_carried_over(self):
         self.ledger.carry_over({address('anne'): (550, b'No')})
-        self.assertBooks(bounced='anne')
+        self.assertSettled(bounced='anne')
         # The journal has it already.
         self.assertEqual(self.record.told, [])
 
@@ -249,7 +249,7 @@ class TestLedger(LedgerTestCase):
         self.settle(anne=ACCEPTED, bart=refused(RCPT, '550 5.1.1 No'))
         error = RelayUnavailable('relay:25', 'connect', 'refused')
         self.close('anne bart carl dora', error)
-        self.assertBooks(served='anne', bounced='bart', untried='carl dora')
+        self.assertSettled(served='anne', bounced='bart', untried='carl dora')
 
     def test_each_once(self):
         self.assertEqual(self.close('anne bart anne'),
@@ -265,14 +265,14 @@ class TestDenied(LedgerTestCase):
         self.assertFalse(self.settle(bart=denied, carl=denied).halt)
         # Three, but of one domain.
         self.assertIsNone(self.ledger.denial)
-        self.assertBooks()
+        self.assertSettled()
         self.assertTrue(self.settle(dora_b=denied).halt)
         self.assertEqual(self.ledger.denial.code, 554)
-        self.assertBooks(deferred='anne bart carl dora_b')
+        self.assertSettled(deferred='anne bart carl dora_b')
         # Whoever was on the way then fares no worse, nor do those after.
         self.assertTrue(self.settle(emma_c=denied).halt)
         self.close('anne bart carl dora_b emma_c fred_c')
-        self.assertBooks(
+        self.assertSettled(
             deferred='anne bart carl dora_b emma_c', untried='fred_c')
         self.assertEqual(self.record.told, [])
 
@@ -284,21 +284,21 @@ class TestDenied(LedgerTestCase):
                 self.setUp()
                 self.assertFalse(self.settle(**results).halt)
                 self.close(' '.join(results))
-                self.assertBooks(bounced=' '.join(results))
+                self.assertSettled(bounced=' '.join(results))
 
     def test_someone_was_accepted_before(self):
         denied = refused(RCPT, DENIED)
         self.settle(zoe=ACCEPTED)
         self.settle(anne=denied, bart_b=denied, carl_c=denied)
-        self.assertBooks(served='zoe', bounced='anne bart_b carl_c')
+        self.assertSettled(served='zoe', bounced='anne bart_b carl_c')
         self.assertIsNone(self.ledger.denial)
 
     def test_someone_is_accepted_after(self):
         denied = refused(RCPT, DENIED)
         self.settle(anne=denied, bart_b=denied)
-        self.assertBooks()
+        self.assertSettled()
         self.settle(zoe=ACCEPTED)
-        self.assertBooks(served='zoe', bounced='anne bart_b')
+        self.assertSettled(served='zoe', bounced='anne bart_b')
         self.assertEqual(self.record.told, [
             (address('zoe'), 'served'), (address('anne'), 554),
             (address('bart_b'), 554)])
@@ -306,14 +306,14 @@ class TestDenied(LedgerTestCase):
     def test_in_one_transaction_with_accepted_ones(self):
         denied = refused(RCPT, DENIED)
         self.settle(anne=denied, bart_b=denied, carl_c=denied, zoe=ACCEPTED)
-        self.assertBooks(served='zoe', bounced='anne bart_b carl_c')
+        self.assertSettled(served='zoe', bounced='anne bart_b carl_c')
 
     def test_a_lost_connection_is_no_sign(self):
         denied = refused(RCPT, DENIED)
         self.settle(zoe=Result(
             Fate.not_attempted, RCPT, Reply(421, (b'4.3.2 Closing',))))
         self.settle(anne=denied, bart_b=denied, carl_c=denied)
-        self.assertBooks(deferred='zoe anne bart_b carl_c')
+        self.assertSettled(deferred='zoe anne bart_b carl_c')
         self.assertIsNotNone(self.ledger.denial)
 
     def test_authentication_required(self):
@@ -321,7 +321,7 @@ class TestDenied(LedgerTestCase):
         self.assertTrue(orders.halt)
         self.assertEqual(self.ledger.denial.code, 530)
         self.close('anne bart')
-        self.assertBooks(deferred='anne', untried='bart')
+        self.assertSettled(deferred='anne', untried='bart')
 
     def test_authentication_required_of_one(self):
         # The others are not to wait for that for ever.
@@ -352,7 +352,7 @@ class TestDenied(LedgerTestCase):
             verp('anne'), anne=refused(MAIL, '530 5.7.0 STARTTLS first'))
         self.assertTrue(orders.halt)
         self.assertEqual(orders.again, ())
-        self.assertBooks(deferred='anne')
+        self.assertSettled(deferred='anne')
 
 
 class TestRejected(LedgerTestCase):
@@ -365,21 +365,21 @@ class TestRejected(LedgerTestCase):
         orders = self.settle(anne=self.VIRUS, bart=self.VIRUS)
         self.assertTrue(orders.halt)
         self.close('zoe anne bart carl')
-        self.assertBooks(served='zoe', rejected='anne bart carl')
+        self.assertSettled(served='zoe', rejected='anne bart carl')
         self.assertEqual(self.ledger.rejection.code, 554)
         self.assertEqual(self.record.told, [(address('zoe'), 'served')])
 
     def test_one_of_others_that_were_accepted(self):
         self.settle(zoe=ACCEPTED)
         self.assertFalse(self.settle(anne=self.VIRUS).halt)
-        self.assertBooks(served='zoe', bounced='anne')
+        self.assertSettled(served='zoe', bounced='anne')
 
     def test_one_before_the_first_that_is_accepted(self):
         self.settle(anne=self.VIRUS)
         self.settle(bart=self.VIRUS)
-        self.assertBooks()
+        self.assertSettled()
         self.settle(zoe=ACCEPTED)
-        self.assertBooks(served='zoe', bounced='anne bart')
+        self.assertSettled(served='zoe', bounced='anne bart')
         self.assertIsNone(self.ledger.rejection)
 
     def test_the_first_three(self):
@@ -389,38 +389,38 @@ class TestRejected(LedgerTestCase):
         # This one was on its way.
         self.settle(dora=self.VIRUS)
         self.close('anne bart carl dora emma')
-        self.assertBooks(rejected='anne bart carl dora emma')
+        self.assertSettled(rejected='anne bart carl dora emma')
         self.assertEqual(self.record.told, [])
 
     def test_fewer_and_no_others(self):
         self.settle(anne=self.VIRUS)
         self.assertEqual(self.close('anne'), [])
-        self.assertBooks(rejected='anne')
+        self.assertSettled(rejected='anne')
         self.assertEqual(self.ledger.rejection.code, 554)
 
     def test_one_accepted_recipient_of_several(self):
         dead = refused(RCPT, '550 5.1.1 No such ant')
         self.assertFalse(self.settle(anne=self.VIRUS, dead=dead).halt)
         self.settle(zoe=ACCEPTED)
-        self.assertBooks(served='zoe', bounced='anne dead')
+        self.assertSettled(served='zoe', bounced='anne dead')
 
     def test_too_big(self):
         self.settle(zoe=ACCEPTED)
         self.assertTrue(
             self.settle(anne=refused(END, '552 5.3.4 Too big')).halt)
-        self.assertBooks(served='zoe', rejected='anne')
+        self.assertSettled(served='zoe', rejected='anne')
 
     def test_and_unavailable(self):
         self.settle(anne=self.VIRUS, bart=self.VIRUS)
         self.close('anne bart carl', RelayUnavailable('relay:25', 'x', 'y'))
-        self.assertBooks(rejected='anne bart', untried='carl')
+        self.assertSettled(rejected='anne bart', untried='carl')
 
     def test_bounce(self):
         self.ledger = Ledger(self.record, plain_sender=PLAIN, shunts=False)
         self.assertFalse(self.settle(anne=self.VIRUS, bart=self.VIRUS).halt)
         self.settle(carl=refused(MAIL, '550 5.1.8 Bad sender'))
         self.assertEqual(self.close('anne bart carl dora'), [address('dora')])
-        self.assertBooks(bounced='anne bart carl')
+        self.assertSettled(bounced='anne bart carl')
         self.assertIsNone(self.ledger.rejection)
 
 
@@ -433,12 +433,12 @@ class TestSender(LedgerTestCase):
             PLAIN, (address('anne'),), CONTENT),))
         self.assertIsNone(orders.limit)
         self.assertFalse(orders.halt)
-        self.assertBooks()
+        self.assertSettled()
 
     def test_refused_again(self):
         self.settle(verp('anne'), anne=self.LONG)
         self.assertTrue(self.settle(PLAIN, anne=self.LONG).halt)
-        self.assertBooks(rejected='anne')
+        self.assertSettled(rejected='anne')
 
     def test_not_for_the_size_nor_for_the_time_being(self):
         for reply, book in (('552 5.3.4 Too big', 'rejected'),
@@ -447,9 +447,9 @@ class TestSender(LedgerTestCase):
                 self.setUp()
                 orders = self.settle(verp('anne'), anne=refused(MAIL, reply))
                 self.assertEqual(orders.again, ())
-                self.assertBooks(**{book: 'anne'})
+                self.assertSettled(**{book: 'anne'})
 
     def test_there_is_no_other(self):
         self.ledger = Ledger(self.record)
         self.assertEqual(self.settle(verp('anne'), anne=self.LONG).again, ())
-        self.assertBooks(rejected='anne')
+        self.assertSettled(rejected='anne')
