@@ -136,7 +136,7 @@ class IConnectionFactory(Interface):
     def __call__(relay, lessons):
         """Make a connection; nothing is opened.
 
-        :param relay: Which server, and how to talk to it.
+        :param relay: The server, and the settings of the dialogue with it.
         :type relay: `mailman_mta_pool.settings.RelaySettings`
         :param lessons: What was learnt about that server, shared by all
             connections to it.

@@ -34,7 +34,7 @@ RECORDS = st.one_of(
     )
 
 
-class Books:
+class Expected:
     """What the records say, kept without any journal."""
 
     def __init__(self, records):
@@ -64,12 +64,12 @@ class Books:
 
 
 class TestSettled(unittest.TestCase):
-    def assertSays(self, settled, books):
-        self.assertEqual(settled.served, books.served)
-        self.assertEqual(settled.bounced, books.bounced)
-        self.assertEqual(settled.handing_over, books.handing_over)
-        self.assertEqual(settled.handed_over, books.handed_over)
-        self.assertEqual(settled.identity, books.identity)
+    def assertSays(self, settled, expected):
+        self.assertEqual(settled.served, expected.served)
+        self.assertEqual(settled.bounced, expected.bounced)
+        self.assertEqual(settled.handing_over, expected.handing_over)
+        self.assertEqual(settled.handed_over, expected.handed_over)
+        self.assertEqual(settled.identity, expected.identity)
 
     @settings(max_examples=300, deadline=None)
     @given(st.lists(RECORDS, max_size=6), st.data())
@@ -79,7 +79,7 @@ class TestSettled(unittest.TestCase):
         length = data.draw(st.integers(0, len(octets)))
         complete = octets[:length].count(b'\n')
         settled = Settled(octets[:length])
-        self.assertSays(settled, Books(records[:complete]))
+        self.assertSays(settled, Expected(records[:complete]))
         self.assertEqual(settled.end, sum(map(len, lines[:complete])))
 
     @settings(max_examples=100, deadline=None)
@@ -93,7 +93,7 @@ class TestSettled(unittest.TestCase):
         text = b''.join(line(*values) for line, *values in before)
         text += part + b'\n'
         text += b''.join(line(*values) for line, *values in after)
-        self.assertSays(Settled(text), Books(before + after))
+        self.assertSays(Settled(text), Expected(before + after))
 
     def test_empty(self):
         self.assertFalse(Settled())

@@ -97,7 +97,7 @@ class TestQueues(QueuesTestCase):
 
 
 class TestRetry(QueuesTestCase):
-    """The books that `OutgoingRunner._dispose` keeps."""
+    """The metadata that `OutgoingRunner._dispose` keeps of retries."""
 
     def setUp(self):
         super().setUp()

@@ -176,7 +176,7 @@ class LedgerTestCase(unittest.TestCase):
         self.ledger = Ledger(self.record, plain_sender=PLAIN)
 
     def assertSettled(self, **ends):
-        """Who is in which book, by names with spaces between them."""
+        """Each recipient has ended so, by names with spaces between them."""
         for name in ('served', 'bounced', 'deferred', 'rejected', 'untried'):
             with self.subTest(name):
                 self.assertEqual(
@@ -441,13 +441,13 @@ class TestSender(LedgerTestCase):
         self.assertSettled(rejected='anne')
 
     def test_not_for_the_size_nor_for_the_time_being(self):
-        for reply, book in (('552 5.3.4 Too big', 'rejected'),
-                            ('451 4.3.0 Later', 'deferred')):
+        for reply, end in (('552 5.3.4 Too big', 'rejected'),
+                           ('451 4.3.0 Later', 'deferred')):
             with self.subTest(reply):
                 self.setUp()
                 orders = self.settle(verp('anne'), anne=refused(MAIL, reply))
                 self.assertEqual(orders.again, ())
-                self.assertSettled(**{book: 'anne'})
+                self.assertSettled(**{end: 'anne'})
 
     def test_there_is_no_other(self):
         self.ledger = Ledger(self.record)
