@@ -470,8 +470,8 @@ class TestOpening(SiteTestCase):
     def test_tls_without_an_answer(self):
         # The server takes our hello, and says nothing.
         server = self.use(Scripted(always('CONNECT', HANG)))
-        self.play(self.site(
+        site = self.site(
             server, smtp_secure_mode='smtps', smtp_verify_cert='no',
             settings={'relay.mta': {'hello_timeout': '1s'},
-                      'delivery': {'patience': 0}}),
-            ': TLS: the TLS handshake was not over')
+                      'delivery': {'patience': 0}})
+        self.play(site, ': TLS: the TLS handshake was not over')
