@@ -200,10 +200,11 @@ class TestLimits(SiteTestCase):
         before = self.limit_threads(user, runner, 1)
         gate.open(CLOSE)
         site.wait_until_empty(timeout=SOON)
-        # The threads that there are look the host up again.
-        self.assertEachOnce(site, server.served)
+        # The host cannot be looked up again.
+        self.assertEachOnce(site, server.served, ['retry'])
+        self.assertEqual(len(server.served), 20)
         self.limit_threads(user, runner, before)
-        self.assertServed(site, server)
+        self.assertServed(site, server, ['retry'])
 
     def limit_threads(self, user, runner, threads):
         """Set the limit; return what it was."""
