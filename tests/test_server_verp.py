@@ -3,6 +3,7 @@
 """VERP by the mail server, and by us where the server cannot."""
 
 import os
+import asyncio
 import unittest
 import threading
 
@@ -259,12 +260,14 @@ class TestRefusals(DeliveryTestCase):
         self.assertTrue(together.is_set())
 
     def test_a_connection_that_knows_nothing_of_it(self):
-        connection = as_transaction_connection(PlainConnection())
+        connection = as_transaction_connection(
+            PlainConnection(), 'relay.example.net:25')
         transaction = Transaction(
             BOUNCES, tuple(members(3)), Content(b'x'), Verp('+='))
         waiting, outcomes = [transaction], []
-        connection.converse(
-            lambda: waiting.pop() if waiting else None, outcomes.append)
+        asyncio.run(connection.converse(
+            lambda octets: waiting.pop() if waiting else None,
+            outcomes.append))
         outcome, = outcomes
         self.assertEqual(
             [(result.fate, result.stage, result.reply.code)

@@ -114,14 +114,24 @@ class Addresses:
 
 
 async def _look_up(host: str, port: int) -> List[Address]:
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM,
+            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+    except socket.gaierror:
+        # It is no address, so somebody has to be asked, which takes a thread.
+        found = await _ask(host, port)
+    return [Address(family, kind, proto, sockaddr)
+            for family, kind, proto, _, sockaddr in found]
+
+
+async def _ask(host: str, port: int) -> List[Any]:
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except RuntimeError as error:
         # The executor cannot start a thread.
         raise OSError(errno.EAGAIN, str(error)) from error
-    return [Address(family, kind, proto, sockaddr)
-            for family, kind, proto, _, sockaddr in found]
 
 
 @public
@@ -220,7 +230,7 @@ class _Race:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with suppress(BlockingIOError):
                 sock.connect(address.sockaddr)
-            self._loop.add_writer(sock, self._answered, sock)
+            self._loop.add_writer(sock.fileno(), self._answered, sock)
         except BaseException:
             sock.close()
             raise
@@ -231,7 +241,7 @@ class _Race:
     def _end(self, sock: socket.socket) -> Address:
         address, timer = self._attempts.pop(sock)
         timer.cancel()
-        self._loop.remove_writer(sock)
+        self._loop.remove_writer(sock.fileno())
         return address
 
     def _answered(self, sock: socket.socket) -> None:

@@ -11,7 +11,12 @@ import asyncio
 import smtplib
 
 from concurrent.futures import ThreadPoolExecutor
-from mailman_mta_pool.errors import ConnectionLost, RelayUnavailable
+from mailman_mta_pool.errors import (
+    ConnectionLost,
+    PhaseTimeout,
+    RelayUnavailable,
+    UnavailableHere,
+)
 from mailman_mta_pool.interfaces import (
     Given,
     IConnection,
@@ -57,6 +62,8 @@ _NO_XVERP = Result(Fate.refused, Stage.mail, _reply(
     555, '5.5.4 The connection has no means of XVERP'))
 _NEEDS_UTF8 = Result(Fate.refused, Stage.here, _reply(
     553, '5.6.7 The connection cannot send to an address outside ASCII'))
+_SENDER_NEEDS_UTF8 = Result(Fate.refused, Stage.here, _reply(
+    553, '5.6.7 The connection cannot send from an address outside ASCII'))
 _NOT_ATTEMPTED = Result(Fate.not_attempted, Stage.connect, None)
 _IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
 _ACCEPTED = Result(Fate.accepted, Stage.end, Reply(250, (b'',)))
@@ -75,6 +82,8 @@ _PHASES = (
 _OF_CONNECT = frozenset([
     errno.EADDRNOTAVAIL, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EMFILE,
     errno.ENETDOWN, errno.ENETUNREACH, errno.ENFILE])
+# Until Python 3.10 they were two.
+TIMEOUTS = (TimeoutError, socket.timeout)
 # Those that waiting does not mend.
 _FINAL = (
     smtplib.SMTPNotSupportedError, ssl.SSLCertVerificationError)
@@ -117,6 +126,8 @@ class ForeignConnection:
         self._executor: Optional[ThreadPoolExecutor] = None
         self._woken: Optional[asyncio.Event] = None
         self._ended: Optional[asyncio.Future] = None
+        # True if its thread is busy with a call whose end is not awaited.
+        self._is_given_up = False
         self.is_open = False
 
     def __repr__(self) -> str:
@@ -145,6 +156,9 @@ class ForeignConnection:
         executor, self._executor = self._executor, None
         self.is_open = False
         if executor is not None:
+            if self._is_given_up:
+                executor.shutdown(wait=False)
+                return
             try:
                 await asyncio.get_running_loop().run_in_executor(
                     executor, self._connection.quit)
@@ -170,6 +184,7 @@ class ForeignConnection:
         """
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
+            self.wake()
 
     async def converse(self, feed: Callable[[int], Given],
                        report: Callable[[Outcome], None]) -> None:
@@ -185,6 +200,7 @@ class ForeignConnection:
                 return
             if given is LATER:
                 await self._woken.wait()
+                self._check_aborted()
                 continue
             await self._send(given, report)
 
@@ -204,23 +220,33 @@ class ForeignConnection:
             report(outcome_of_all(transaction, _NOT_ATTEMPTED))
             raise RelayUnavailable(
                 self._relay, 'connect', f'no thread: {error}') from error
-        await asyncio.wait([call, self._ended],
-                           return_when=asyncio.FIRST_COMPLETED)
-        if not call.done():
+        try:
+            await asyncio.wait(
+                [call, self._ended], return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                self._check_aborted()
+            outcome, problem = call.result()
+        except BaseException:
             self.is_open = False
+            self._is_given_up = not call.done()
             report(outcome_of_all(transaction, _IN_DOUBT))
-            raise ConnectionLost('the connection was given up')
-        outcome, unavailable = call.result()
+            raise
         report(outcome)
-        if unavailable is not None:
+        if problem is not None:
             self.is_open = False
-            raise unavailable
+            raise problem
+
+    def _check_aborted(self) -> None:
+        assert self._ended is not None
+        if self._ended.done():
+            self.is_open = False
+            raise ConnectionLost('the connection was given up')
 
     # In the thread of this connection.
 
     def _call(self, transaction: Transaction,
               ) -> Tuple[Outcome, Optional[Exception]]:
-        """Send, and return what became of it, with the relay's failure."""
+        """Send, and return what became of it, and why to go no further."""
         names = list(transaction.names)
         try:
             refused = self._connection.sendmail(
@@ -235,11 +261,7 @@ class ForeignConnection:
                 Fate.refused, Stage.mail,
                 _reply(error.smtp_code, error.smtp_error))), None
         except UnicodeError as error:
-            if all(map(str.isascii, [transaction.sender, *names])):
-                return outcome_of_all(transaction, _NOT_ATTEMPTED), (
-                    RelayUnavailable(
-                        self._relay, 'connect', type(error).__name__))
-            return outcome_of_all(transaction, _NEEDS_UTF8), None
+            return self._not_encoded(transaction, error)
         except OSError as error:
             unavailable = _unavailable(self._relay, error)
             if unavailable is not None:
@@ -250,8 +272,34 @@ class ForeignConnection:
                     Fate.refused, Stage.end,
                     _reply(error.smtp_code, error.smtp_error))), None
             # How far it got cannot be told from outside.
-            return outcome_of_all(transaction, _IN_DOUBT), None
+            kind = (PhaseTimeout if isinstance(error, TIMEOUTS)
+                    else ConnectionLost)
+            return outcome_of_all(transaction, _IN_DOUBT), kind(
+                f'the connection broke: {error or type(error).__name__}')
         return _outcome(transaction, refused, _ACCEPTED), None
+
+    def _not_encoded(self, transaction: Transaction, error: UnicodeError,
+                     ) -> Tuple[Outcome, Exception]:
+        """Blame the addresses in what was to be encoded.
+
+        If there are none, it was the name of the server, or a password.
+        """
+        text = str(getattr(error, 'object', ''))
+
+        def is_to_blame(address: str) -> bool:
+            return not address.isascii() and address in text
+        if is_to_blame(transaction.sender):
+            outcome = outcome_of_all(transaction, _SENDER_NEEDS_UTF8)
+        elif any(map(is_to_blame, transaction.names)):
+            outcome = Outcome(transaction, tuple(
+                _NOT_ATTEMPTED if name.isascii() else _NEEDS_UTF8
+                for name in transaction.names))
+        else:
+            return outcome_of_all(transaction, _NOT_ATTEMPTED), (
+                UnavailableHere(self._relay, 'connect', type(error).__name__))
+        # It may have stopped in the middle of the dialogue.
+        return outcome, ConnectionLost(
+            'the connection cannot send an address outside ASCII')
 
 
 def _outcome(transaction: Transaction, refused: Dict[str, Tuple[int, bytes]],

@@ -79,6 +79,8 @@ class Session:
         self._is_writing = False
         self._was_used = False
         self._timer: Optional[asyncio.TimerHandle] = None
+        self._shortest = min(
+            seconds for _, seconds in self._timeouts.values())
         self._ended: Optional[asyncio.Future] = None
         self._feed: Callable[[int], Given]
         self._report: Callable[[Outcome], None]
@@ -153,12 +155,14 @@ class Session:
         """Report each transaction that was taken; return what to raise."""
         self._is_put_off = False
         self._conversation.lose(silent=isinstance(error, PhaseTimeout))
-        try:
-            for outcome in self._conversation.outcomes():
+        mistakes = []
+        for outcome in self._conversation.outcomes():
+            try:
                 self._report(outcome)
-        except Exception as mistake:
-            return mistake
-        return error
+            except Exception as mistake:
+                # The others are to be heard of all the same.
+                mistakes.append(mistake)
+        return mistakes[0] if mistakes else error
 
     def _read_and_advance(self) -> None:
         if self._conversation.idle:
@@ -168,7 +172,9 @@ class Session:
             self._advance()
 
     def _read_what_is_there(self) -> None:
-        self._read()
+        # Over TLS each reply may be in a record of its own.
+        while self._read():
+            pass
 
     def _advance(self) -> None:
         """Report, ask for more, send, and see to what comes next."""
@@ -260,23 +266,10 @@ class Session:
                 self._loop.add_writer(self._fileno, self._writable)
             else:
                 self._loop.remove_writer(self._fileno)
-        deadline = self._deadline()
-        timer = self._timer
-        if deadline is None:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
-        elif timer is None or deadline < timer.when():
-            # One that is too early sets itself again.
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._look_at_the_clock)
-
-    def _deadline(self) -> Optional[float]:
-        timer = self._conversation.timer
-        if timer is None:
-            return None
-        return timer.since + self._timeouts[timer.command][1]
+        if self._timer is None:
+            # Whatever is sent from now on, its time is not over before that.
+            self._timer = self._loop.call_later(
+                self._shortest, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
         self._timer = None
@@ -287,8 +280,11 @@ class Session:
         if timer is None:
             return
         name, seconds = self._timeouts[timer.command]
-        if self._loop.time() < timer.since + seconds:
-            self._watch()
+        deadline = timer.since + seconds
+        if self._loop.time() < deadline:
+            self._timer = self._loop.call_at(
+                min(deadline, self._loop.time() + self._shortest),
+                self._look_at_the_clock)
         elif timer.command is None:
             raise PhaseTimeout(
                 f'the server took no more octets within {seconds:g} s')
@@ -328,6 +324,8 @@ class Session:
             if self._conversation.idle and self.is_alive():
                 self._sock.send(b'QUIT\r\n')
                 await asyncio.wait_for(self._anything(), self._quit_timeout)
+                # To close with something unread would reset the connection.
+                self._sock.recv(READ_SIZE)
         except (OSError, asyncio.TimeoutError):
             # It is over, one way or the other.
             pass

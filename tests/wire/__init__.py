@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tests of the wire engine and of the session that drives it.
+"""The tests of the wire engine.
 
 `model` is a mail server written from the RFCs, `witness` watches a client for
 them, and `link` lets a conversation talk to both, as slowly and with as much

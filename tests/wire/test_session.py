@@ -12,7 +12,6 @@ from mailman_mta_pool.connection.smtp.steps import drive_alone
 from mailman_mta_pool.errors import ConnectionLost, ProtocolError
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.transaction import Fate
-from tests.scripted import Scripted
 from tests.test_handshake import server_context
 from tests.wire.dialogue import (
     BDAT,

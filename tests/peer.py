@@ -3,11 +3,12 @@
 
 import time
 import socket
+import asyncio
+import selectors
 import threading
 
 from contextlib import contextmanager
 from mailman_mta_pool.connection.session import Session
-from mailman_mta_pool.connection.smtp.steps import drive_alone
 from mailman_mta_pool.settings import Timeouts
 from public import public
 
@@ -79,27 +80,57 @@ def read(sock, octets):
     return b''.join(parts)
 
 
+class _Selector(selectors.DefaultSelector):
+    """Tells a client whenever the loop is about to wait."""
+
+    def __init__(self, client):
+        super().__init__()
+        self._client = client
+
+    def select(self, timeout=None):
+        if timeout is not None and timeout <= 0:
+            return super().select(timeout)
+        wound = self._client.look()
+        events = super().select(
+            0 if wound else PATIENCE if timeout is None else timeout)
+        if not events and timeout is None:
+            raise TimeoutError('the session would wait for ever')
+        self._client.tick()
+        return events
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop with the clock of a dialogue."""
+
+    def __init__(self, client, dialogue):
+        self._dialogue = dialogue
+        super().__init__(_Selector(client))
+
+    def time(self):
+        return self._dialogue.now
+
+
 @public
 class Client:
-    """A session, and all that happens in it.
+    """A session, and all that happens in it, on a loop of its own.
 
     :ivar conversation: Its engine.
+    :ivar loop: The loop, whose clock is that of the dialogue.
     :ivar session: The session itself.
     :ivar outcomes: What it has reported.
     :ivar sends: The octets of each send, as text.
     :ivar heard: All that was read.
-    :ivar looks: How often it has looked at the clock: once before each wait.
-    :ivar now: What its own clock says.
+    :ivar looks: How often it has waited.
     """
 
     def __init__(self, sock, dialogue, on_look=None, step=None, **timeouts):
         """Take over a socket.
 
         :param dialogue: A `Dialogue`, whose conversation is used.
-        :param on_look: Called with the client whenever it looks at the
-            clock, when all that can be sent has been sent.
-        :param step: How many seconds pass between two looks at a clock of
-            its own; None is for the real one.
+        :param on_look: Called with the client whenever it is about to wait,
+            when all that can be sent has been sent.
+        :param step: How many seconds pass with each wait, which then takes no
+            time in the world; None is for the world's clock.
         :param timeouts: Those that differ from a generous default.
         """
         self.conversation = dialogue.conversation
@@ -107,41 +138,80 @@ class Client:
         self.sends = []
         self.heard = b''
         self.looks = 0
-        self.now = 0.0
+        self._dialogue = dialogue
         self._on_look = on_look
         self._step = step
-        self.session = Session(
-            sock, self.conversation, Timeouts(**dict(
-                dict.fromkeys(('mail', 'rcpt', 'data', 'block', 'end'),
-                              PATIENCE), **timeouts)),
-            clock=self._look, trace=self._trace)
+        self._begun = time.monotonic()
+        self.loop = _Loop(self, dialogue)
+        self._timeouts = Timeouts(**dict(
+            dict.fromkeys(('mail', 'rcpt', 'data', 'block', 'end'),
+                          PATIENCE), **timeouts))
+        sock.setblocking(False)
+        self.session = self.loop.run_until_complete(self._begin(sock))
 
-    def _look(self):
+    async def _begin(self, sock):
+        return Session(
+            sock, self.conversation, self._timeouts, trace=self._trace)
+
+    @property
+    def now(self):
+        """What its clock says."""
+        return self._dialogue.now
+
+    def look(self):
+        """Take note that the loop is about to wait.
+
+        :return: True if the waiting is to take no time in the world.
+        """
         self.looks += 1
         if self._on_look is not None:
             self._on_look(self)
+        return self._step is not None
+
+    def tick(self):
+        """Let the clock go on after a wait."""
         if self._step is None:
-            return time.monotonic()
-        self.now += self._step
-        return self.now
+            self._dialogue.now = time.monotonic() - self._begun
+        else:
+            self._dialogue.now += self._step
+
+    def run(self, *transactions):
+        """Send them, and return what has become of each recipient."""
+        waiting = list(reversed(transactions))
+        self.converse(lambda octets: waiting.pop() if waiting else None)
+        return self.fates()
+
+    def converse(self, feed, report=None):
+        """Run the session.
+
+        :param feed: See `ITransactionConnection.converse`.
+        :param report: Likewise; by default the outcomes are kept.
+        """
+        self.complete(self.session.run(feed, report or self.outcomes.append))
+
+    def complete(self, main):
+        """Run a coroutine to its end; its time begins now.
+
+        :return: What it returns.
+        """
+        if self._step is None:
+            self.tick()
+        return self.loop.run_until_complete(main)
+
+    def quit(self):
+        """Say QUIT, and close."""
+        self.complete(self.session.quit())
+
+    def close(self):
+        """Close the socket and the loop."""
+        self.session.close()
+        self.loop.close()
 
     def _trace(self, direction, octets):
         if direction == '>':
             self.sends.append(octets.decode('latin-1'))
         else:
             self.heard += octets
-
-    def run(self, *transactions):
-        """Send them, and return what has become of each recipient."""
-        waiting = list(reversed(transactions))
-
-        def feed():
-            if not waiting:
-                return None
-            transaction = waiting.pop()
-            return transaction, transaction.recipients
-        drive_alone(self.session.steps(feed, self.outcomes.append))
-        return self.fates()
 
     def fates(self):
         """Return the names of all that was reported so far."""
