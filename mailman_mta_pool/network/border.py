@@ -11,7 +11,11 @@ import asyncio
 import logging
 import threading
 
-from concurrent.futures import TimeoutError as CallTimeout
+from concurrent.futures import (
+    Future,
+    ThreadPoolExecutor,
+    TimeoutError as CallTimeout,
+)
 from mailman_mta_pool.errors import LocalFailure
 from mailman_mta_pool.network.limits import check_descriptors
 from public import public
@@ -112,6 +116,7 @@ class Border:
         try:
             check_descriptors()
             loop = asyncio.new_event_loop()
+            loop.set_default_executor(_Unjoined())
             thread = threading.Thread(
                 target=_run, args=[loop], name='mta-pool-network', daemon=True)
             thread.start()
@@ -138,6 +143,31 @@ class Border:
         asyncio.run_coroutine_threadsafe(
             _finish(loop, at_end, seconds), loop)
         thread.join(seconds + JOIN_TIMEOUT)
+
+
+class _Unjoined(ThreadPoolExecutor):
+    """Has a daemon thread for each call, which nothing waits for.
+
+    The end of the process would wait for the threads of another executor,
+    for as long as the resolver waits for DNS.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any,
+               **kwargs: Any) -> 'Future[Any]':
+        """See `Executor`."""
+        future: 'Future[Any]' = Future()
+
+        def work() -> None:
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+        future.set_running_or_notify_cancel()
+        threading.Thread(
+            target=work, name='mta-pool-call', daemon=True).start()
+        return future
 
 
 async def _awaited(function: Callable[..., Awaitable[Any]], args: Any) -> Any:

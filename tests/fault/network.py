@@ -4,11 +4,13 @@ have it wait for ever.
 """
 
 import os
+import re
 import signal
 import resource
 import unittest
 import threading
 
+from collections import deque
 from itertools import count
 from mailman.interfaces.mailinglist import Personalization
 from pathlib import Path
@@ -27,7 +29,8 @@ BY_DATA = 'PIPELINING', 'SIZE 0', '8BITMIME'
 BY_CHUNKS = (*BY_DATA, 'CHUNKING')
 # Seconds in which a post comes to its end, where the timeouts are minutes.
 SOON = 30
-# Descriptors that are left, when none is left to the network.
+# So many descriptors are left to Mailman when the network may have none; see
+# `mailman_mta_pool.network.limits`.
 LEFT = 12
 # No user of the system has one of these, so the kernel counts no other
 # threads.
@@ -200,10 +203,11 @@ class TestLimits(SiteTestCase):
         before = self.limit_threads(user, runner, 1)
         gate.open(CLOSE)
         site.wait_until_empty(timeout=SOON)
-        # The threads that there are look the host up again.
-        self.assertEachOnce(site, server.served)
+        # The host cannot be looked up again.
+        self.assertEachOnce(site, server.served, ['retry'])
+        self.assertEqual(len(server.served), 20)
         self.limit_threads(user, runner, before)
-        self.assertServed(site, server)
+        self.assertServed(site, server, ['retry'])
 
     def limit_threads(self, user, runner, threads):
         """Set the limit; return what it was."""
@@ -223,6 +227,8 @@ class KeptConnectionsTestCase(SiteTestCase):
 
 
 class TestUnrenderable(KeptConnectionsTestCase):
+    """A post whose connections are wanted, and then never used."""
+
     def test_between_two_posts(self):
         for connections in (1, CONNECTIONS):
             with self.subTest(connections=connections):
@@ -333,6 +339,8 @@ class TestQuit(KeptConnectionsTestCase):
 
 
 class TestOneOfThem(SiteTestCase):
+    """A connection that stalls while others do not."""
+
     def test_found_out_while_the_others_are_busy(self):
         # They have their hands full until its place is taken.
         pause = threading.Event()
@@ -382,7 +390,7 @@ class TestWindow(SiteTestCase):
         self.assertLessEqual(set(site.waiting()), {'retry'})
         in_doubt = len(site.waiting().get('retry', ()))
         print(f'{in_doubt} in doubt, {len(closed)} connections closed')
-        self.assertGreater(len(closed), 20)
+        self.assertGreater(len(closed), 15)
         self.assertLessEqual(in_doubt, 3 * len(closed))
         self.assertNotIn(UNAVAILABLE, site.log('smtp.log'))
 
@@ -415,14 +423,19 @@ class TestWindow(SiteTestCase):
 
 
 class TestMemory(SiteTestCase):
+    """How much waits to be sent."""
+
     def test_copies_that_share_nothing(self):
-        # The charset cannot tell whether it can encode a value, so each copy
-        # is rendered by itself.
+        # Nothing can be spliced into a charset that shifts.
         content = POST.replace(b'us-ascii', b'iso-2022-jp') + (
+            '\u87fb\n'.encode('iso-2022-jp')) + (
             b'Ants are strong, and many. ' * 2 + b'\n') * 19_000
-        server = self.use(Scripted(extensions=BY_CHUNKS, delay=0.1))
+        members = 100
+        gate = Gate('MAIL', members)
+        server = self.use(Scripted(gate, extensions=BY_CHUNKS))
+        self.addCleanup(gate.open)
         site = self.site(
-            server, members=150, max_delivery_threads=CONNECTIONS,
+            server, members=members, max_delivery_threads=CONNECTIONS,
             attributes={'personalize': Personalization.individual})
         site.write_template(
             'list:member:regular:footer', 'For ${user_name}.\n')
@@ -433,24 +446,44 @@ class TestMemory(SiteTestCase):
             server.accepted.clear()
             idle = most_memory(runner)
             site.post(content=content, verp=True)
-            site.wait_until_empty(timeout=150)
+            server.wait_for(lambda server: gate.waiting)
+            site.wait_for(Rest(runner), 'the runner to wait for the server')
+            gate.open()
+            site.wait_until_empty()
             more = most_memory(runner) - idle
         print(f'{more / 2 ** 20:.1f} MiB over idle')
         self.assertEachOnce(site, server.served)
+        self.assertEqual(
+            len({message.content for message in server.accepted}), members)
         self.assertLessEqual(more, 64 * 2 ** 20)
-        self.assertGreater(
-            len({message.content for message in server.accepted}), 149)
 
 
 def most_memory(runner):
     """The most memory that a process has had so far, in octets."""
-    for line in Path(f'/proc/{runner.pid}/status').read_text().splitlines():
-        if line.startswith('VmHWM:'):
-            return int(line.split()[1]) * 1024
+    status = Path(f'/proc/{runner.pid}/status').read_text()
+    return 1024 * int(re.search(r'VmHWM:\s+(\d+) kB\n', status)[1])
+
+
+class Rest:
+    """True once a process has done next to nothing for many looks."""
+
+    def __init__(self, runner):
+        self._path = Path(f'/proc/{runner.pid}/stat')
+        # In clock ticks, which are some hundredths of a second.
+        self._worked = deque(maxlen=100)
+
+    def __call__(self):
+        fields = self._path.read_text().rpartition(')')[2].split()
+        # User and system time; see proc(5).
+        self._worked.append(int(fields[11]) + int(fields[12]))
+        return (len(self._worked) == self._worked.maxlen and
+                self._worked[-1] - self._worked[0] <= 2)
 
 
 class TestOpening(SiteTestCase):
-    def play(self, site, reason):
+    """Nothing comes back before the first command."""
+
+    def assertWaits(self, site, reason):
         """A post waits in the retry queue, and the runner can be stopped."""
         site.post(verp=True)
         runner = site.start_runner()
@@ -461,11 +494,12 @@ class TestOpening(SiteTestCase):
         self.assertQuiet(site)
 
     def test_dns_without_an_answer(self):
-        self.play(self.site(
+        site = self.site(
             smtp_host=SILENT_HOST, extra=PLUGIN, settings={
                 'relay.mta': {'connect_timeout': '1s'},
-                'delivery': {'patience': 0}}),
-            f': connect: the look-up of {SILENT_HOST} had no answer')
+                'delivery': {'patience': 0}})
+        self.assertWaits(
+            site, f': connect: the look-up of {SILENT_HOST} had no answer')
 
     def test_tls_without_an_answer(self):
         # The server takes our hello, and says nothing.
@@ -474,4 +508,4 @@ class TestOpening(SiteTestCase):
             server, smtp_secure_mode='smtps', smtp_verify_cert='no',
             settings={'relay.mta': {'hello_timeout': '1s'},
                       'delivery': {'patience': 0}})
-        self.play(site, ': TLS: the TLS handshake was not over')
+        self.assertWaits(site, ': TLS: the TLS handshake was not over')

@@ -191,7 +191,9 @@ class TestDown(TemplateTestCase):
             self.assertWaits(site)
 
     def test_no_such_host(self):
-        site = self.site_with_footer('http://ants.invalid/footer')
+        # With a mail server, for which the post would wait otherwise.
+        site = self.site_with_footer(
+            'http://ants.invalid/footer', self.use(Scripted()))
         site.run({'verp': True})
         self.assertIn('http://ants.invalid/footer', self.assertWaits(site))
 

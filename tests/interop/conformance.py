@@ -46,6 +46,15 @@ def mixed(count, sender):
                     % (number, number) + b'x' * (number % 7 * 500)))
 
 
+def sendmail_connection(server, way):
+    """A connection for several calls of `sendmail` in that way.
+
+    Between two calls it is kept, and a connection that was kept proves itself
+    by DATA.
+    """
+    return connection(server, WAYS[way], sessions=int(way == 'BDAT'))
+
+
 def code_of(recipient):
     """Return the code that refuses a recipient, or None."""
     return CODES.get(recipient.partition('@')[2])
@@ -120,10 +129,10 @@ class Conformance:
             for transaction in transactions]
 
     def test_shapes_by_sendmail(self):
-        for way, wire in self.each_way():
+        for way, _ in self.each_way():
             sender = senders()
             _, expected = self.shapes(way, sender)
-            with connection(self.server, wire) as client:
+            with sendmail_connection(self.server, way) as client:
                 for number, shape in enumerate(shapes()):
                     self.assertEqual(client.sendmail(
                         sender(number), [f'anne-{number}@example.org'],
@@ -169,13 +178,13 @@ class Conformance:
 
     def test_many_recipients(self):
         # Some of them are refused, and no transaction is without a good one.
-        for way, wire in self.each_way():
+        for way, _ in self.each_way():
             sender = senders()
             recipients = [f'person-{number}@{domain}'
                           for number in range(8)
                           for domain in DOMAINS.values()]
             expected = []
-            with connection(self.server, wire) as client:
+            with sendmail_connection(self.server, way) as client:
                 for number in range(20):
                     refused = client.sendmail(
                         sender(number), recipients, b'Subject: x\r\n\r\nx')

@@ -49,9 +49,14 @@ def senders():
 
 @public
 @contextmanager
-def connection(server, wire=WireSettings(), kind=SMTPConnection, **kws):
-    """A connection of its own, closed at the end of the block."""
-    connection = kind(server.host, server.port, 0, wire=wire, **kws)
+def connection(server, wire=WireSettings(), kind=SMTPConnection, sessions=0,
+               **kws):
+    """A connection of its own, closed at the end of the block.
+
+    :param sessions: After so many messages it is closed, and opened again;
+        0 is never.
+    """
+    connection = kind(server.host, server.port, sessions, wire=wire, **kws)
     try:
         yield connection
     finally:
@@ -77,13 +82,14 @@ def dispatch(server, transactions, wire=WireSettings()):
     """Send transactions over several connections.
 
     The first goes alone: with BDAT, until it has worked once, the other
-    connections use DATA.
+    connections use DATA.  So does a connection that was kept, to prove itself,
+    and therefore none is.
 
     :return: The outcomes, in any order.
     """
     relay = Relay(
         RelaySettings(host=server.host, port=server.port, wire=wire),
-        PoolSettings(max_connections=CONNECTIONS))
+        PoolSettings(max_connections=CONNECTIONS, idle_timeout=0))
     transactions = list(transactions)
     outcomes = Outcomes()
     try:
