@@ -289,7 +289,7 @@ class TestAbort(SessionTestCase):
         def on_look(client):
             if client.sends:
                 self.assertTrue(said.wait(PATIENCE))
-                client.session.abort()
+                client.loop.call_soon_threadsafe(client.session.abort)
         with served(serve, theirs) as sock:
             client = self.client(ours(sock), by_bdat(), on_look)
             with self.assertRaisesRegex(ConnectionLost, 'given up'):
