@@ -7,8 +7,9 @@ import smtplib
 
 from benchmarks.site import content
 from contextlib import suppress
-from mailman_mta_pool.dispatch.dispatcher import Dispatch
+from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import NothingMoreToSend
+from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import (
     DeliverySettings,
@@ -36,6 +37,19 @@ def messages(count, size):
 
 
 @public
+class Outcomes:
+    """Keeps the outcomes, in the place of a ledger.
+
+    :ivar settled: The outcomes, in the order in which they came.
+    """
+
+    def __init__(self):
+        self.failures = {}
+        self.settled = []
+        self.settle = self.settled.append
+
+
+@public
 class Wire:
     """Our connections, and no posts; a context manager.
 
@@ -58,7 +72,7 @@ class Wire:
         return self
 
     def __exit__(self, *exception):
-        self._relay.pool.close()
+        border.call(self._relay.pool.close)
 
     def run(self, count):
         """Send so many messages.
@@ -69,18 +83,18 @@ class Wire:
         transactions = [
             Transaction(sender, (recipient,), Content(octets))
             for sender, recipient, octets in messages(count, self._size)]
-        outcomes = []
+        outcomes = Outcomes()
         gc.collect()
         start = time.perf_counter()
-        dispatch = Dispatch(self._relay, DeliverySettings(), outcomes.append)
+        outbound = Outbound(self._relay, DeliverySettings(), outcomes)
         with suppress(NothingMoreToSend):
             for transaction in transactions:
-                dispatch.submit(transaction)
+                outbound.submit(transaction)
         # It says what went wrong, if anything did.
-        dispatch.finish()
+        outbound.finish()
         took = time.perf_counter() - start
         accepted = sum(len(outcome.having(Fate.accepted))
-                       for outcome in outcomes)
+                       for outcome in outcomes.settled)
         assert accepted == count, f'{accepted} of {count} were accepted'
         return took
 

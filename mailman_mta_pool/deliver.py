@@ -6,7 +6,8 @@ import logging
 
 from contextlib import suppress
 from mailman.interfaces.mta import SomeRecipientsFailed
-from mailman_mta_pool.configuration import ConfigurationError
+from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.last_good import last_good_settings
 from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import (
     DeliveryBroken,
@@ -16,10 +17,9 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
-from mailman_mta_pool.lastgood import last_good_settings
 from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.relay import relay_for
-from mailman_mta_pool.rendering.patience import patient
+from mailman_mta_pool.rendering.database import waiting_for_database
 from mailman_mta_pool.runner.queues import find_handed_over, Queues
 from mailman_mta_pool.runner.signals import (
     signals_held_back,
@@ -143,10 +143,10 @@ class _Delivery:
         tell_mailman(self._ledger, self._queues)
 
     def _resume(self, left: List[str]) -> List[str]:
-        """Mailman was killed while it delivered this queue entry.
+        """Put the rest of a delivery that was killed into a new queue entry.
 
-        The rest gets an entry of its own, for there was some progress: three
-        times without any, and Mailman puts an entry aside for good.
+        There was some progress: after three times without any, Mailman puts
+        an entry aside for good.
 
         :param left: Those who are left.
         :return: Those of them who are to be served now.
@@ -238,7 +238,7 @@ class _Delivery:
         missing: Optional[TemplateUnavailable] = None
         try:
             try:
-                with suppress(NothingMoreToSend), patient(
+                with suppress(NothingMoreToSend), waiting_for_database(
                         self._settings.delivery.patience):
                     strategy.deliver(mlist, msg, msgdata)
             except TemplateUnavailable as error:
@@ -251,7 +251,7 @@ class _Delivery:
 
 
 def tell_mailman(ledger: Ledger, queues: Queues) -> None:
-    """Say what becomes of those who were not served.
+    """Raise, and queue, what becomes of the recipients who were not served.
 
     :raises SomeRecipientsFailed: with those refused for good, or else with
         those refused for the time being.

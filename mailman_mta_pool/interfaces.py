@@ -50,7 +50,7 @@ class IConnection(Interface):
 
 @public
 class Later(enum.Enum):
-    """What a connection is given where there is no transaction for it yet."""
+    """The answer of `feed` as long as there is no transaction to give."""
 
     later = 'later'
 
@@ -192,34 +192,35 @@ class IPool(Interface):
 
 @public
 class ITurn(Interface):
-    """For how long a delivery may go on."""
+    """The time that a delivery has before other posts have theirs."""
 
     is_over = Attribute("""\
-        Is nothing more to be sent, though what is in flight may finish?""")
+        True if nothing more is to be sent; what is in flight may finish.""")
 
     is_urgent = Attribute("""\
-        Is it over even if nothing has been answered yet?  A time slice is
-        not: a server that says nothing is to run into its timeout.""")
+        True if the turn is over even if nothing has been answered yet.  A
+        time slice is not urgent: a server that says nothing is to run into
+        its timeout.""")
 
     is_too_late = Attribute("""\
-        Is even what is in flight to be given up?""")
+        True if even what is in flight is to be given up.""")
 
 
 @public
 class IRecord(Interface):
-    """What is told, once for each recipient, that something is settled.
+    """A record of what is settled: each recipient is entered once.
 
-    It is called by one thread at a time.
+    It is written to by one thread at a time.
     """
 
     def served(recipients):
-        """The server took the responsibility for these.
+        """Record that the server took responsibility for recipients.
 
         :type recipients: sequence of str
         """
 
     def bounced(recipient, code, text):
-        """The server refused this one for good.
+        """Record that the server refused a recipient for good.
 
         :type recipient: str
         :param code: The reply code.
@@ -252,12 +253,12 @@ class IOutbound(Interface):
         """
 
     connections = Attribute("""\
-        How many transactions can be on their way at the same time?""")
+        The number of transactions that can be on their way at once.""")
 
     makes_senders = Attribute("""\
-        Is the mail server to be asked to make the senders of VERP?  It may
-        still turn out that it cannot; then the transaction's recipients get
-        one each.""")
+        True if the mail server is to be asked to make the senders of VERP.
+        Where it then turns out that it cannot, each recipient of the
+        transaction gets one of their own.""")
 
     def finish():
         """Wait until everything that was submitted is settled.

@@ -8,8 +8,8 @@ import logging
 
 from contextlib import suppress
 from mailman.interfaces.plugin import IPlugin
-from mailman_mta_pool.configuration import ConfigurationError
-from mailman_mta_pool.lastgood import last_good_settings
+from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.last_good import last_good_settings
 from mailman_mta_pool.relays.factories import factory_for, register
 from public import public
 from typing import Optional

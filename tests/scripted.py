@@ -108,6 +108,17 @@ class _Session:
         with self._speaking:
             self.close()
 
+    @property
+    def is_left(self):
+        """True if the client has closed it, and said nothing more before."""
+        try:
+            return not self._sock.recv(
+                1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def say(self, octets):
         """Say something that nobody has asked for; not within an answer."""
         with self._speaking:

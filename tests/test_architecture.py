@@ -19,8 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BELOW = {
     'demo': {'deliver', 'plugin'},
     'plugin': {'connection', 'deliver'},
-    'deliver': {'dispatch', 'lastgood', 'runner', 'strategies'},
-    'lastgood': {'configuration'},
+    'deliver': {'dispatch', 'runner', 'strategies'},
     'strategies': {'rendering'},
     'rendering': set(),
     'runner': {'journal', 'settlement'},
@@ -35,7 +34,7 @@ BELOW = {
     # These hold the words that all the others speak with.
     'errors': set(),
     'interfaces': set(),
-    'settings': {'configuration'},
+    'settings': set(),
     }
 EVERYBODYS = {
     'errors', 'interfaces', 'settings', 'wire.boundaries', 'wire.content',
@@ -46,13 +45,17 @@ EVERYBODYS = {
 ONLY_IN = {
     'mailman': {
         'configuration', 'connection.devmode', 'deliver', 'demo', 'journal',
-        'plugin', 'rendering', 'runner', 'settings', 'strategies',
+        'plugin', 'rendering', 'runner', 'strategies',
         },
     # There is one lock between the two threads, and the journal's.
-    'threading': {'demo', 'journal', 'network.border'},
-    'asyncio': {'connection', 'dispatch', 'network', 'relays'},
-    'socket': {'connection', 'demo', 'errors'},
-    'ssl': {'connection', 'demo', 'errors'},
+    'threading': {'journal.file', 'journal.keeping', 'network.border'},
+    # What runs in the network thread; the demo's server is a process.
+    'asyncio': {'connection', 'demo.server', 'dispatch', 'network', 'relays'},
+    # A connection of another package blocks, and has a thread to do so.
+    'concurrent': {'connection.foreign', 'network.border'},
+    # `fetching` tells a timeout by its type, and opens nothing.
+    'socket': {'connection', 'rendering.fetching'},
+    'ssl': {'connection', 'errors'},
     'select': {'demo'},
     'selectors': set(),
     }
@@ -63,7 +66,8 @@ NEVER_IN = {
         },
     }
 
-# Where people write.
+# Where people write.  The fragments in newsfragments/ become a part of
+# NEWS.rst as they stand, so they cannot hold an SPDX line.
 DIRECTORIES = (PACKAGE, 'benchmarks', 'docs', 'tests')
 FUNCTION_LINES = 60
 SPDX = 'SPDX-License-Identifier: GPL-3.0-or-later'
@@ -222,7 +226,7 @@ class TestHouse(unittest.TestCase):
 
     def test_everybodys_rooms_are_at_the_bottom(self):
         for room in ('errors', 'interfaces', 'settings'):
-            self.assertLessEqual(reach(room), {'configuration'})
+            self.assertEqual(reach(room), set())
 
 
 class TestPublicPaths(unittest.TestCase):
@@ -293,7 +297,7 @@ class TestRules(unittest.TestCase):
         for path, good, bad in (
                 ('wire/replies.py', 'import re', 'import time'),
                 ('wire/__init__.py', '', 'from socket import socket'),
-                ('settlement.py', 'import ssl', 'from mailman import config'),
+                ('settlement.py', 'import re', 'from mailman import config'),
                 ('settlement.py', 'import time', 'import threading')):
             with self.subTest(path=path, bad=bad):
                 self.assertRule(

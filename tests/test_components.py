@@ -22,6 +22,7 @@ from mailman.testing.helpers import (
     specialized_message_from_string as mfs,
 )
 from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.configuration.loading import load
 from mailman_mta_pool.connection import (
     SMTPConnection,
     SMTPSConnection,
@@ -54,7 +55,7 @@ from mailman_mta_pool.relays.factories import (
     starttls,
 )
 from mailman_mta_pool.relays.relay import close_relay
-from mailman_mta_pool.settings import load, RelaySettings
+from mailman_mta_pool.settings import RelaySettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction

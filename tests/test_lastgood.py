@@ -17,7 +17,8 @@ BY_CHUNKS = 'PIPELINING', 'CHUNKING', 'SIZE 0', '8BITMIME'
 # The only setting of the file.  Whether a post came with DATA or with BDAT
 # shows whether it is in force.
 WITH_DATA = '[relay.mta]\nchunking: no\n'
-WITH_BDAT = '[relay.mta]\nchunking: auto\n'
+# The first content on a connection that was kept goes by DATA in any case.
+WITH_BDAT = '[relay.mta]\nchunking: auto\n[pool]\nidle_timeout: 0\n'
 BAD = '[delivery]\natempts: 3\n'
 HELD = 'the last good settings hold'
 ADOPTED = 'has changed, and its settings are in force'

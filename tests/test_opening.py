@@ -29,7 +29,6 @@ from mailman_mta_pool.connection.addresses import (
     STAGGER,
 )
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
-from mailman_mta_pool.connection.smtp import opening
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
@@ -479,11 +478,11 @@ class TestConnect(OpeningTestCase):
             errors.append(await self.outcome('mx.example.net', 25))
             seconds = self.loop.time()
             await asyncio.sleep(3600)
-            return errors, seconds
+            return {str(error) for error in errors}, seconds
         with mock.patch.object(self.loop, 'getaddrinfo', hang):
             errors, seconds = self.loop.complete(main())
         self.assertEqual(
-            {str(error) for error in errors},
+            errors,
             {'mx.example.net:25: connect: the look-up of mx.example.net had '
              'no answer within 30 s'})
         self.assertEqual(len(lookups), 1)
@@ -577,6 +576,8 @@ class CancelledAt:
             else:
                 future.cancel()
             if self._moment == 'meanwhile':
+                # One turn of the loop for what happens, one for the callback.
+                yield
                 yield
             steps.throw(asyncio.CancelledError())
         except StopIteration:
@@ -605,8 +606,10 @@ class TestCancel(OpeningTestCase):
                         number, moment)
                     await opening
                     filler.close()
+                # The server may not know of the connection yet.
+                await asyncio.sleep(1)
                 await peer.all_gone()
-                return opening.is_over
+            return opening.is_over
         # What is kept from the first to the last is open then.
         self.loop.complete(cancelled_at(100, 'before', True))
         for moment, is_first in product(

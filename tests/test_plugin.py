@@ -116,7 +116,8 @@ class TestPlugin(unittest.TestCase):
         self.assertIsNone(plugin.resource)
 
     def test_starts_and_opens_nothing(self):
-        for configuration in (None, '', 'python:mailman_mta_pool.schema'):
+        for configuration in (
+                None, '', 'python:mailman_mta_pool.configuration.schema'):
             with self.subTest(configuration=configuration):
                 ended = self.start(
                     '[pool]\nidle_timeout: 0\n', 'max_delivery_threads: 8',

@@ -9,6 +9,7 @@ import unittest
 from mailman_mta_pool.errors import PoolClosed, RelayUnavailable
 from mailman_mta_pool.interfaces import IPool
 from mailman_mta_pool.relays.pool import Pool
+from mailman_mta_pool.relays.states import Event, MOVES, State
 from mailman_mta_pool.settings import PoolSettings
 from zope.interface.verify import verifyObject
 
@@ -430,3 +431,199 @@ class TestSlow(PoolTestCase):
         self.assertEqual(stats.opened, len(self.make.made))
         await pool.close()
         self.assertEqual(self.make.open_now, [])
+
+
+class Life:
+    """A connection with a pool of its own, and what can happen to it.
+
+    The methods named by `Event` make the event happen, as far as the test
+    decides: an agent comes, the server answers, time passes.
+    """
+
+    def __init__(self, case):
+        self._case = case
+        self._answers = {}
+        case.make = maker = Maker()
+        maker.on_open = maker.on_quit = self._until_answered
+        self.pool = case.pool(
+            max_connections=1, idle_timeout=60, max_lifetime=600)
+        self._agent = None
+        self._connection = None
+
+    async def _until_answered(self, connection):
+        answer = self._answers[connection] = asyncio.Future()
+        try:
+            await answer
+        finally:
+            del self._answers[connection]
+
+    def _answer(self, error=None):
+        answer = self._answers[self._connection]
+        if error is None:
+            answer.set_result(None)
+        else:
+            answer.set_exception(error)
+
+    def _come(self):
+        self._agent = asyncio.ensure_future(self.pool.acquire())
+        # What becomes of an agent that comes in vain is not told here.
+        self._agent.add_done_callback(
+            lambda agent: agent.cancelled() or agent.exception())
+
+    @property
+    def state(self):
+        """The state, by what the pool says and what it does to it."""
+        statistics = self.pool.statistics()
+        if self._connection in self._answers:
+            return (State.closing if self._connection.quits
+                    else State.opening)
+        if self._connection is None or not self._connection.is_open:
+            return State.closed
+        return {(0, 1): State.in_use, (1, 0): State.idle}[
+            statistics.idle, statistics.in_use]
+
+    async def let(self, event, how=0):
+        """Make an event happen, in one of the ways in which it can."""
+        ways = {
+            Event.wanted: [self._come],
+            Event.opened: [self._answer],
+            Event.failed: [
+                lambda: self._answer(RelayUnavailable('mta:25', 'AUTH', '')),
+                lambda: self._agent.cancel()],
+            Event.released: [self._release],
+            Event.given_up: [self._lose, self._wear_out, self._end],
+            Event.taken: [self._come],
+            Event.expired: [self._wait, self._wear_out_idle, self._wait_long],
+            Event.stale: [self._go_stale],
+            Event.dismissed: [self.pool.close_idle, self._end],
+            Event.ended: [
+                self._answer,
+                lambda: self._answer(ConnectionResetError())],
+            }[event]
+        ways[how]()
+        await self._case.rest()
+        if self._connection is None:
+            self._connection, = self._case.make.made
+        return how + 1 < len(ways)
+
+    def _release(self):
+        self.pool.release(self._connection)
+
+    def _lose(self):
+        self._connection.is_open = False
+        self._release()
+
+    def _wear_out(self):
+        self._case.now += 600
+        self._release()
+
+    def _end(self):
+        asyncio.ensure_future(self.pool.close())
+        if self.pool.statistics().in_use:
+            self._case.now += 1
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _wait(self):
+        self._case.now += 60
+        self.pool.close_expired()
+
+    def _wear_out_idle(self):
+        self._case.now += 600
+        self.pool.close_expired()
+
+    def _wait_long(self):
+        self._case.now += 60
+        self._come()
+
+    def _go_stale(self):
+        self._connection.alive = False
+        self._come()
+
+    async def let_anything(self, luck):
+        """Make something happen, whatever the state is."""
+        pool, agent = self.pool, self._agent
+        can = [pool.close_idle, self._wait]
+        if agent is None or agent.done():
+            can += [self._come, self._wait_long, self._go_stale]
+        else:
+            can += [agent.cancel]
+        if self._connection in self._answers:
+            can += [self._answer, lambda: self._answer(
+                RelayUnavailable('mta:25', 'AUTH', ''))]
+        if pool.statistics().in_use:
+            can += [self._release, self._lose, self._wear_out, self._end]
+        luck.choice(can)()
+        await self._case.rest()
+
+    async def end(self):
+        """Let go of whatever waits."""
+        if self._agent is not None:
+            self._agent.cancel()
+        for answer in list(self._answers.values()):
+            answer.cancel()
+        await asyncio.gather(
+            *[self._agent] * (self._agent is not None),
+            return_exceptions=True)
+        await self._case.rest()
+
+
+#: The shortest way to each state.
+WAYS = {
+    State.closed: (),
+    State.opening: (Event.wanted,),
+    State.in_use: (Event.wanted, Event.opened),
+    State.idle: (Event.wanted, Event.opened, Event.released),
+    State.closing: (Event.wanted, Event.opened, Event.given_up),
+    }
+
+
+class TestLife(PoolTestCase):
+    """The table of a connection's states is what the pool does."""
+
+    async def test_each_move(self):
+        for state, events in MOVES.items():
+            for event, after in events.items():
+                how, more = 0, True
+                while more:
+                    with self.subTest(state=state, event=event, how=how):
+                        life = Life(self)
+                        self.assertEqual(life.state, State.closed)
+                        for step in WAYS[state]:
+                            await life.let(step)
+                        self.assertEqual(life.state, state)
+                        more = await life.let(event, how)
+                        self.assertEqual(life.state, after)
+                        await life.end()
+                    how += 1
+
+    def test_every_name_is_used(self):
+        def names(cls):
+            return {value for name, value in vars(cls).items()
+                    if not name.startswith('_')}
+        self.assertEqual(set(MOVES), names(State))
+        self.assertEqual(
+            {event for events in MOVES.values() for event in events},
+            names(Event))
+
+    async def test_there_are_no_other_moves(self):
+        # Whatever happens in whatever order: a connection gets from one state
+        # to another only as the table has it.
+        allowed = {(state, after) for state, events in MOVES.items()
+                   for after in events.values()}
+        seen = set()
+        for seed in range(100):
+            luck = random.Random(seed)
+            life = Life(self)
+            await life.let(Event.wanted)
+            states = [life.state]
+            for _ in range(12):
+                await life.let_anything(luck)
+                states.append(life.state)
+                if life.state == State.closed:
+                    # The next one is another connection.
+                    break
+            await life.end()
+            seen.update(zip([State.closed, *states], states))
+        self.assertEqual(
+            {(before, after) for before, after in seen if before != after},
+            allowed)

@@ -5,13 +5,13 @@
 import unittest
 
 from mailman_mta_pool.dispatch.retry import (
+    ConnectionUse,
     Event,
     FIRST_PAUSE,
     HOPELESS,
     LAST_PAUSE,
     Retry,
     RULES,
-    Talk,
 )
 from mailman_mta_pool.errors import (
     ConnectionLost,
@@ -109,19 +109,19 @@ class TestTransactions(RetryTestCase):
         self.assertFalse(self.make(attempts=1).may_go_again(1))
 
     def test_what_a_loss_counts(self):
-        talk = Talk(0, is_stale=True)
-        self.assertEqual(RULES[talk.event].attempts, 0.0)
-        talk.is_stale = False
-        self.assertEqual(RULES[talk.event].attempts, 1.0)
-        talk.is_fruitless = False
-        self.assertEqual(RULES[talk.event].attempts, 0.1)
+        use = ConnectionUse(0, is_stale=True)
+        self.assertEqual(RULES[use.event].attempts, 0.0)
+        use.is_stale = False
+        self.assertEqual(RULES[use.event].attempts, 1.0)
+        use.is_fruitless = False
+        self.assertEqual(RULES[use.event].attempts, 0.1)
 
 
 class TestLosses(RetryTestCase):
     def lose(self, error, agents=1, is_stale=False):
         """Lose a connection over which nothing was answered."""
         return self.retry.lost(
-            error, Talk(self.retry.answers, is_stale), agents)
+            error, ConnectionUse(self.retry.answers, is_stale), agents)
 
     def test_transactions_given_up_one_after_the_other(self):
         for number in range(HOPELESS - 1):
@@ -160,9 +160,9 @@ class TestLosses(RetryTestCase):
 
     def test_a_timeout_while_others_have_answers(self):
         # It is that connection's own misfortune.
-        talk = Talk(self.retry.answers)
+        use = ConnectionUse(self.retry.answers)
         self.retry.progress()
-        self.assertIsNone(self.retry.lost(TIMEOUT, talk, 1))
+        self.assertIsNone(self.retry.lost(TIMEOUT, use, 1))
         self.assertIsNotNone(self.lose(TIMEOUT, 1))
 
     def test_a_stale_connection_says_nothing_of_the_relay(self):

@@ -15,8 +15,9 @@ from mailman.config import config
 from mailman.interfaces.configuration import InvalidConfigurationError
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
-from mailman_mta_pool.configuration import ConfigurationError
-from mailman_mta_pool.settings import load, Settings, settings_of_plugin
+from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.loading import load, settings_of_plugin
+from mailman_mta_pool.settings import Settings
 from tempfile import TemporaryDirectory
 
 
@@ -48,7 +49,7 @@ BAD_WORDS = ('7', '', 'never', 'yes no')
 
 def schema_lines():
     """Return the lines of the schema.cfg that the package brings along."""
-    path = files('mailman_mta_pool') / 'schema.cfg'
+    path = files('mailman_mta_pool.configuration') / 'schema.cfg'
     return path.read_text('utf-8').splitlines()
 
 
@@ -175,8 +176,8 @@ class TestSchema(SettingsTestCase):
             self.assertEqual(load().delivery.attempts, 3)
 
     def test_from_a_package(self):
-        with configuration('plugin.mta_pool',
-                           configuration='python:mailman_mta_pool.schema'):
+        schema = 'python:mailman_mta_pool.configuration.schema'
+        with configuration('plugin.mta_pool', configuration=schema):
             self.assertEqual(load().delivery.attempts, 3)
 
 
@@ -238,7 +239,7 @@ class TestMistakes(SettingsTestCase):
     @examples(deadline=None)
     @given(st.data())
     def test_whatever_is_edited(self, data):
-        text = (files('mailman_mta_pool') / 'schema.cfg').read_text('utf-8')
+        text = '\n'.join(schema_lines()) + '\n'
         begin = data.draw(st.integers(0, len(text)))
         end = data.draw(st.integers(begin, min(len(text), begin + 20)))
         edited = text[:begin] + data.draw(st.text()) + text[end:]

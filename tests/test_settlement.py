@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What an answer means, and the books that are kept of the answers."""
+"""What an answer means, and what the answers of a post mean together."""
 
 import sys
 import unittest

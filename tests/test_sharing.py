@@ -58,7 +58,7 @@ class SharingTestCase(unittest.TestCase):
         self.ledger = Ledger()
         # A second passes whenever it looks, so nothing waits for more to come.
         dispatch = Outbound(
-            self.relay, DeliverySettings(patience=0, **delivery),
+            self.relay, DeliverySettings(**{'patience': 0, **delivery}),
             self.ledger, clock=count().__next__)
         self.addCleanup(dispatch.close)
         return dispatch
@@ -98,6 +98,19 @@ class TestExpecting(SharingTestCase):
             dispatch.finish()
             self.assertEqual(server.served, ['a-0@example.org'])
             self.assertEqual(server.connections, 3)
+
+    def test_whoever_cannot_open_goes_on_trying(self):
+        # Though there is nothing to send yet, the main thread waits for it.
+        def script(command, session):
+            if command == 'CONNECT' and session.number == 1:
+                return '421 4.3.2 Not yet'
+        with Scripted(script) as server:
+            dispatch = self.use(server, patience=1000)
+            self.meet(dispatch)
+            self.assertEqual(server.connections, 2)
+            dispatch.submit(transaction('a'))
+            dispatch.finish()
+            self.assertEqual(server.served, ['a-0@example.org'])
 
     def test_one_is_enough_for_one(self):
         ready = threading.Event()

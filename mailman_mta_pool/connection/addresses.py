@@ -11,6 +11,7 @@ from collections import deque
 from contextlib import suppress
 from itertools import zip_longest
 from mailman_mta_pool.errors import ConnectionLost, LOCAL_LIMITS, PhaseTimeout
+from mailman_mta_pool.network.limits import check_descriptors
 from public import public
 from typing import (
     Any,
@@ -113,14 +114,24 @@ class Addresses:
 
 
 async def _look_up(host: str, port: int) -> List[Address]:
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM,
+            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+    except socket.gaierror:
+        # It is no address, so somebody has to be asked, which takes a thread.
+        found = await _ask(host, port)
+    return [Address(family, kind, proto, sockaddr)
+            for family, kind, proto, _, sockaddr in found]
+
+
+async def _ask(host: str, port: int) -> List[Any]:
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except RuntimeError as error:
         # The executor cannot start a thread.
         raise OSError(errno.EAGAIN, str(error)) from error
-    return [Address(family, kind, proto, sockaddr)
-            for family, kind, proto, _, sockaddr in found]
 
 
 @public
@@ -212,13 +223,14 @@ class _Race:
             self._next = None
 
     def _begin(self, address: Address) -> None:
+        check_descriptors()
         sock = socket.socket(address.family, address.type, address.proto)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with suppress(BlockingIOError):
                 sock.connect(address.sockaddr)
-            self._loop.add_writer(sock, self._answered, sock)
+            self._loop.add_writer(sock.fileno(), self._answered, sock)
         except BaseException:
             sock.close()
             raise
@@ -229,7 +241,7 @@ class _Race:
     def _end(self, sock: socket.socket) -> Address:
         address, timer = self._attempts.pop(sock)
         timer.cancel()
-        self._loop.remove_writer(sock)
+        self._loop.remove_writer(sock.fileno())
         return address
 
     def _answered(self, sock: socket.socket) -> None:

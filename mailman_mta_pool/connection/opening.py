@@ -353,7 +353,7 @@ class _Dialogue:
 
     async def _ready(self, writing: bool, deadline: float) -> bool:
         """Wait for the socket; False if the deadline comes first."""
-        loop, sock = self._loop, self.sock
+        loop, descriptor = self._loop, self.sock.fileno()
         if loop.time() >= deadline:
             return False
         ready: 'asyncio.Future[bool]' = loop.create_future()
@@ -362,10 +362,10 @@ class _Dialogue:
             else (loop.add_reader, loop.remove_reader))
         timer = loop.call_at(deadline, _settle, ready, False)
         try:
-            add(sock, _settle, ready, True)
+            add(descriptor, _settle, ready, True)
             return await ready
         finally:
-            remove(sock)
+            remove(descriptor)
             timer.cancel()
 
 

@@ -22,6 +22,8 @@ from typing import Callable, Dict, Optional, Tuple
 
 
 READ_SIZE = 64 * 1024
+# How often a session may go on before the others have their turn.
+READS_IN_A_ROW = 4
 # RFC 8446, section 5.1.
 TLS_RECORD = 16 * 1024
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -79,6 +81,8 @@ class Session:
         self._is_writing = False
         self._was_used = False
         self._timer: Optional[asyncio.TimerHandle] = None
+        self._shortest = min(
+            seconds for _, seconds in self._timeouts.values())
         self._ended: Optional[asyncio.Future] = None
         self._feed: Callable[[int], Given]
         self._report: Callable[[Outcome], None]
@@ -133,12 +137,16 @@ class Session:
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Take a step unless it is over; an error ends it."""
-        if self._ended is None or self._ended.done():
+        if self._has_ended:
             return
         try:
             step()
         except Exception as error:
             self._end(error)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._ended is None or self._ended.done()
 
     def _end(self, error: Optional[BaseException]) -> None:
         if self._ended is None or self._ended.done():
@@ -166,7 +174,11 @@ class Session:
         if self._conversation.idle:
             # It closes, or talks out of turn.
             self._end(None)
-        elif self._read():
+            return
+        for _ in range(READS_IN_A_ROW):
+            # A server that is near has often answered by now.
+            if self._has_ended or not self._read():
+                break
             self._advance()
 
     def _read_what_is_there(self) -> None:
@@ -264,23 +276,10 @@ class Session:
                 self._loop.add_writer(self._fileno, self._writable)
             else:
                 self._loop.remove_writer(self._fileno)
-        deadline = self._deadline()
-        timer = self._timer
-        if deadline is None:
-            if timer is not None:
-                timer.cancel()
-                self._timer = None
-        elif timer is None or deadline < timer.when():
-            # One that is too early sets itself again.
-            if timer is not None:
-                timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._look_at_the_clock)
-
-    def _deadline(self) -> Optional[float]:
-        timer = self._conversation.timer
-        if timer is None:
-            return None
-        return timer.since + self._timeouts[timer.command][1]
+        if self._timer is None:
+            # Whatever is sent from now on, its time is not over before that.
+            self._timer = self._loop.call_later(
+                self._shortest, self._look_at_the_clock)
 
     def _look_at_the_clock(self) -> None:
         self._timer = None
@@ -291,8 +290,11 @@ class Session:
         if timer is None:
             return
         name, seconds = self._timeouts[timer.command]
-        if self._loop.time() < timer.since + seconds:
-            self._watch()
+        deadline = timer.since + seconds
+        if self._loop.time() < deadline:
+            self._timer = self._loop.call_at(
+                min(deadline, self._loop.time() + self._shortest),
+                self._look_at_the_clock)
         elif timer.command is None:
             raise PhaseTimeout(
                 f'the server took no more octets within {seconds:g} s')

@@ -6,6 +6,7 @@ thread and wait for it.  All else is for the network thread alone.
 """
 
 import ssl
+import sys
 import time
 import logging
 import smtplib
@@ -69,7 +70,7 @@ class SMTPConnection:
         self._wire = wire
         self._lessons = Lessons(time.monotonic) if lessons is None else lessons
         self._session: Optional[Session] = None
-        self._mailmax = 0
+        self._max_messages = sys.maxsize
         self._messages = 0
 
     def __repr__(self) -> str:
@@ -143,7 +144,8 @@ class SMTPConnection:
         self._lessons.learn_server(opened.server, opened.greeting)
         self._lessons.learn_round_trip(opened.round_trip)
         # RFC 9422: how many messages it takes in a connection.
-        self._mailmax = opened.server.limits.mailmax or 0
+        limits = (self._sessions_per_connection, opened.server.limits.mailmax)
+        self._max_messages = min(filter(None, limits), default=sys.maxsize)
         conversation = Conversation(
             opened.server, self._lessons, time.monotonic,
             name=opened.hostname,
@@ -198,8 +200,7 @@ class SMTPConnection:
 
     @property
     def _is_worn_out(self) -> bool:
-        return any(0 < limit <= self._messages for limit in (
-            self._sessions_per_connection, self._mailmax))
+        return self._messages >= self._max_messages
 
     def _endpoint(self) -> Endpoint:
         return Endpoint(

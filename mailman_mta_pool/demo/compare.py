@@ -39,14 +39,14 @@ component_package: mailman_mta_pool
 """
 # Seconds between two looks: where they tell the time, and where the record
 # does, and looking more often would only slow things down.
-CLOSELY = 0.002
-NOW_AND_THEN = 0.1
+FAST_POLL_S = 0.002
+SLOW_POLL_S = 0.1
 
 
 @public
 @dataclass(frozen=True)
 class Options:
-    """What is compared.
+    """The options of a comparison.
 
     :param members: The number of the list's members.
     :param threads: `[mta] max_delivery_threads` of the pool.
@@ -162,7 +162,7 @@ class Measurement:
     def _wait_until_taken(self, entry):
         while entry.exists():
             self._site.check_runners()
-            time.sleep(CLOSELY)
+            time.sleep(FAST_POLL_S)
         return time.monotonic()
 
     def _wait_until_delivered(self):
@@ -171,7 +171,7 @@ class Measurement:
         while not self._site.is_done('out'):
             self._site.check_runners()
             progress.update(self._done())
-            time.sleep(NOW_AND_THEN if self._record else CLOSELY)
+            time.sleep(SLOW_POLL_S if self._record else FAST_POLL_S)
         ended = time.monotonic()
         progress.finish(self._done())
         return ended

@@ -156,7 +156,7 @@ class Child:
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            # It had its chance; the caller sees it in the status.
+            # The process had its chance; the caller sees it in the status.
             pass
         return self.kill()
 

@@ -11,8 +11,8 @@ from public import public
 
 WIDTH = 40
 # Seconds between two states on a terminal, and between two lines elsewhere.
-REDRAW = 0.1
-INTERVAL = 10
+REDRAW_INTERVAL_S = 0.1
+LINE_INTERVAL_S = 10
 
 
 @public
@@ -34,10 +34,11 @@ class Progress:
         self._total = total
         self._clock = clock
         self._terminal = stream.isatty()
-        self._interval = REDRAW if self._terminal else INTERVAL
+        self._interval = (
+            REDRAW_INTERVAL_S if self._terminal else LINE_INTERVAL_S)
         self._started = clock()
         # A terminal shows the empty bar at once.
-        self._due = self._started + (0 if self._terminal else INTERVAL)
+        self._due = self._started + (0 if self._terminal else LINE_INTERVAL_S)
 
     def update(self, done):
         """Show it, if it is time to.

@@ -22,7 +22,7 @@ from tempfile import mkdtemp
 # As Mailman's own script does; it may not be on anybody's path.
 RUNNER = 'from mailman.bin.runner import main; main()'
 # How often the queues are looked at, in seconds.
-PAUSE = 0.02
+POLL_S = 0.02
 CONFIGURATION = """\
 [mailman]
 layout: throwaway
@@ -219,7 +219,7 @@ class ThrowawaySite:
             if time.monotonic() > deadline:
                 left = [self.queue(name) for name in queues]
                 raise SiteError(f'not empty after {timeout} s: {left}')
-            time.sleep(PAUSE)
+            time.sleep(POLL_S)
 
     def check_runners(self):
         """See to it that a runner is at work.

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import smtplib
 
-from mailman_mta_pool.dispatch.retry import Event, Talk
+from mailman_mta_pool.dispatch.retry import ConnectionUse, Event
 from mailman_mta_pool.errors import RelayUnavailable
 from mailman_mta_pool.interfaces import Given, LATER
 from mailman_mta_pool.wire.transaction import Outcome
@@ -23,7 +23,7 @@ log = logging.getLogger('mailman.smtp')
 class Agent:
     """Takes transactions from a dispatcher while it has any.
 
-    :ivar talk: What happens on the connection in use; None without one.
+    :ivar use: What happens on the connection in use; None without one.
     :ivar is_waiting: True while the connection could take another
         transaction, and there is none.
     """
@@ -36,13 +36,13 @@ class Agent:
         self._dispatcher = dispatcher
         self._connection: Any = None
         self._is_woken = asyncio.Event()
-        self.talk: Optional[Talk] = None
+        self.use: Optional[ConnectionUse] = None
         self.is_waiting = False
 
     @property
     def is_busy(self) -> bool:
         """True while it has transactions that are not settled."""
-        return self.talk is not None and self.talk.in_hand > 0
+        return self.use is not None and self.use.in_hand > 0
 
     async def run(self) -> None:
         """Work until there is nothing to do, or no connection to be had."""
@@ -50,10 +50,11 @@ class Agent:
             goes_on = True
             while goes_on:
                 try:
-                    goes_on = await self._use_a_connection()
+                    goes_on = (await self._use_a_connection() and
+                               self._dispatcher.has_work)
                 except RelayUnavailable as error:
-                    goes_on = await self._bear(error)
-                goes_on = goes_on and self._dispatcher.has_work
+                    goes_on = (await self._bear(error) and
+                               self._dispatcher.may_have_work)
         except Exception as error:
             # A mistake of ours: what was learnt is settled, and the error
             # goes on up in the main thread.
@@ -70,8 +71,8 @@ class Agent:
         dispatcher.retry.opening()
         connection, is_reused = await dispatcher.relay.pool.acquire()
         lost = None
-        talk = Talk(dispatcher.retry.answers, is_stale=is_reused)
-        self._connection, self.talk = connection, talk
+        use = ConnectionUse(dispatcher.retry.answers, is_stale=is_reused)
+        self._connection, self.use = connection, use
         try:
             dispatcher.opened()
             await connection.converse(self._feed, self._report)
@@ -79,11 +80,11 @@ class Agent:
             log.info('%s: %s', dispatcher.relay.name, error)
             lost = error
         finally:
-            self._connection, self.talk = None, None
+            self._connection, self.use = None, None
             self.is_waiting = False
-            dispatcher.put_back(talk)
+            dispatcher.put_back(use)
             dispatcher.relay.pool.release(connection)
-        return lost is None or dispatcher.bear_loss(talk, lost)
+        return lost is None or dispatcher.bear_loss(use, lost)
 
     async def _bear(self, error: RelayUnavailable) -> bool:
         """Wait for the relay, if that may help.
@@ -107,16 +108,16 @@ class Agent:
 
     def _feed(self, octets: int) -> Given:
         """Return the next transaction; see `ITransactionConnection`."""
-        talk = self.talk
-        assert talk is not None
-        given = self._dispatcher.next_for(talk, octets)
+        use = self.use
+        assert use is not None
+        given = self._dispatcher.next_for(use, octets)
         self.is_waiting = given is LATER
         return given
 
     def _report(self, outcome: Outcome) -> None:
         """Take what became of a transaction."""
-        assert self.talk is not None
-        self._dispatcher.judge(outcome, self.talk)
+        assert self.use is not None
+        self._dispatcher.judge(outcome, self.use)
 
     # Called by the dispatcher.
 

@@ -58,6 +58,8 @@ class Backlog:
 
     :ivar octets: How much content is waiting.
     :ivar is_complete: True if nothing more comes.
+    :ivar parts_left: How many parts of the transaction that was taken last
+        are waiting, because it was divided.
     """
 
     def __init__(self) -> None:
@@ -67,14 +69,16 @@ class Backlog:
         self._last: List[Transaction] = []
         self._aside = 0
         self.is_complete = False
+        self.parts_left = 0
         # By identity: two transactions may be equal.
         self._in_hand: Dict[int, Transaction] = {}
         self._tried: Dict[int, float] = {}
 
     def __len__(self) -> int:
         """How many can go now."""
-        return len(self._last if self._is_time_for_the_last
-                   else self._waiting)
+        if self._waiting:
+            return len(self._waiting)
+        return len(self._last) if self._is_time_for_the_last else 0
 
     def append(self, transaction: Transaction) -> None:
         """Let it wait for its turn."""
@@ -129,6 +133,7 @@ class Backlog:
         if self._is_time_for_the_last:
             self.extend_left(self._last)
             self._last.clear()
+        self.parts_left = 0
         if not self._waiting or self._waiting[0].content.size > octets:
             return None
         transaction = self._waiting.popleft()
@@ -151,6 +156,7 @@ class Backlog:
         if tried is not None:
             self._tried.update((id(part), tried) for part in parts)
         self.extend_left(parts[1:])
+        self.parts_left += len(parts) - 1
         return parts[0]
 
     @property

@@ -11,12 +11,12 @@ import logging
 
 from mailman_mta_pool.dispatch.agent import Agent
 from mailman_mta_pool.dispatch.backlog import Backlog
-from mailman_mta_pool.dispatch.leftovers import (
+from mailman_mta_pool.dispatch.remainder import (
     is_answered,
-    Leftovers,
-    leftovers_of,
+    Remainder,
+    remainder_of,
 )
-from mailman_mta_pool.dispatch.retry import Event, Retry, RULES, Talk
+from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
 from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.interfaces import Given, LATER
 from mailman_mta_pool.settings import DeliverySettings
@@ -181,6 +181,15 @@ class Dispatcher:
         """True if an agent without a connection is to open one."""
         return bool(self._backlog) and not self.is_over
 
+    @property
+    def may_have_work(self) -> bool:
+        """True if an agent is to go on trying to open its first connection.
+
+        The main thread may be waiting for it before it hands anything over.
+        """
+        return self.has_work or not (
+            self.is_over or self._backlog.is_complete)
+
     def opened(self) -> None:
         """Take note that an agent has got a connection."""
         if self.retry.is_outage:
@@ -198,10 +207,10 @@ class Dispatcher:
         """
         if self.is_over:
             return Event.cannot_open_ever
-        talking = sum(agent.talk is not None for agent in self._agents)
+        connected = sum(agent.use is not None for agent in self._agents)
         others = len(self._agents) - 1
         event = self.retry.cannot_open(
-            error, others if error.waiting_helps else talking)
+            error, others if error.waiting_helps else connected)
         if event is Event.cannot_open_for_all:
             self._ceiling = max(1, others)
         elif event is Event.cannot_open_ever:
@@ -212,25 +221,25 @@ class Dispatcher:
         self.unavailable = error
         self.stop()
 
-    def bear_loss(self, talk: Talk, error: Exception) -> bool:
+    def bear_loss(self, use: ConnectionUse, error: Exception) -> bool:
         """Take note that a connection was lost.
 
-        :param talk: What had happened on it.
+        :param use: What had happened on it.
         :param error: How it was lost.
         :return: False if its agent is not to open another one.
         """
         if self.is_over:
             return False
-        if talk.event is Event.lost_stale:
+        if use.event is Event.lost_stale:
             # The others that were kept are no better.
             self.relay.pool.close_idle()
             return True
-        unavailable = self.retry.lost(error, talk, len(self._agents))
+        unavailable = self.retry.lost(error, use, len(self._agents))
         if unavailable is not None:
             self._give_up(unavailable)
             return False
         if (isinstance(error, PhaseTimeout) and len(self._agents) > 1 and
-                talk.answers_before == self.retry.answers):
+                use.answers_before == self.retry.answers):
             # Another connection would cost another timeout, and the others
             # will find out whether it is the relay's failure.
             self._ceiling = len(self._agents) - 1
@@ -245,29 +254,28 @@ class Dispatcher:
 
     # For the agents: transactions.
 
-    def next_for(self, talk: Talk, octets: int) -> Given:
+    def next_for(self, use: ConnectionUse, octets: int) -> Given:
         """Give a connection something to do.
 
-        :param talk: What happens on it.
+        :param use: What happens on it.
         :param octets: How much content the next transaction may have.
         :return: A transaction; `LATER`; or None if the connection is done
             with.
         """
         lessons = self.relay.lessons
-        waiting = len(self._backlog)
         transaction = self._backlog.take(
             octets, lessons.max_recipients, lessons.verp_refused)
         if transaction is None:
             if self._backlog.is_complete or self.is_over:
                 return None
             return LATER
-        if not talk.in_hand:
-            talk.answers_before = self.retry.answers
-        talk.in_hand += 1
+        if not use.in_hand:
+            use.answers_before = self.retry.answers
+        use.in_hand += 1
         self._look_for_room()
-        if len(self._backlog) >= waiting:
+        if self._backlog.parts_left:
             # It was divided.
-            self._set_to_work(len(self._backlog) - waiting + 1)
+            self._set_to_work(self._backlog.parts_left)
         return transaction
 
     def _look_for_room(self) -> None:
@@ -276,52 +284,54 @@ class Dispatcher:
             self._room_wanted = None
             self._changed()
 
-    def judge(self, outcome: Outcome, talk: Talk) -> None:
+    def judge(self, outcome: Outcome, use: ConnectionUse) -> None:
         """Settle an outcome, or set aside what goes again.
 
         :param outcome: Of a transaction that `next_for` gave.
-        :param talk: What happens on its connection.
+        :param use: What happens on its connection.
         """
-        talk.in_hand -= 1
+        use.in_hand -= 1
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
             # It was disowned.
             return
-        left = leftovers_of(outcome)
+        alike = outcome.alike
+        is_served = alike is not None and alike.fate is Fate.accepted
+        left = None if is_served else remainder_of(outcome)
         if left is not None:
-            outcome = self._set_aside(outcome, left, tried, talk)
-        if is_answered(outcome):
+            outcome = self._set_aside(outcome, left, tried, use)
+        # The first one may be what broke the connection; the others only
+        # happened to be in flight.
+        use.is_fruitless = False
+        if is_served or is_answered(outcome):
             self.retry.progress()
-            talk.is_fruitless = talk.is_stale = False
-            talk.answers_before = self.retry.answers
-        elif outcome.results:
-            talk.is_fruitless = False
+            use.is_stale = False
+            use.answers_before = self.retry.answers
         if outcome.results:
             self._obey(self._settle(outcome))
-        if self.is_done:
+        if not use.in_hand and self.is_done:
             self._changed()
 
-    def _set_aside(self, outcome: Outcome, left: Leftovers, tried: float,
-                   talk: Talk) -> Outcome:
+    def _set_aside(self, outcome: Outcome, left: Remainder, tried: float,
+                   use: ConnectionUse) -> Outcome:
         """Keep what is to be sent again; return what is to be settled."""
         if left.limit is not None:
             self.relay.lessons.learn_limit(left.limit)
         if not self.is_over:
             if left.is_whole:
-                tried += RULES[talk.event].attempts
-                talk.is_fruitless = False
+                tried += RULES[use.event].attempts
                 if not self.retry.may_go_again(tried):
                     return outcome
             for part in left.parts:
                 transaction = outcome.part(part).transaction
                 self._backlog.set_aside(transaction, tried)
-                (talk.suspects if part is left.suspect
-                 else talk.lost).append(transaction)
+                (use.suspects if part is left.suspect
+                 else use.lost).append(transaction)
         return outcome.part(left.settled)
 
-    def put_back(self, talk: Talk) -> None:
+    def put_back(self, use: ConnectionUse) -> None:
         """Queue again what was set aside while a connection lasted."""
-        self._backlog.put_back(talk.lost, talk.suspects)
+        self._backlog.put_back(use.lost, use.suspects)
         if self.is_over:
             self._backlog.clear()
         else:

@@ -84,7 +84,7 @@ public(RULES=RULES)
 
 
 @public
-class Talk:
+class ConnectionUse:
     """What happens while an agent uses one connection.
 
     :ivar lost: Transactions of which nothing was accepted, to go again first.
@@ -192,7 +192,7 @@ class Retry:
         self._exhausted += 1
         return False
 
-    def lost(self, error: Exception, talk: Talk,
+    def lost(self, error: Exception, use: ConnectionUse,
              agents: int) -> Optional[RelayUnavailable]:
         """Count a lost connection, and say whether it is the relay's failure.
 
@@ -201,13 +201,13 @@ class Retry:
         everybody in doubt.
 
         :param error: How it was lost.
-        :param talk: What happened on it.
+        :param use: What happened on it.
         :param agents: How many are at work.
         :return: The verdict, or None as long as there is none.
         """
-        if talk.event is Event.lost_stale:
+        if use.event is Event.lost_stale:
             return None
-        if talk.answers_before == self.answers:
+        if use.answers_before == self.answers:
             self._losses += 1
             self._timeouts += isinstance(error, PhaseTimeout)
         if (self._timeouts < agents and self._exhausted < HOPELESS and

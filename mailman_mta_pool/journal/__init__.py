@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was settled, on disk, so that nobody is served twice."""
+"""A record on disk of what was settled, so that nobody is served twice."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which queue entry is being delivered.
+"""The queue entry that is being delivered, and other entries.
 
 Mailman does not tell.  But while a runner works on an entry its file has the
 extension .bak, and what is in it is what the runner has got.
@@ -22,23 +22,24 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 log = logging.getLogger('mailman.smtp')
 
 
-# What the runner itself adds before it calls us.
-ADDED = frozenset(['lang', 'original_size', 'verp'])
+# The keys of the metadata that the runner itself adds before it calls us.
+RUNNERS_KEYS = frozenset(['lang', 'original_size', 'verp'])
 # How the metadata of an entry ends that was left over from a crash: with the
 # number of times, by the two pickle protocols that
 # `Switchboard.recover_backup_files` uses.
-RECOVERED = re.compile(
+BAK_COUNT = re.compile(
     rb'_bak_count(?:(?:q.|r.{4})?K(?P<octet>.)|'
     rb'\n(?:p\d+\n)?I(?P<digit>\d)\n)[us]\.\Z', re.DOTALL)
-ENOUGH = 64
+# How much of the end of an entry is searched for that, in octets.
+TAIL_OCTETS = 64
 # The key of the metadata with which Mailman shunts an entry: the queue that
 # `mailman unshunt` puts it back into.
-WHICH_QUEUE = 'whichq'
+WHICH_QUEUE_KEY = 'whichq'
 
 
 @public
 def queue_directory(queue: str = 'out') -> str:
-    """Return where the entries of a queue are.
+    """Return the directory with the entries of a queue.
 
     :param queue: The name of the queue.
     """
@@ -47,20 +48,20 @@ def queue_directory(queue: str = 'out') -> str:
 
 @public
 def is_in(directory: str, filebase: str) -> bool:
-    """Is the entry in the queue of that directory?
+    """Return True if the entry is in the queue of that directory.
 
     :param directory: See `queue_directory`.
     :param filebase: The name of the entry.
     """
-    # It goes from .pck to .bak, and from there to .pck when a runner starts:
-    # whoever looks for each only once may miss it.  In `bad` it is a .psv.
+    # An entry goes from .pck to .bak, and back to .pck when a runner starts:
+    # looking for each only once may miss the entry.  In `bad` it is a .psv.
     return any(os.path.exists(os.path.join(directory, filebase + extension))
                for extension in ('.pck', '.bak', '.pck', '.psv'))
 
 
 @public
 def exists(filebase: str) -> bool:
-    """Is the entry in the `out` queue, or has Mailman given it up?
+    """Return True if the entry is in the `out` queue, or given up.
 
     Mailman moves what it has given up into the `bad` queue, under the same
     name, and the site's operator moves it back.
@@ -99,7 +100,7 @@ def read_entry(path: str) -> Optional[Tuple[Any, Dict[str, Any]]]:
 
 @public
 def identity_of(msg: Any, msgdata: Dict[str, Any]) -> str:
-    """Return by what an entry is known that got another name.
+    """Return a digest by which an entry with another name is recognized.
 
     Mailman gives it one when it shunts the entry, and `mailman unshunt` does
     so again.  The headers, the list and the recipients stay.
@@ -140,7 +141,7 @@ def entries_in(queue: str) -> Iterator[Tuple[Any, Dict[str, Any]]]:
 
 @public
 def filebases_of(msg: Any, msgdata: Dict[str, Any]) -> List[str]:
-    """Return the names of the entries in the `out` queue that this may be.
+    """Return the names of the entries in the `out` queue that a post may be.
 
     There is more than one only where several runners deliver posts that are
     equal in everything, so that they need not be told apart.
@@ -161,7 +162,7 @@ def _is_same(filebase: str, msg: Any, msgdata: Dict[str, Any]) -> bool:
 
 def _lasting(msgdata: Dict[str, Any]) -> Dict[str, Any]:
     return {key: value for key, value in msgdata.items()
-            if not key.startswith('_') and key not in ADDED}
+            if not key.startswith('_') and key not in RUNNERS_KEYS}
 
 
 @public
@@ -175,9 +176,9 @@ def count_afresh(filebase: str) -> None:
     :param filebase: The name of an entry that is being delivered.
     """
     with open(os.path.join(queue_directory(), filebase + '.bak'), 'rb+') as fp:
-        offset = max(0, fp.seek(0, os.SEEK_END) - ENOUGH)
+        offset = max(0, fp.seek(0, os.SEEK_END) - TAIL_OCTETS)
         fp.seek(offset)
-        end = RECOVERED.search(fp.read())
+        end = BAK_COUNT.search(fp.read())
         if end is not None:
             group = 'octet' if end['digit'] is None else 'digit'
             fp.seek(offset + end.start(group))

@@ -33,7 +33,7 @@ class Locked(Exception):
 @public
 @implementer(IRecord)
 class Journal:
-    """See `IRecord`; it also records what other queue entries take over.
+    """An `IRecord` that also records what other queue entries take over.
 
     What cannot be written, because the disk is full, say, is logged once;
     the delivery goes on without the journal.
@@ -42,10 +42,10 @@ class Journal:
     """
 
     def __init__(self, path: str, power: bool = False) -> None:
-        """Open, lock, and read it; make it where it does not exist.
+        """Open, lock and read the file, or make it.
 
         :param path: The file; its directory exists.
-        :param power: Must it survive a power failure?
+        :param power: True if it must survive a power failure.
         :raises Locked: if another process has it.
         :raises OSError: if it cannot be made or read.
         """
@@ -78,7 +78,7 @@ class Journal:
         return not self._broken
 
     def begin(self, identity: str, recipients: Collection[str]) -> None:
-        """Say which entry it is about, and make room for all that may come.
+        """Record which entry this is, and make room for all that may come.
 
         When the disk is full later, the room is there.
 
@@ -99,17 +99,17 @@ class Journal:
         self._append(bounced_line(recipient, code, text))
 
     def handing_over(self, token: str, recipients: Iterable[str]) -> None:
-        """Another queue entry is about to be made.
+        """Record that another queue entry is about to be made.
 
-        :param token: What is in its metadata, to find it by.
-        :param recipients: Those that it will have.
+        :param token: What is in its metadata, to find the entry by.
+        :param recipients: The recipients of that entry.
         """
         self._append(begun_line(token, recipients))
         if self._flush is not None:
             self._flush.now()
 
     def handed_over(self, token: str) -> None:
-        """That queue entry is there."""
+        """Record that the queue entry with that token is there."""
         self._append(done_line(token))
 
     def _append(self, line: bytes) -> None:
@@ -134,7 +134,7 @@ class Journal:
         self.path = path
 
     def close(self) -> None:
-        """Let go of it; the file stays."""
+        """Close the file, which stays where it is."""
         if self._flush is not None:
             self._flush.end()
         if self._pages is not None:
@@ -142,12 +142,15 @@ class Journal:
         os.close(self._fd)
 
     def remove(self) -> None:
-        """Take the file away; before it is closed."""
+        """Delete the file, which is still open."""
         os.unlink(self.path)
 
 
 def _opened(path: str) -> Tuple[int, Optional[OSError]]:
-    """Open and lock; with the error if the file system has no locks."""
+    """Open and lock a file.
+
+    :return: The descriptor, and the error if the file system has no locks.
+    """
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -160,7 +163,7 @@ def _opened(path: str) -> Tuple[int, Optional[OSError]]:
             return fd, error
         if os.fstat(fd).st_nlink:
             return fd, None
-        # It was removed before we had the lock.
+        # The file was removed before we had the lock.
         os.close(fd)
 
 
@@ -173,7 +176,7 @@ def _sync_directory(path: str) -> None:
 
 
 class _Flush:
-    """Brings to the disk what was written meanwhile, group by group."""
+    """Flushes to the disk what was written meanwhile, group by group."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

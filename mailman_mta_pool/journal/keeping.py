@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the journals are kept, and for how long.
+"""The directory of the journals, and the lifetime of each.
 
 There is one for each delivery in progress.  It outlives the delivery by the
 moment that Mailman needs to take the queue entry away: if it went first, a
@@ -26,7 +26,7 @@ from mailman_mta_pool.journal.entry import (
     identity_of,
     is_in,
     queue_directory,
-    WHICH_QUEUE,
+    WHICH_QUEUE_KEY,
 )
 from mailman_mta_pool.journal.file import Journal, Locked
 from mailman_mta_pool.journal.records import Settled
@@ -39,12 +39,12 @@ log = logging.getLogger('mailman.smtp')
 
 # How often to look whether a queue entry is gone, and whether another process
 # has let go of a journal, in seconds.
-SOON = 0.05
-# How long after a delivery to look; after that, the next delivery does.
-ENOUGH = 100
+LOOK_INTERVAL_S = 0.05
+# How often to look after a delivery; after that, the next delivery does.
+LOOKS_PER_DELIVERY = 100
 # Where an entry may be that is about to find its journal by its identity, in
 # the order in which it moves.
-UNSHUNTING = ('shunt', 'out')
+UNSHUNT_QUEUES = ('shunt', 'out')
 
 
 @public
@@ -57,7 +57,7 @@ class Keeper:
     """The journals of this process; its methods are for the main thread."""
 
     def __init__(self) -> None:
-        # Those of deliveries that have ended.
+        # The journals of deliveries that have ended.
         self._ended: List[Journal] = []
         # Of the queues `out` and `bad`; not to be asked for while Mailman is
         # configured anew.
@@ -73,7 +73,7 @@ class Keeper:
 
         :param msg: The message.
         :param msgdata: Its metadata.
-        :param power: Must it survive a power failure?
+        :param power: True if it must survive a power failure.
         :param given_up: Asked, while another process delivers the same
             entry, whether to stop waiting for it.
         :return: The journal; None if the post is from no queue, or if there
@@ -96,7 +96,7 @@ class Keeper:
                 sweep(directory)
             self._let_go(paths)
             identity = identity_of(msg, msgdata)
-            if WHICH_QUEUE in msgdata:
+            if WHICH_QUEUE_KEY in msgdata:
                 adopt(directory, identity, paths)
             journal = _first_free(paths, power, given_up)
             journal.begin(identity, msgdata['recipients'])
@@ -107,21 +107,34 @@ class Keeper:
             return None
 
     def end(self, journal: Journal) -> None:
-        """The delivery has ended; the journal goes when its entry has gone."""
+        """Take note that a delivery has ended.
+
+        Its journal is removed when its queue entry has gone.
+        """
         with self._lock:
             self._ended.append(journal)
         if self._watcher is None:
-            self._watcher = threading.Thread(
-                target=self._watch, name='mta-pool-journal', daemon=True)
-            self._watcher.start()
+            self._start_watcher()
         self._has_ended.set()
+
+    def _start_watcher(self) -> None:
+        watcher = threading.Thread(
+            target=self._watch, name='mta-pool-journal', daemon=True)
+        try:
+            watcher.start()
+        except RuntimeError as error:
+            # No more threads are left to this process.  The next delivery
+            # removes the journal, or the end of the process.
+            log.warning('A journal stays longer than it need: %s', error)
+        else:
+            self._watcher = watcher
 
     def _watch(self) -> None:
         pause = threading.Event()
         while self._has_ended.wait():
             self._has_ended.clear()
-            for _ in range(ENOUGH):
-                pause.wait(SOON)
+            for _ in range(LOOKS_PER_DELIVERY):
+                pause.wait(LOOK_INTERVAL_S)
                 self.remove_ended()
                 if not self._ended:
                     break
@@ -129,21 +142,21 @@ class Keeper:
     def remove_ended(self) -> None:
         """Remove the journals whose queue entries have gone.
 
-        That of an entry that Mailman has given up is closed, and stays.
+        The journal of an entry that Mailman has given up is closed, and stays.
         """
         with self._lock:
             for journal in list(self._ended):
                 name = os.path.basename(journal.path)
                 if is_in(self._out, name):
                     continue
-                # It may have been on its way back.
+                # The entry may have been on its way back.
                 if not (is_in(self._bad, name) or is_in(self._out, name)):
                     with suppress(FileNotFoundError):
                         journal.remove()
                 self._close(journal)
 
     def _let_go(self, paths: List[str]) -> None:
-        """Close those of deliveries that have ended: the entry is back."""
+        """Close the journals of ended deliveries whose entries are back."""
         with self._lock:
             for journal in list(self._ended):
                 if journal.path in paths:
@@ -163,7 +176,7 @@ def _first_free(paths: List[str], power: bool,
     log.warning('Another process is delivering %s; waiting for it', name)
     pause = threading.Event()
     while exists(name):
-        pause.wait(SOON)
+        pause.wait(LOOK_INTERVAL_S)
         with suppress(Locked):
             journal = Journal(paths[0], power)
             if exists(name):
@@ -197,15 +210,15 @@ def adopt(directory: str, identity: str, paths: List[str]) -> None:
 def sweep(directory: str) -> None:
     """Remove the journals that are of no use to anybody.
 
-    One whose queue entry is still there stays, however old it is: that is
-    from before Mailman was down, and for how long does not matter.
+    A journal whose queue entry is still there stays, however old it is: it
+    is from before Mailman was down, and for how long does not matter.
 
     :param directory: Where they are.
     """
     orphans = list(_orphans(directory))
     # Whatever was shunted has been in that queue since before its old name
     # was gone.
-    wanted = identities_in(UNSHUNTING) if any(
+    wanted = identities_in(UNSHUNT_QUEUES) if any(
         settled for path, settled in orphans) else set()
     for path, settled in orphans:
         if not settled or settled.identity not in wanted:

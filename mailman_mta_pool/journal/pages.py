@@ -15,9 +15,9 @@ from public import public
 from typing import Optional
 
 
-PAGE = mmap.PAGESIZE
-# It grows by as much as it has, but by no more than this, in octets.
-LARGEST_STEP = 1024 * 1024
+PAGE_OCTETS = mmap.PAGESIZE
+# The file doubles, but grows by no more than this at once, in octets.
+MAX_GROWTH_OCTETS = 1024 * 1024
 
 
 @public
@@ -36,7 +36,7 @@ class Pages:
         self._map: Optional[mmap.mmap] = None
 
     def append(self, octets: bytes) -> None:
-        """Append.
+        """Append octets to the file.
 
         :raises OSError: if there is no room; nothing is appended then.
         """
@@ -59,11 +59,11 @@ class Pages:
                     os.ftruncate(self._fd, max(self._size, self._end))
 
     def _grow(self, least: int) -> None:
-        step = min(max(self._size, PAGE), LARGEST_STEP)
+        step = min(max(self._size, PAGE_OCTETS), MAX_GROWTH_OCTETS)
         try:
             self._reserve(_whole_pages(max(least, self._size + step)))
         except OSError:
-            # There may be room for the little that it takes.
+            # There may be room for the octets alone.
             self._reserve(_whole_pages(least))
 
     def _reserve(self, size: int) -> None:
@@ -79,11 +79,11 @@ class Pages:
             self._map = None
 
     def close(self) -> None:
-        """Let go of the file, and cut off what was reserved."""
+        """Unmap the file, and cut off what was reserved."""
         self._unmap()
         with suppress(OSError):
             os.ftruncate(self._fd, self._end)
 
 
 def _whole_pages(octets: int) -> int:
-    return -(-octets // PAGE) * PAGE
+    return -(-octets // PAGE_OCTETS) * PAGE_OCTETS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lines of a journal: what they say, and how they are read back.
+"""The lines of a journal, written and read back.
 
 Each line is a JSON array and ends in LF.  A line without one was torn when
 the machine or the disk gave out, and says nothing.
@@ -15,7 +15,7 @@ from typing import Any, Collection, Dict, Iterable, List, Optional, Set
 
 SERVED, BOUNCED, BEGUN, DONE = 'served', 'bounced', 'handing over', 'handed'
 ENTRY = 'entry'
-# How much there is in a line beside the recipients, in octets.
+# The octets of a line beside the recipients, at most.
 LINE_OCTETS = 64
 
 
@@ -28,7 +28,7 @@ def _line(*values: object) -> bytes:
 
 @public
 def octets_for(recipients: Collection[str]) -> int:
-    """Return the size of a journal in which each of these is served.
+    """Return the octets of a journal in which each recipient is served.
 
     There is room to put all of them into another queue entry, too.
 
@@ -39,52 +39,52 @@ def octets_for(recipients: Collection[str]) -> int:
 
 @public
 def entry_line(identity: str) -> bytes:
-    """The journal is about the queue entry of that identity."""
+    """Return the line with the identity of the queue entry."""
     return _line(ENTRY, identity)
 
 
 @public
 def served_line(recipients: Iterable[str]) -> bytes:
-    """The server took the responsibility for these."""
-    # It is made for every transaction: this is JSON all the same.
+    """Return the line that records recipients as served."""
+    # One for every transaction: this is quicker than `json`, and is JSON.
     names = ','.join(map(encode_basestring_ascii, recipients))
     return f'["{SERVED}",{names}]\n'.encode('ascii')
 
 
 @public
 def bounced_line(recipient: str, code: int, text: bytes) -> bytes:
-    """The server refused this one for good."""
+    """Return the line that records a recipient as refused for good."""
     return _line(BOUNCED, recipient, code, text.decode('latin-1'))
 
 
 @public
 def begun_line(token: str, recipients: Iterable[str]) -> bytes:
-    """These are about to be put into another queue entry with that token."""
+    """Return the line before another queue entry is made for recipients."""
     return _line(BEGUN, token, *recipients)
 
 
 @public
 def done_line(token: str) -> bytes:
-    """The other queue entry is there."""
+    """Return the line after that queue entry has been made."""
     return _line(DONE, token)
 
 
 @public
 class Settled:
-    """What a journal says.
+    """The contents of a journal.
 
     :ivar served: Those for whom the server took responsibility.
     :ivar bounced: Code and text for those refused for good.
     :ivar handed_over: The recipients that another queue entry has, by the
         token of that entry.
-    :ivar handing_over: Those that another entry may have or may not.
-    :ivar identity: The identity of the queue entry that it is about; None if
-        it does not say.
+    :ivar handing_over: Likewise, the recipients that another entry may have
+        or may not.
+    :ivar identity: The identity of its queue entry; None if it has none.
     :ivar end: Where the last complete line ends, in octets.
     """
 
     def __init__(self, text: bytes = b'') -> None:
-        """Read.
+        """Read a journal.
 
         :param text: The journal.
         """
@@ -98,7 +98,7 @@ class Settled:
             self._read(line)
 
     def __bool__(self) -> bool:
-        """Is there anything at all in it?"""
+        """Return True if anything is recorded of any recipient."""
         return bool(self.served or self.bounced or self.handed_over or
                     self.handing_over)
 
@@ -107,8 +107,8 @@ class Settled:
             kind, *values = json.loads(line)
             self._enter(kind, values)
         except (ValueError, TypeError, LookupError, AttributeError):
-            # It was torn in the middle of the file: a full disk that had
-            # room again.
+            # The line was torn in the middle of the file: a full disk that
+            # had room again.
             return
 
     def _enter(self, kind: str, values: List[Any]) -> None:
@@ -125,7 +125,7 @@ class Settled:
             self.identity, = values
 
     def left(self, recipients: Iterable[str]) -> List[str]:
-        """Return those of whom it says nothing, each once, in order."""
+        """Return the recipients not recorded, each once, in order."""
         known = self.served.union(
             self.bounced, *self.handed_over.values())
         return [recipient for recipient in dict.fromkeys(recipients)
@@ -136,7 +136,7 @@ class Settled:
 
         Those whom another queue entry has are left out.
 
-        :param recipients: Whom it may concern.
+        :param recipients: The recipients of the queue entry.
         """
         elsewhere = set().union(*self.handed_over.values())
         return {recipient: self.bounced[recipient]

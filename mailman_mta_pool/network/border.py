@@ -13,6 +13,7 @@ import threading
 
 from concurrent.futures import TimeoutError as CallTimeout
 from mailman_mta_pool.errors import LocalFailure
+from mailman_mta_pool.network.limits import check_descriptors
 from public import public
 from typing import Any, Awaitable, Callable, Optional
 
@@ -109,6 +110,7 @@ class Border:
     def _start(self) -> None:
         loop = None
         try:
+            check_descriptors()
             loop = asyncio.new_event_loop()
             thread = threading.Thread(
                 target=_run, args=[loop], name='mta-pool-network', daemon=True)

@@ -7,7 +7,7 @@ adds a mode by registering a utility of its own for `IConnectionFactory`.
 
 import time
 
-from mailman_mta_pool.configuration import ConfigurationError
+from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.connection import (
     SMTPConnection,
     SMTPSConnection,

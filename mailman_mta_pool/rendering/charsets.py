@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Python's codecs make of the charsets that messages name."""
+"""Python's codecs for the charsets that messages name."""
 
 import re
 import codecs
@@ -24,14 +24,14 @@ def text_codec(charset: str) -> str:
         # Of an empty string no codec is looked up.
         ' '.encode(charset)
     except UnicodeError:
-        # It is one for text, which has encoded nothing yet.
+        # A codec for text, which cannot encode a space.
         pass
     return codecs.lookup(charset).name
 
 
 @public
 def encodes_each_character(codec: str) -> bool:
-    """True if it depends on no other character whether one can be encoded.
+    """True if each character can be encoded, or not, by itself.
 
     With IDNA it does: the labels of a domain name have a limit.
     """

@@ -46,7 +46,7 @@ class _ToHeader:
 
 @public
 class Compiled:
-    """What all recipients of one kind share, and the slots between.
+    """A rendering for all recipients of one kind, with slots.
 
     :ivar slots: The names of the slots; empty if all get the same octets.
     """
@@ -116,7 +116,7 @@ class Compiled:
         self._common: Optional[Content] = None
 
     def content(self, values: Values) -> Content:
-        """Return what one recipient gets.
+        """Return the content for one recipient.
 
         :param values: The recipient's values; they must be of the kind that
             this was compiled for.

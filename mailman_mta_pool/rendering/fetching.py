@@ -31,7 +31,7 @@ _QUERY = re.compile(r'[?#].*', re.DOTALL)
 
 @public
 class Answer(NamedTuple):
-    """What a web server said.
+    """The answer of a web server.
 
     :ivar status: The status code; 200 if there is a text.
     :ivar text: The template; empty with another status.

@@ -40,9 +40,8 @@ def _can_encode(value: str, codec: str) -> bool:
 
 @public
 class Kinds:
-    """Sorts recipients by what decides on the shape of their rendering.
-
-    That is: whether they are members, whether they get the duplicates flag,
+    """Sorts recipients by what decides on the shape of their rendering:
+    whether they are members, whether they get the duplicates flag,
     which values are empty, and in which charsets the others can be encoded:
     those that Mailman's decorate handler tries in turn.
     """
@@ -59,12 +58,12 @@ class Kinds:
             _codec(self._msg.get_content_charset())})
 
     def is_flagged(self, recipient: str) -> bool:
-        """Does the recipient get the duplicates flag?"""
+        """Return True if the recipient gets the duplicates flag."""
         return recipient in self._flagged
 
     def kind_of(self, values: Values, fields: FrozenSet[str],
                 ) -> Optional[Hashable]:
-        """Return what the recipient has in common with others.
+        """Return the kind of a recipient, which others may share.
 
         :param values: The recipient's values.
         :param fields: Those that are shown somewhere.

@@ -36,7 +36,7 @@ def _quoted_printable(octets: bytes) -> bytes:
 
 def _decoded(leaf: Message, payload: bytes,
              ) -> Tuple[bytes, Callable[[bytes], bytes]]:
-    """What the leaf says, and the function that encodes it again."""
+    """Return the decoded payload, and the function that encodes it again."""
     encoding = str(leaf.get('content-transfer-encoding', '')).lower()
     if encoding == 'base64':
         return binascii.a2b_base64(payload), _base64
@@ -52,7 +52,7 @@ class Leaf:
     :ivar slots: The names of its slots.
     :ivar before: The lines before those with slots, encoded and canonical.
     :ivar after: The lines after those.
-    :ivar ends_line: Do those with slots end in a line ending?
+    :ivar ends_line: True if the lines with slots end in a line ending.
     """
 
     def __init__(self, octets: bytes, encode: Callable[[bytes], bytes],
@@ -134,6 +134,6 @@ def leaf_of(part: Message, marked: Marked) -> Optional[Leaf]:
 
 
 def _is_personal(octets: bytes, marked: Marked, charset: str) -> bool:
-    """Is a mark there, or a marked value in an encoded word?"""
+    """Return True if there is a mark, in clear or in an encoded word."""
     return marked.token.encode('ascii') in octets or (
         b'=?' in octets and bool(marked.split(octets, charset)[1]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is personal about the recipients, read from the database in batches.
+"""The personal values of recipients, read from the database in batches.
 
 The results are those of Mailman's `AbstractRoster.get_member`, of the
 properties of `Member`, and of `UserManager.get_user`, which ask the database
@@ -33,7 +33,7 @@ from zope.component import getUtility
 
 @public
 class MemberValues(NamedTuple):
-    """What a decoration can show of a member.
+    """The fields of a member that a decoration can show.
 
     :ivar name: `Member.display_name`.
     :ivar address_name: The display name of the address.
@@ -52,7 +52,7 @@ class MemberValues(NamedTuple):
 
 @public
 class Values(NamedTuple):
-    """What is personal about a recipient.
+    """The personal values of a recipient.
 
     :ivar member: None for somebody who is not a member of the list.
     :ivar user_name: The display name of the user whose address it is; None
@@ -76,9 +76,10 @@ def look_up(mlist: Any, recipients: Iterable[str], *, members: bool,
 
     :param mlist: The mailing list.
     :param recipients: Their addresses; some hundred at a time.
-    :param members: Are the members' fields wanted, apart from the language?
-    :param languages: Are their languages?
-    :param users: Are the display names of the users?
+    :param members: True if the members' fields are wanted, apart from the
+        language.
+    :param languages: True if their languages are.
+    :param users: True if the display names of the users are.
     :return: The values of each recipient.
     """
     recipients = list(recipients)
@@ -162,7 +163,7 @@ def _explicit(languages: bool) -> Any:
 
 @functools.lru_cache(None)
 def _preferred(languages: bool) -> Any:
-    """Those whose users prefer an address of their own, as they should."""
+    """Return the query for members through their users' own addresses."""
     return _from_addresses(languages, _user.c.display_name, _address.join(
         _user, _address.c.user_id == _user.c.id).join(
         _member, _member.c.user_id == _user.c.id)).where(
@@ -172,7 +173,7 @@ def _preferred(languages: bool) -> Any:
 
 @functools.lru_cache(None)
 def _preferred_by_another(languages: bool) -> Any:
-    """Those whose addresses were unlinked from their users since.
+    """Return the query for members whose addresses were unlinked since.
 
     There is no index for this: it takes time for each member of the site.
     """

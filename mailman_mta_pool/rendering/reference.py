@@ -71,7 +71,7 @@ def call_back(callbacks: List[Any], mlist: Any, message: Any,
 class Reference:
     """Mailman's callbacks, called for one recipient after the other.
 
-    :ivar signs: Does each content get a signature (ARC)?
+    :ivar signs: True if each content gets a signature (ARC).
     """
 
     def __init__(self, callbacks: List[Any], mlist: Any, msg: Any,
@@ -90,17 +90,17 @@ class Reference:
         self._boundaries = Boundaries()
 
     def expect(self, recipients: List[str]) -> None:
-        """Look up the members among those who come next, all at once."""
+        """Look up the members among the next recipients, all at once."""
         found = members_of(self._mlist, recipients)
         self._members = {
             recipient: found.get(recipient) for recipient in recipients}
 
     def content(self, recipient: str) -> Content:
-        """Return what stock Mailman makes of it, for whatever recipient."""
+        """Return the content that stock Mailman makes for a recipient."""
         return self._content(recipient, self._msgdata)
 
     def unsigned(self, recipient: str) -> Content:
-        """Return what stock Mailman makes of it before it signs."""
+        """Return the content that stock Mailman makes before it signs."""
         return self._content(recipient, self._unsigned)
 
     def _content(self, recipient: str, msgdata: Dict[str, Any]) -> Content:
@@ -112,10 +112,10 @@ class Reference:
         return as_content(message)
 
     def compiled(self, marked: Marked, flagged: bool) -> Compiled:
-        """Return what it makes with marked values, unsigned, taken apart.
+        """Return the unsigned rendering with marked values, taken apart.
 
         :param marked: The values.
-        :param flagged: With the duplicates flag?
+        :param flagged: True for a recipient with the duplicates flag.
         :raises Unspliceable: if that cannot be done.
         """
         values = marked.values

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Mailman's callbacks ask the database again and again in one post.
+"""A cache for what Mailman's callbacks look up repeatedly in one post.
 
 Each rendering asks twelve times for the list's domain, once more for the list,
 and six times for templates, most of which there are not, so that files are
@@ -44,7 +44,7 @@ OK, NOT_FOUND = 200, 404
 
 
 class _Remembering:
-    """Stands in front of one of Mailman's; all else is left to that."""
+    """Wraps a utility of Mailman's, and passes on what it does not cache."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
@@ -138,7 +138,7 @@ class _Templates(_Remembering):
                 return self._fetch(uri, template)
             return self._manager.get(name, context, **kws)
         except (HTTPError, URLError):
-            # It does not exist.  The loader tries the next context.
+            # No such template.  The loader tries the next context.
             raise
         except (OSError, UnicodeError) as error:
             raise TemplateUnavailable(
@@ -247,14 +247,14 @@ class _Archivers:
         found = config.db.store.query(ListArchiver).filter(
             ListArchiver.mailing_list == self._mlist).all()
         if not {archiver.name for archiver in found}.issuperset(system):
-            # It adds what the list has not.
+            # Mailman's adds what the list has not.
             found = self._mailmans().archivers
         return [_Archiver(archiver, system) for archiver in found]
 
 
 @public
 class Memory:
-    """What was looked up for one post."""
+    """The cache of one post."""
 
     def __init__(self, mlist: Any) -> None:
         """Begin with nothing.

@@ -42,7 +42,8 @@ log = logging.getLogger('mailman.smtp')
 
 # How many recipients are looked up at a time.
 BATCH = 500
-CHECKED = 2
+# How many recipients of each kind are rendered by the reference, too.
+COMPARED_PER_KIND = 2
 # Somebody whose every value shows, for finding out which ones are shown.
 SAMPLE = Values(
     'anne@example.com',
@@ -90,8 +91,8 @@ class Renderer:
         if self._fields is None:
             self._fields = self._find_fields()
         if self._fields is not BY_REFERENCE:
-            # Those who are compared; otherwise each batch is looked up.
-            self._reference.expect(recipients[:CHECKED])
+            # The first are compared; otherwise each batch is looked up.
+            self._reference.expect(recipients[:COMPARED_PER_KIND])
         for start in range(0, len(recipients), BATCH):
             batch = recipients[start:start + BATCH]
             for together, content in (
@@ -100,10 +101,10 @@ class Renderer:
                 end_database_transaction()
                 yield together, content
 
-    # What is personal?
+    # Finding out what is personal.
 
     def _find_fields(self) -> FrozenSet[str]:
-        """Return the fields that show; 'reference' if it takes that."""
+        """Return the fields that show, or `BY_REFERENCE`."""
         try:
             return self._compile_samples()
         except Exception as reason:
@@ -120,7 +121,7 @@ class Renderer:
         for values, rendering in zip(samples, compiled):
             kind = self._kinds.kind_of(values, fields)
             if kind is not None:
-                # Those like it need no rendering of their own.
+                # Recipients of this kind need no rendering of their own.
                 self._keep(kind, rendering)
         return fields
 
@@ -220,7 +221,7 @@ class Renderer:
 
     def _keep(self, kind: Hashable, compiled: Compiled) -> None:
         self._compiled[kind] = compiled
-        self._to_check[kind] = CHECKED
+        self._to_check[kind] = COMPARED_PER_KIND
 
     def _distrust(self, content: Content, reference: Content) -> None:
         """Render by the reference from now on, and say so."""

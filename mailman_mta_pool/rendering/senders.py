@@ -10,12 +10,12 @@ from typing import Callable, List, Optional
 
 log = logging.getLogger('mailman.smtp')
 
-CHECKED = 2
+COMPARED_SENDERS = 2
 
 
 @public
 class Senders:
-    """Makes the senders that a delivery of Mailman's makes, quicker."""
+    """Makes the envelope senders of a delivery, quicker than Mailman."""
 
     def __init__(self, reference: Callable[[str], str]) -> None:
         """Nothing is made before the first sender is wanted.
@@ -24,13 +24,13 @@ class Senders:
             `_get_sender`, bound to the post.
         """
         self._reference = reference
-        self._to_check = CHECKED
+        self._to_check = COMPARED_SENDERS
         self._is_known = False
         self._constant: Optional[str] = None
         self._template: Optional[str] = None
 
     def _find_out(self) -> None:
-        """Find out how they are made."""
+        """Find out how Mailman makes the senders."""
         self._is_known = True
         token = f'm{secrets.token_hex(6)}'
         local, domain = f'{token}local', f'{token}domain'
@@ -45,7 +45,7 @@ class Senders:
             self._template = template
 
     def template(self, recipients: List[str]) -> Optional[str]:
-        """Return how they are made, for `str.format`.
+        """Return the pattern of the senders, for `str.format`.
 
         :param recipients: Some of whom to check it with.
         :return: The sender with '{0}' for the local part and '{1}' for the

@@ -18,7 +18,7 @@ from mailman_mta_pool.journal.entry import (
     count_afresh,
     entries_in,
     queue_directory,
-    WHICH_QUEUE,
+    WHICH_QUEUE_KEY,
 )
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import Settled
@@ -31,12 +31,12 @@ log = logging.getLogger('mailman.smtp')
 
 # The key of the metadata by which an entry that we made is found.  Stock
 # Mailman passes over it.
-TOKEN = 'mta_pool_token'
-# What is in one of these may move to the next while we look.
-WHERE_TO = ('shunt', 'retry', 'out', 'bad')
+TOKEN_KEY = 'mta_pool_token'
+# An entry in one of these queues may move to the next while we look.
+QUEUES_IN_ORDER = ('shunt', 'retry', 'out', 'bad')
 # Where an entry is made before it is put into the queue, in the same file
 # system.  Mailman passes over what has no extension.
-MAKING = 'mta_pool_making-'
+MAKING_PREFIX = 'mta_pool_making-'
 
 
 @public
@@ -62,20 +62,20 @@ class Queues:
         return self._journal is not None and self._journal.is_kept
 
     def without_moved(self, recipients: List[str]) -> List[str]:
-        """Leave out those who are in another entry by now."""
+        """Return the recipients who are not in another entry by now."""
         return [recipient for recipient in recipients
                 if recipient not in self._moved]
 
     def put_back(self, recipients: List[str]) -> None:
-        """Let the outgoing runner deliver to them after everything else.
+        """Put recipients at the end of the `out` queue.
 
-        :param recipients: Whom.
+        :param recipients: Who gets the post later.
         :raises OSError: if the entry cannot be made; nothing has changed then.
         """
         self._put('out', recipients, {})
 
     def replace(self, recipients: List[str]) -> None:
-        """Let an entry for them take the place of the one that is delivered.
+        """Put recipients into an entry that replaces the delivered one.
 
         The new one has not been left over from any crash, and while the old
         one is still there Mailman is to keep it.
@@ -86,26 +86,26 @@ class Queues:
         self._put('out', recipients, {}, replaces=True)
 
     def leave_to_runner(self, recipients: List[str]) -> None:
-        """Take note that the runner itself puts them into another queue.
+        """Take note that the runner itself puts recipients into a queue.
 
         It does so with the metadata that it has passed to us.
 
         :param recipients: Those whom the metadata is going to name.
         """
         if self._journal is not None:
-            token = self._msgdata[TOKEN] = secrets.token_hex(8)
+            token = self._msgdata[TOKEN_KEY] = secrets.token_hex(8)
             self._journal.handing_over(token, recipients)
 
     def shunt(self, recipients: List[str]) -> None:
-        """Let the site's operator look at it, and say `mailman unshunt`."""
-        self._put('shunt', recipients, {WHICH_QUEUE: 'out'})
+        """Put recipients into the `shunt` queue, for `mailman unshunt`."""
+        self._put('shunt', recipients, {WHICH_QUEUE_KEY: 'out'})
 
     def retry(self, recipients: List[str]) -> None:
-        """Try them again later.
+        """Put recipients into the `retry` queue.
 
-        It keeps the books that `OutgoingRunner._dispose` keeps, in the same
-        keys of the metadata, so that a retry may change hands between it and
-        stock.
+        The number of recipients and the end of the retries are kept as
+        `OutgoingRunner._dispose` keeps them, in the same keys of the
+        metadata, so that a retry may change hands between us and stock.
         """
         if 'probe_token' in self._msgdata:
             # As stock: a probe that fails for the time being is not sent
@@ -129,10 +129,10 @@ class Queues:
         token = secrets.token_hex(8)
         directory = queue_directory(queue)
         # Where the disk is full, Mailman would leave half of a file there.
-        with TemporaryDirectory(prefix=MAKING, dir=directory) as making:
+        with TemporaryDirectory(prefix=MAKING_PREFIX, dir=directory) as making:
             name = Switchboard(queue, making).enqueue(
                 self._msg, self._msgdata, recipients=recipients,
-                **{TOKEN: token, **more}) + '.pck'
+                **{TOKEN_KEY: token, **more}) + '.pck'
             if self._journal is not None:
                 if replaces:
                     count_afresh(os.path.basename(self._journal.path))
@@ -146,13 +146,13 @@ class Queues:
 
 @public
 def find_handed_over(settled: Settled) -> None:
-    """Find out which of the entries that were being made are there.
+    """Look for the queue entries that were being made.
 
     :param settled: What the journal says; those that are there are moved
         from `handing_over` to `handed_over`.
     """
     if settled.handing_over:
-        tokens = {msgdata.get(TOKEN) for queue in WHERE_TO
+        tokens = {msgdata.get(TOKEN_KEY) for queue in QUEUES_IN_ORDER
                   for msg, msgdata in entries_in(queue)}
         for token in settled.handing_over.keys() & tokens:
             settled.handed_over[token] = settled.handing_over.pop(token)

@@ -22,11 +22,11 @@ from zope.interface import implementer
 
 log = logging.getLogger('mailman.runner')
 
-# Those on which a runner stops.
+# The signals on which a runner stops.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# The methods of Mailman's runner: an exception does no harm in the first, but
-# for the time that it spends in the second.
-LOOP, BUSY = 'run', '_one_iteration'
+# The names of two methods of Mailman's runner: an exception does no harm in
+# the first, but for the time that it spends in the second.
+LOOP_METHOD, BUSY_METHOD = 'run', '_one_iteration'
 
 
 @public
@@ -85,10 +85,10 @@ Handler = Callable[[int, Optional[FrameType]], Any]
 
 
 class _Guard:
-    """Stands before the handlers that were there, from the first post on.
+    """Takes the place of the signal handlers, from the first post on.
 
-    It stays, because an exception is no better in the moment between the end
-    of a delivery and that of its queue entry.
+    The guard stays, because an exception is no better in the moment between
+    the end of a delivery and that of its queue entry.
     """
 
     def __init__(self) -> None:
@@ -98,11 +98,11 @@ class _Guard:
         self.early: Optional[int] = None
 
     def stand(self) -> None:
-        """Take the place of whoever handles the signals now."""
+        """Take the place of the present handlers."""
         for signum in SIGNALS:
             current = signal.getsignal(signum)
             if not callable(current) or current == self._ours(signum):
-                # Whoever has the system's own handler knows what it does.
+                # With the system's own handler nobody is interrupted.
                 continue
             handler = self._handler(current)
             try:
@@ -129,14 +129,14 @@ class _Guard:
         return handle
 
     def begin(self, turn: Turn) -> None:
-        """From now on signals end that turn."""
+        """Let signals end a turn from now on."""
         self.turn = turn
         early, self.early = self.early, None
         if early is not None:
             turn.stop(early)
 
     def pass_on(self, signum: int) -> None:
-        """Let those who were there before us know."""
+        """Call the handler that was there before."""
         tell(self._behind[signum][0], signum, None)
 
 
@@ -147,13 +147,13 @@ def _codes(frame: Optional[FrameType]) -> Iterator[CodeType]:
 
 
 def _is_busy(frame: Optional[FrameType]) -> bool:
-    """Is the runner at work on a queue entry?"""
-    return any(code.co_name == BUSY for code in _codes(frame))
+    """Return True if the runner is at work on a queue entry."""
+    return any(code.co_name == BUSY_METHOD for code in _codes(frame))
 
 
 def _has_ended(handler: Handler, frame: Optional[FrameType]) -> bool:
-    """Is the runner whose handler it is past the loop that catches it?"""
-    loop = getattr(getattr(handler, '__self__', None), LOOP, None)
+    """Return True if the handler's runner has left the loop that catches."""
+    loop = getattr(getattr(handler, '__self__', None), LOOP_METHOD, None)
     code = getattr(loop, '__code__', None)
     return code is not None and code not in _codes(frame)
 
@@ -172,7 +172,7 @@ _guard = _Guard()
 
 @public
 def stand_guard() -> None:
-    """From now on no signal breaks off what is done to a queue entry."""
+    """Let no signal break off what is done to a queue entry from now on."""
     _guard.stand()
 
 

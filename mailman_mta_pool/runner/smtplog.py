@@ -18,10 +18,10 @@ log = logging.getLogger('mailman.smtp')
 
 @public
 class PostLog:
-    """What is logged of one post, as `mailman.mta.deliver.deliver` does."""
+    """Writes the lines of one post, as `mailman.mta.deliver.deliver` does."""
 
     def __init__(self, mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
-        """Remember what the delivery may change.
+        """Keep what the delivery may change.
 
         :param mlist: The mailing list.
         :param msg: The message, before it is decorated.
@@ -48,7 +48,7 @@ class PostLog:
                 template, self._list_for(template), self._substitutions))
 
     def _list_for(self, template: str) -> Any:
-        """The list, if it takes it: what it tells of itself costs SQL."""
+        """Return the list if the template needs it: its values cost SQL."""
         wanted = {match['named'] or match['braced']
                   for match in Template.pattern.finditer(template)}
         return None if wanted <= self._substitutions.keys() else self._mlist
@@ -74,7 +74,7 @@ class PostLog:
         self._substitutions.update(
             size=self._size, time=seconds, seconds=seconds,
             recip=recipients, refused=refused)
-        self._write_troubles(ledger, unavailable)
+        self._write_failures(ledger, unavailable)
         self._write('every')
         if refused:
             self._write('refused')
@@ -86,9 +86,9 @@ class PostLog:
                 recip=recipient, smtpcode=code, smtpmsg=text)
             self._write('failure')
 
-    def _write_troubles(self, ledger: Ledger,
+    def _write_failures(self, ledger: Ledger,
                         unavailable: Optional[Exception]) -> None:
-        """What the templates have no line for."""
+        """Log the failures for which there are no templates."""
         name = self._substitutions['msgid']
         if unavailable is not None:
             what = ('Template' if isinstance(unavailable, TemplateUnavailable)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an answer means, and what becomes of each recipient."""
+"""The meaning of an answer, and the settlement of each recipient."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an answer means.  This is where a reply code is judged.
+"""The meaning of an answer: this is where a reply code is judged.
 
 The table says it for one recipient.  Some answers mean one thing or another
 depending on what the server said to others; `Ledger` decides those.
@@ -22,7 +22,7 @@ from typing import Dict, FrozenSet, NamedTuple, Optional, Pattern, Tuple
 
 @public
 class Meaning(enum.Enum):
-    """What an answer says of a recipient."""
+    """The meaning of an answer for one recipient."""
 
     #: Has got the post.
     served = 'served'
@@ -100,6 +100,19 @@ def meaning_of(result: Result) -> Meaning:
     return Meaning.deferred
 
 
+# RFC 4954, section 6.
+_LOGIN_NEEDED_CODE = 530
+
+
+@public
+def needs_login(reply: Reply) -> bool:
+    """Return True if the server demands that we authenticate.
+
+    :param reply: A refusal.
+    """
+    return reply.code == _LOGIN_NEEDED_CODE
+
+
 # RFC 5321, section 4.5.3.1.10, and RFC 3463, section 3.5.
 _TOO_MANY = re.compile(r'(452|552) ([45]\.5\.3)?$')
 _TOO_MANY_RECIPIENTS = re.compile(r'(452|552) [45]\.5\.3$')
@@ -107,7 +120,7 @@ _TOO_MANY_RECIPIENTS = re.compile(r'(452|552) [45]\.5\.3$')
 
 @public
 def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
-    """Find those whose only fault is to have come too late.
+    """Return the recipients whose only fault is to have come too late.
 
     :param outcome: A transaction to several recipients.
     :return: The indices of the recipients that were refused because the
@@ -127,7 +140,9 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
 
 @public
 def says_too_many_recipients(result: Result) -> bool:
-    """Does the answer say so, and not only what else it may mean?
+    """Return True if the answer names the number of recipients.
+
+    A bare 452 or 552 may also mean a full disk.
 
     :param result: One of those that are `over_the_limit`.
     """
@@ -156,7 +171,7 @@ _ABOUT_ADDRESS = '5.1.'
 # RFC 5321, section 4.1.1.11: it knows it, but not now.
 _NOT_NOW = 455
 # Authentication required, or too big: that is about no sender.
-_ABOUT_OTHERS = frozenset([530, 552])
+_ABOUT_OTHERS = frozenset([_LOGIN_NEEDED_CODE, 552])
 
 
 def _of_mail(outcome: Outcome) -> Dict[int, Reply]:
@@ -168,7 +183,7 @@ def _of_mail(outcome: Outcome) -> Dict[int, Reply]:
 
 @public
 def refuses_verp(outcome: Outcome) -> bool:
-    """Does the server not make senders at all, whatever it offers?
+    """Return True if the server does not make senders, whatever it offers.
 
     :param outcome: Any transaction.
     """
@@ -180,7 +195,7 @@ def refuses_verp(outcome: Outcome) -> bool:
 
 @public
 def may_mind_verp(outcome: Outcome) -> bool:
-    """Could the transaction have been refused because of its XVERP?
+    """Return True if XVERP may be the reason for a refusal at MAIL.
 
     A server that knows nothing of it may have any words for that.
 
@@ -198,7 +213,7 @@ def _is_about_sender(reply: Reply) -> bool:
 @public
 def refuses_sender(outcome: Outcome,
                    plain_sender: Optional[str]) -> FrozenSet[int]:
-    """Find those whose only fault may be the long local part of VERP.
+    """Return the recipients whose only fault may be the sender of VERP.
 
     :param outcome: Any transaction.
     :param plain_sender: The sender without VERP, or None if there is none.
@@ -214,7 +229,7 @@ def refuses_sender(outcome: Outcome,
 
 @public
 class Orders(NamedTuple):
-    """What is to be done about an outcome.
+    """Instructions for the dispatcher about an outcome.
 
     :ivar again: To be sent at once.
     :ivar limit: The most recipients that the server takes in a transaction,

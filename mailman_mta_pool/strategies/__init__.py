@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which transactions a post becomes."""
+"""From a post and its recipients to transactions."""
 
 from mailman.config import config
 from mailman.interfaces.mailinglist import Personalization
@@ -15,7 +15,7 @@ from typing import Any, Dict
 
 # With fewer recipients than this it is not worth while to divide a chunk among
 # connections: each costs the mail server a copy of the message.
-FEW = 100
+MIN_SHARE_RECIPIENTS = 100
 
 
 @public
@@ -30,7 +30,7 @@ def plain_sender(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> str:
 @public
 def strategy_for(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,
                  delivery: DeliverySettings) -> Any:
-    """Choose as stock `mailman.mta.deliver.deliver` does.
+    """Return the strategy that stock `mailman.mta.deliver` would choose.
 
     :param mlist: The mailing list of the post.
     :param msg: The post.
@@ -57,7 +57,7 @@ def _with_verp(mlist: Any, msg: Any, msgdata: Dict[str, Any], outbound: Any,
     if (delivery.server_verp and verp is not None and count > 1 and
             outbound.makes_senders):
         # Each connection has its share, but not for a handful.
-        share = max(FEW, -(-count // outbound.connections))
+        share = max(MIN_SHARE_RECIPIENTS, -(-count // outbound.connections))
         return ServerVERP(
             outbound.submit, verp, plain_sender(mlist, msg, msgdata),
             min(share, delivery.max_recipients_server_verp),

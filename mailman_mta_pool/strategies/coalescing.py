@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Same octets, same sender: same transaction."""
+"""One transaction for recipients with the same octets and sender."""
 
 from mailman_mta_pool.rendering.senders import Senders
 from mailman_mta_pool.wire.content import Content, SplicedContent
@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, Tuple
 # How many different contents may wait for another recipient, and how many
 # octets of them.  With more than that the post is as good as individual.
 # Spliced contents share theirs.
-MAX_OPEN = 256
+MAX_OPEN_CONTENTS = 256
 MAX_OPEN_OCTETS = 32 * 1024 * 1024
 public(MAX_OPEN_OCTETS=MAX_OPEN_OCTETS)
 Key = Tuple[str, bool, Tuple[bytes, ...]]
@@ -39,7 +39,7 @@ class Coalescing:
         self._octets = 0
 
     def at_least(self, recipients: int) -> int:
-        """Into how many transactions so many recipients go, at the least."""
+        """Return the least number of transactions for so many recipients."""
         return -(-recipients // self._size) if self._size > 0 else 1
 
     def add(self, recipients: List[str], content: Content,
@@ -78,7 +78,7 @@ class Coalescing:
             del together[:self._size]
         if not together:
             self._close(key)
-        while (len(self._open) > MAX_OPEN or
+        while (len(self._open) > MAX_OPEN_CONTENTS or
                self._octets > MAX_OPEN_OCTETS and len(self._open) > 1):
             self._close(next(iter(self._open)))
 

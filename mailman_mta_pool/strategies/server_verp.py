@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One content, many senders: the mail server makes those.
+"""One content with many senders, which the mail server makes.
 
 Postfix makes of `MAIL FROM:<ant-bounces@example.com> XVERP=+=` what Mailman's
 default `[mta] verp_format` makes, so that all who get the same octets share a

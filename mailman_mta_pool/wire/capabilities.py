@@ -27,6 +27,15 @@ def _positive(text: str) -> Optional[int]:
     return None
 
 
+def _limits(parameters: Iterable[str]) -> Limits:
+    named = {}
+    for parameter in parameters:
+        name, _, value = parameter.partition('=')
+        if name.lower() in Limits._fields:
+            named[name.lower()] = _positive(value)
+    return Limits(**named)
+
+
 @public
 class Capabilities:
     """The extensions that a server offers, with their parameters.
@@ -35,8 +44,8 @@ class Capabilities:
         that we know and those that we do not.
     """
 
-    __slots__ = ('chunking', 'eight_bit_mime', 'keywords', 'pipelining',
-                 'size', 'smtputf8')
+    __slots__ = ('chunking', 'eight_bit_mime', 'keywords', 'limits',
+                 'pipelining', 'size', 'smtputf8')
 
     def __init__(
             self, keywords: Iterable[Tuple[str, Tuple[str, ...]]] = (),
@@ -63,6 +72,8 @@ class Capabilities:
         self.size: Optional[int] = None
         if 'SIZE' in collected:
             self.size = _positive((collected['SIZE'] or ('0',))[0]) or 0
+        #: The limits that the server names, RFC 9422.
+        self.limits = _limits(collected.get('LIMITS', ()))
 
     @classmethod
     def from_ehlo(cls, text: bytes) -> 'Capabilities':
@@ -114,16 +125,6 @@ class Capabilities:
     def verp(self) -> bool:
         """VERP of draft-nurpmeso-smtp-verp."""
         return 'VERP' in self.keywords
-
-    @property
-    def limits(self) -> Limits:
-        """The limits that the server names, RFC 9422."""
-        named = {}
-        for parameter in self.keywords.get('LIMITS', ()):
-            name, _, value = parameter.partition('=')
-            if name.lower() in Limits._fields:
-                named[name.lower()] = _positive(value)
-        return Limits(**named)
 
     def __repr__(self) -> str:
         return '<Capabilities {}>'.format(

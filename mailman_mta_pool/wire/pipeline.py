@@ -20,6 +20,9 @@ from typing import Deque, Optional, Tuple
 class Command(enum.Enum):
     """What a reply answers."""
 
+    # That of Enum is written in Python, and asked for at every reply.
+    __hash__ = object.__hash__
+
     mail = 'MAIL'
     rcpt = 'RCPT'
     data = 'DATA'

@@ -90,21 +90,3 @@ MOVES: Dict[str, Dict[str, str]] = {
     State.done: {},
     }
 public(MOVES=MOVES)
-
-
-@public
-def diagram() -> str:
-    """Draw `MOVES` in the language of Graphviz.
-
-    :return: A directed graph whose nodes are the states and whose edges are
-        labelled with the events, one line for each.
-    """
-    lines = ['digraph transaction {', '  rankdir=LR;']
-    lines.extend(
-        f'  "{state}"{"" if moves else " [shape=doublecircle]"};'
-        for state, moves in MOVES.items())
-    lines.extend(
-        f'  "{before}" -> "{after}" [label="{event}"];'
-        for before, moves in MOVES.items()
-        for event, after in moves.items())
-    return '\n'.join([*lines, '}']) + '\n'

@@ -14,6 +14,9 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 class Fate(enum.Enum):
     """How a recipient of a transaction ended; exactly one of these."""
 
+    # That of Enum is written in Python, and asked for at every reply.
+    __hash__ = object.__hash__
+
     #: The server answered 2xx to the end of the content.
     accepted = 'accepted'
     #: The server answered 4xx or 5xx, or we refused before sending.
@@ -27,6 +30,9 @@ class Fate(enum.Enum):
 @public
 class Stage(enum.Enum):
     """The command whose answer decided; RFC 5321, section 3.3."""
+
+    # That of Enum is written in Python, and asked for at every reply.
+    __hash__ = object.__hash__
 
     #: A recipient that we refuse ourselves; no RCPT was sent.
     here = 'here'

@@ -27,6 +27,10 @@ MEMORY = 16
 DELAY_MEMORY = 8
 # For which share of the time a server may have had nothing to do.
 IDLE_SHARE = 0.05
+# By how much twice as many in flight have to raise the rate, to be worth it.
+GAIN = 1.1
+# How often the limit is thought about before more is tried again.
+FIRST_PAUSE = 4
 
 
 @public
@@ -67,7 +71,19 @@ class Window:
         self._idle = 0.0
         self._replies = 0
         self._was_full = True
-        self._has_grown = True
+        self._has_grown = False
+        # It doubles as long as that makes the rate grow, and once more.
+        self._is_starting = True
+        self._has_missed = False
+        # Later more is tried now and then.
+        self._is_probing = False
+        # The limit from which more was tried, and the rate with it.
+        self._tried = 1, 0.0
+        # The limit that was found to make the server quicker.
+        self._earned = 0
+        # How often not to try it, and how often after the next failure.
+        self._pause = 0
+        self._next_pause = FIRST_PAUSE
         # How many replies to await before that is done again.
         self._due = 1
 
@@ -165,21 +181,76 @@ class Window:
     def _adjust(self, now: float) -> None:
         """Think about the limit: once in a round trip as long as it grows."""
         elapsed = now - self._since
-        needed, limit = self._needed, self.limit
-        is_idle = limit == 1 or (
-            self._was_full and self._idle > IDLE_SHARE * elapsed)
         has_grown, self._has_grown = self._has_grown, False
-        if limit < needed:
-            if is_idle:
-                self._grow(min(2 * limit, needed))
-        elif is_idle and not has_grown:
-            # Replies that are held back and come in batches need more.
-            self._grow(limit + max(1, limit // 4))
-        elif not is_idle and limit > needed:
-            self.limit -= 1
-        self._due = (self.limit if self._has_grown
+        if self._was_full and elapsed > 0:
+            if self._is_starting:
+                self._start(self._replies / elapsed)
+            elif not has_grown:
+                # What was measured belongs to this limit alone.
+                self._settle(self._replies / elapsed,
+                             self._idle > IDLE_SHARE * elapsed)
+        self._due = (self.limit if self._has_grown or self._is_starting
                      else max(self.limit, MEMORY))
         self._begin_anew(now)
+
+    def _start(self, rate: float) -> None:
+        """Double the limit with each round trip, as long as that helps.
+
+        :param rate: Of the replies, in one second.
+        """
+        before, rate_before = self._tried
+        if rate > GAIN * rate_before:
+            self._tried = self.limit, rate
+            self._has_missed = False
+            self._grow(2 * self.limit)
+        elif not self._has_missed:
+            # Half of these were sent before there were so many.
+            self._has_missed = True
+        else:
+            self._is_starting = False
+            self.limit = max(before, min(self._needed, self.limit))
+
+    def _settle(self, rate: float, is_idle: bool) -> None:
+        """Follow the server, once the limit has been found.
+
+        :param rate: Of the replies, in one second.
+        :param is_idle: True if the server had nothing to do now and then.
+        """
+        needed, limit = self._needed, self.limit
+        if is_idle:
+            # Replies that are held back and come in batches need more than
+            # the round trip says.
+            self._grow(min(2 * limit, max(needed, limit + limit // 4 + 1)))
+        else:
+            self._probe(rate, needed)
+
+    def _probe(self, rate: float, needed: int) -> None:
+        """Find out whether more in flight makes the server quicker.
+
+        Some settle more in the same time if they can read on: they are woken
+        up less often.
+
+        :param rate: Of the replies, in one second.
+        """
+        before, rate_before = self._tried
+        if self._is_probing:
+            self._is_probing = False
+            if rate <= GAIN * rate_before:
+                self.limit = max(before, min(needed, self.limit))
+                self._pause = self._next_pause
+                self._next_pause *= 2
+                return
+            self._earned = self.limit
+        excess = self.limit - max(needed, self._earned)
+        if excess > 0:
+            self.limit -= (excess + 3) // 4
+            return
+        if self._pause:
+            self._pause -= 1
+            return
+        self._tried = self.limit, rate
+        self._grow(2 * self.limit)
+        self._is_probing = self._has_grown
 
     def _grow(self, limit: int) -> None:
         lessons = self._lessons

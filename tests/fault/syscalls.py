@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""System calls that fail in a process of our own, by seccomp(2)."""
+"""Processes of our own in which system calls fail, or limits hold."""
 
 import os
 import ctypes
 import platform
-import threading
 
+from concurrent.futures import ThreadPoolExecutor
 from public import public
 
 
@@ -13,6 +13,16 @@ from public import public
 FLOCK = {'x86_64': 73, 'aarch64': 32}.get(platform.machine())
 public(FLOCK=FLOCK)
 
+# The number of setresuid(2).
+_SETRESUID = {'x86_64': 117, 'aarch64': 147}.get(platform.machine())
+#: True if we can be another user.
+CAN_BECOME = _SETRESUID is not None and os.geteuid() == 0
+public(CAN_BECOME=CAN_BECOME)
+
+PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 8, 47, 2
+CAPABILITY_VERSION_3 = 0x20080522
+# CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER.
+OF_FILES = 0, 1, 2, 3
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, ERROR = 0x7fff0000, 0x00050000
@@ -37,20 +47,63 @@ def start_without(call, error, start):
     :param start: Called without arguments, to start the process.
     :return: What `start` returned.
     """
-    # A filter is a thread's own, and its children inherit it.
-    results = []
+    return _in_thread(lambda libc: _deny(libc, call, error), start)
 
+
+@public
+def start_as(user, start):
+    """Start a process as a user that may do with files what root may.
+
+    Root has no limit of threads.
+
+    :param user: The user's id.
+    :param start: Called without arguments, to start the process.
+    :return: What `start` returned.
+    """
+    def prepare(libc):
+        _check(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        _become(libc, user)
+        mask = sum(1 << capability for capability in OF_FILES)
+        # Effective, permitted and inheritable; of 64 bits the lower half.
+        _check(libc.capset(
+            (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0),
+            (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)))
+        for capability in OF_FILES:
+            _check(libc.prctl(
+                PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
+    return _in_thread(prepare, start)
+
+
+@public
+def call_as(user, function):
+    """Call a function as a user without any privilege.
+
+    :param user: The user's id.
+    :return: What the function returned.
+    """
+    return _in_thread(lambda libc: _become(libc, user), function)
+
+
+def _become(libc, user):
+    # The library's own function would change all threads.
+    _check(libc.syscall(_SETRESUID, user, user, user))
+
+
+def _in_thread(prepare, function):
+    # What is prepared is a thread's own, and its children inherit it.
     def work():
-        _deny(call, error)
-        results.append(start())
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    return results[0]
+        prepare(ctypes.CDLL(None, use_errno=True))
+        return function()
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
 
 
-def _deny(call, error):
-    libc = ctypes.CDLL(None, use_errno=True)
+def _check(result):
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _deny(libc, call, error):
     instructions = (_Instruction * 4)(
         _Instruction(LOAD, 0, 0, 0),
         _Instruction(JUMP_IF_EQUAL, 0, 1, call),
@@ -60,5 +113,4 @@ def _deny(call, error):
     for arguments in ((PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
                       (PR_SET_SECCOMP, SECCOMP_MODE_FILTER,
                        ctypes.byref(program))):
-        if libc.prctl(*arguments) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        _check(libc.prctl(*arguments))

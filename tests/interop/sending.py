@@ -4,10 +4,12 @@
 
 import re
 
+from benchmarks.wire import Outcomes
 from contextlib import contextmanager
 from itertools import count
 from mailman_mta_pool.connection import SMTPConnection
-from mailman_mta_pool.dispatch.dispatcher import Dispatch
+from mailman_mta_pool.dispatch.outbound import Outbound
+from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.settings import (
     DeliverySettings,
@@ -64,7 +66,9 @@ def converse(connection, transactions):
     """
     waiting = iter(transactions)
     outcomes = []
-    connection.converse(lambda: next(waiting, None), outcomes.append)
+    border.call(
+        connection.converse, lambda octets: next(waiting, None),
+        outcomes.append)
     return outcomes
 
 
@@ -81,16 +85,16 @@ def dispatch(server, transactions, wire=WireSettings()):
         RelaySettings(host=server.host, port=server.port, wire=wire),
         PoolSettings(max_connections=CONNECTIONS))
     transactions = list(transactions)
-    outcomes = []
+    outcomes = Outcomes()
     try:
         for part in transactions[:1], transactions[1:]:
-            work = Dispatch(relay, DeliverySettings(), outcomes.append)
+            outbound = Outbound(relay, DeliverySettings(), outcomes)
             for transaction in part:
-                work.submit(transaction)
-            work.finish()
+                outbound.submit(transaction)
+            outbound.finish()
     finally:
-        relay.pool.close()
-    return outcomes
+        border.call(relay.pool.close)
+    return outcomes.settled
 
 
 @public

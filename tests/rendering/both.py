@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from mailman.config import config
 from mailman.mta.deliver import deliver
-from mailman_mta_pool.settings import load
+from mailman_mta_pool.configuration.loading import load
 from mailman_mta_pool.strategies import strategy_for
 from public import public
 from typing import Any, NamedTuple

@@ -113,7 +113,8 @@ class TestSameBytes(unittest.TestCase):
             **{'add-dup-header': {recipients[i] for i in post.flagged
                                   if i < len(recipients)}})
         with mock.patch.object(
-                mailman_mta_pool.rendering.renderer, 'CHECKED', post.checked):
+                mailman_mta_pool.rendering.renderer, 'COMPARED_PER_KIND',
+                post.checked):
             with warnings() as lines:
                 ours = by_ours(self._mlist, msg, msgdata, post.coalesce,
                                post.makes_senders)

@@ -4,7 +4,7 @@
 
 import unittest
 
-from mailman_mta_pool.rendering.senders import CHECKED, Senders
+from mailman_mta_pool.rendering.senders import COMPARED_SENDERS, Senders
 
 
 SIMPLE = [f'm{number}@example.org' for number in range(5)]
@@ -43,4 +43,4 @@ class TestSenders(unittest.TestCase):
         for recipient in SIMPLE:
             senders.sender(recipient)
         # One with marks, and those who are compared.
-        self.assertEqual(asked[1:], SIMPLE[:CHECKED])
+        self.assertEqual(asked[1:], SIMPLE[:COMPARED_SENDERS])

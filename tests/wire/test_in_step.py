@@ -158,12 +158,12 @@ class TestProof(unittest.TestCase):
 
     def test_none_is_needed(self):
         # A reply too many could not have led to these.
-        for dialogue in (Dialogue(*BY_DATA), bdat()):
-            by_bdat = dialogue.conversation.room == 1
-            dialogue.submit(transaction('a'))
+        for dialogue, last in ((Dialogue(*BY_DATA), 'DATA\r\n'),
+                               (bdat(), BDAT)):
+            self.assertEqual(dialogue.submit(transaction('a')),
+                             envelope('a') + last)
             self.assertEqual(dialogue.hear(OK, NO, NO), '')
             self.assertEqual(dialogue.fates(), [['refused']])
-            self.assertEqual(by_bdat, dialogue.conversation.room == 1)
         dialogue = Dialogue(*BY_DATA)
         dialogue.submit(transaction('a', *'xy'))
         self.assertEqual(dialogue.hear(OK, OK, NO, GO, OK), HI)

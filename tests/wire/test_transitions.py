@@ -8,7 +8,7 @@ from mailman_mta_pool.errors import IllegalMove
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.replies import Reply
-from mailman_mta_pool.wire.states import diagram, Event, MOVES, State
+from mailman_mta_pool.wire.states import Event, MOVES, State
 from mailman_mta_pool.wire.transaction import Fate, Stage
 from tests.wire.dialogue import transaction
 
@@ -92,24 +92,6 @@ class TestTable(unittest.TestCase):
             self.assertEqual(
                 moves.get(Event.lost),
                 None if state == State.done else State.done)
-
-
-class TestDiagram(unittest.TestCase):
-    def test_each_move_is_an_edge(self):
-        lines = diagram().splitlines()
-        edges = [line for line in lines if '->' in line]
-        self.assertEqual(edges, [
-            f'  "{before}" -> "{after}" [label="{event}"];'
-            for before, moves in MOVES.items()
-            for event, after in moves.items()])
-        self.assertEqual(lines[0], 'digraph transaction {')
-        self.assertEqual(lines[-1], '}')
-
-    def test_each_state_is_a_node(self):
-        text = diagram()
-        for state in STATES:
-            end = ' [shape=doublecircle]' if state == State.done else ''
-            self.assertEqual(text.count(f'\n  "{state}"{end};\n'), 1)
 
 
 class TestMoves(unittest.TestCase):

@@ -17,6 +17,7 @@ from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Chunking, Lessons
 from mailman_mta_pool.wire.transaction import Transaction
 from mailman_mta_pool.wire.window import MAX_OCTETS
+from statistics import median
 from tests.wire.dialogue import Dialogue, GO, OK, transaction
 from typing import NamedTuple
 
@@ -156,11 +157,11 @@ class TestRoundTrips(unittest.TestCase):
             far = Far(round_trip * MS, service * MS)
             with self.subTest(far=far):
                 simulation = Simulation(far).run(1000)
-                most = max(simulation.limits)
+                usual = median(simulation.limits[500:])
                 reached = next(
                     when for when, limit in zip(
                         simulation.answered, simulation.limits)
-                    if limit >= 0.8 * most)
+                    if limit >= 0.8 * usual)
                 self.assertLess(
                     reached, 8 * (far.round_trip + far.service))
 
@@ -170,8 +171,22 @@ class TestRoundTrips(unittest.TestCase):
             with self.subTest(round_trip=round_trip, service=service):
                 simulation = Simulation(
                     Far(round_trip * MS, service * MS)).run(1000)
-                self.assertLessEqual(max(simulation.limits), needed + 2)
+                # More is tried now and then, and is of no use here.
+                usual = median(simulation.limits[500:])
+                self.assertLessEqual(usual, needed + 1)
                 self.assertGreater(simulation.rate * service * MS, 0.9)
+
+    def test_more_where_it_makes_the_server_quicker(self):
+        # One that is woken up less often if it can read on.
+        class Woken(Simulation):
+            def _work(self):
+                self._far = self._far._replace(
+                    service=max(1, 6 - len(self._waiting)) * MS)
+                super()._work()
+        simulation = Woken(Far(20 * MS, 5 * MS)).run(1000)
+        self.assertGreater(median(simulation.limits[500:]), 16)
+        # With few in flight it needs 6 ms for each.
+        self.assertGreater(simulation.rate, 0.6 / MS)
 
     def test_the_ceiling(self):
         for depth in (1, 2, 5):

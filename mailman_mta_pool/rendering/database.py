@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What to do while another process has locked the database."""
+"""Waiting for a database that another process has locked."""
 
 import logging
 
@@ -16,11 +16,11 @@ from typing import Any, Iterator
 log = logging.getLogger('mailman.smtp')
 
 # How long SQLite waits by itself, in seconds, as Python's module has it.
-AT_LEAST = 5.0
+SQLITE_DEFAULT_S = 5.0
 
 
-class _Patience:
-    """Makes SQLite wait for longer, in this process and from now on.
+class _BusyTimeout:
+    """Makes SQLite wait longer for a lock, in this process from now on.
 
     The runner gains, too: it writes the bounces after a delivery.  PostgreSQL
     locks nobody out.
@@ -31,7 +31,7 @@ class _Patience:
         self._seconds = 0.0
 
     def extend(self, seconds: float) -> None:
-        self._seconds = max(seconds, AT_LEAST)
+        self._seconds = max(seconds, SQLITE_DEFAULT_S)
         engine = config.db.engine
         if engine is not self._engine and engine.dialect.name == 'sqlite':
             self._engine = engine
@@ -44,23 +44,23 @@ class _Patience:
         connection.execute('PRAGMA busy_timeout = %d' % (1000 * self._seconds))
 
 
-_patience = _Patience()
+_busy_timeout = _BusyTimeout()
 
 
 @public
 @contextmanager
-def patient(seconds: float) -> Iterator[None]:
-    """Bear with a database that others have locked, or that has gone.
+def waiting_for_database(seconds: float) -> Iterator[None]:
+    """Wait for a database that others have locked, and stop if it has gone.
 
     :param seconds: How long to wait for it.
     :raises NothingMoreToSend: if that was not enough.
     """
     try:
-        _patience.extend(seconds)
+        _busy_timeout.extend(seconds)
         yield
     except OperationalError as error:
         if not (error.connection_invalidated or 'locked' in str(error.orig)):
-            # It is a mistake, and would be made again.
+            # A mistake, which would be made again.
             raise
         log.error('The database cannot be used, and the rest of the post goes '
                   'out later: %s', error.orig)

@@ -41,7 +41,7 @@ def _is_answer(result: Result) -> bool:
 
 
 @public
-class Leftovers(NamedTuple):
+class Remainder(NamedTuple):
     """The recipients of an outcome, by their indices.
 
     :ivar accepted: The server had accepted these, and got no content.
@@ -70,20 +70,16 @@ class Leftovers(NamedTuple):
 
 
 @public
-def leftovers_of(outcome: Outcome) -> Optional[Leftovers]:
+def remainder_of(outcome: Outcome) -> Optional[Remainder]:
     """Take apart what goes again.
 
     :param outcome: Any outcome.
     :return: None if everybody was attempted.
     """
-    alike = outcome.alike
-    if alike is not None and alike.fate is Fate.accepted:
-        # As nearly always.
-        return None
     if not outcome.having(Fate.not_attempted):
         return None
     late = over_the_limit(outcome)
-    found = Leftovers([], [], [], [], limit_of(outcome) if any(
+    found = Remainder([], [], [], [], limit_of(outcome) if any(
         says_too_many_recipients(outcome.results[index]) for index in late)
         else None)
     for index, result in enumerate(outcome.results):

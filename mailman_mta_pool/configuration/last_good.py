@@ -3,16 +3,16 @@
 
 import logging
 
-from mailman_mta_pool.configuration import (
+from mailman_mta_pool.configuration.files import (
     ConfigurationError,
     read_configuration,
 )
-from mailman_mta_pool.settings import (
+from mailman_mta_pool.configuration.loading import (
     configuration_path,
-    Settings,
     settings_of_plugin,
     with_mta,
 )
+from mailman_mta_pool.settings import Settings
 from public import public
 from typing import Optional
 

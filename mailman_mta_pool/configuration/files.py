@@ -54,7 +54,7 @@ class Section:
         self._section = section
 
     def text(self, key: str) -> str:
-        """The value as it stands."""
+        """Return a value as it stands."""
         return self._section[key].strip()
 
     def _read(self, key: str, convert: Callable[[str], Any],
@@ -68,7 +68,7 @@ class Section:
                 f'{text!r} is not {remedy}') from None
 
     def whole(self, key: str, least: int = 0) -> int:
-        """A whole number, of `least` or more."""
+        """Return a whole number of `least` or more."""
         def convert(text: str) -> int:
             number = int(text)
             if number < least:
@@ -77,7 +77,7 @@ class Section:
         return self._read(key, convert, f'a whole number of {least} or more')
 
     def seconds(self, key: str, zero: bool = False) -> float:
-        """A duration in seconds; 0 only where `zero` is True."""
+        """Return a duration in seconds; 0 only where `zero` is True."""
         def convert(text: str) -> float:
             if text == '0':
                 duration = 0.0
@@ -91,18 +91,18 @@ class Section:
             (', or 0' if zero else ''))
 
     def boolean(self, key: str) -> bool:
-        """Yes or no."""
+        """Return True for yes, False for no."""
         return self._read(key, as_boolean, 'yes or no')
 
     def choice(self, key: str, *values: str) -> str:
-        """One of several words."""
+        """Return one of several words."""
         choices = {value: value for value in values}
         return self._read(
             key, lambda text: choices[text.lower()],
             ', '.join(values[:-1]) + f' or {values[-1]}')
 
     def automatic(self, key: str) -> bool:
-        """True for auto, False for no."""
+        """Return True for auto, False for no."""
         return self.choice(key, 'auto', 'no') == 'auto'
 
 
@@ -133,7 +133,7 @@ def plugin_configuration(path: str, text: str) -> Any:
     :raises ConfigurationError: for text that is not a configuration file, an
         unknown section or key, or one that stands there twice.
     """
-    defaults = (files('mailman_mta_pool') / 'schema.cfg').read_text('utf-8')
+    defaults = (files(__package__) / 'schema.cfg').read_text('utf-8')
     place = path or 'schema.cfg'
     schema = ConfigSchema('schema.cfg', StringIO(defaults))
     own = _parsed(text, place)
@@ -191,7 +191,7 @@ def _refuse_the_unknown(place: str, own: RawConfigParser,
 
 
 def _for_lazr(own: RawConfigParser) -> str:
-    """The same configuration, with what is for all relays said for each."""
+    """Return the configuration with what is for all relays said for each."""
     merged = RawConfigParser()
     for section in sorted(own.sections()):
         # [relay.master] sorts before [relay.mta].
