@@ -480,6 +480,25 @@ class TestWaking(Stepwise):
         client.converse(feed)
         self.assertEqual(len(asked), 2)
 
+    def test_the_server_closes_with_its_answer(self):
+        # Nothing was on its way, so nothing is lost.
+        for last in ('', '421 4.4.2 Timeout\r\n'):
+            with self.subTest(last=last):
+                self.setUp()
+                waiting = [transaction('a')]
+
+                def report(outcome):
+                    client.outcomes.append(outcome)
+                    self.server.sendall(last.encode())
+                    self.server.shutdown(socket.SHUT_WR)
+                client = self.talk(
+                    Dialogue('PIPELINING'), OK + OK + GO, OK)
+                client.converse(
+                    lambda octets: waiting.pop() if waiting else LATER,
+                    report)
+                self.assertEqual(client.fates(), [['accepted']])
+                self.assertFalse(client.session.is_alive())
+
     def test_the_server_closes_meanwhile(self):
         client = self.talk(
             Dialogue('PIPELINING'), lambda: self.server.close())
