@@ -128,7 +128,8 @@ class Client:
 
         :param dialogue: A `Dialogue`, whose conversation is used.
         :param on_look: Called with the client whenever it is about to wait,
-            when all that can be sent has been sent.
+            when all that can be sent has been sent.  What wakes the loop has
+            to go by its `call_soon_threadsafe`, as from another thread.
         :param step: How many seconds pass with each wait, which then takes no
             time in the world; None is for the world's clock.
         :param timeouts: Those that differ from a generous default.

@@ -289,7 +289,7 @@ class TestAbort(SessionTestCase):
         def on_look(client):
             if client.sends:
                 self.assertTrue(said.wait(PATIENCE))
-                client.session.abort()
+                client.loop.call_soon_threadsafe(client.session.abort)
         with served(serve, theirs) as sock:
             client = self.client(ours(sock), by_bdat(), on_look)
             with self.assertRaisesRegex(ConnectionLost, 'given up'):
@@ -479,6 +479,25 @@ class TestWaking(Stepwise):
             lambda: client.session.wake())
         client.converse(feed)
         self.assertEqual(len(asked), 2)
+
+    def test_the_server_closes_with_its_answer(self):
+        # Nothing was on its way, so nothing is lost.
+        for last in ('', '421 4.4.2 Timeout\r\n'):
+            with self.subTest(last=last):
+                self.setUp()
+                waiting = [transaction('a')]
+
+                def report(outcome):
+                    client.outcomes.append(outcome)
+                    self.server.sendall(last.encode())
+                    self.server.shutdown(socket.SHUT_WR)
+                client = self.talk(
+                    Dialogue('PIPELINING'), OK + OK + GO, OK)
+                client.converse(
+                    lambda octets: waiting.pop() if waiting else LATER,
+                    report)
+                self.assertEqual(client.fates(), [['accepted']])
+                self.assertFalse(client.session.is_alive())
 
     def test_the_server_closes_meanwhile(self):
         client = self.talk(

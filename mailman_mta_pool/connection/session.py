@@ -171,13 +171,14 @@ class Session:
         return mistakes[0] if mistakes else error
 
     def _read_and_advance(self) -> None:
-        if self._conversation.idle:
+        conversation = self._conversation
+        if conversation.idle:
             # It closes, or talks out of turn.
             self._end(None)
             return
         for _ in range(READS_IN_A_ROW):
             # A server that is near has often answered by now.
-            if self._has_ended or not self._read():
+            if self._has_ended or conversation.idle or not self._read():
                 break
             self._advance()
 

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who touches what belongs to the network thread."""
+
+import functools
+
+from contextlib import contextmanager, ExitStack
+from mailman_mta_pool.connection.session import Session
+from mailman_mta_pool.connection.smtp import SMTPConnection
+from mailman_mta_pool.dispatch.agent import Agent
+from mailman_mta_pool.dispatch.dispatcher import Dispatcher
+from mailman_mta_pool.network.border import border
+from mailman_mta_pool.relays.pool import Pool
+from mailman_mta_pool.wire.conversation import Conversation
+from mailman_mta_pool.wire.lessons import Lessons
+from public import public
+from unittest import mock
+
+
+#: Each class, and what the main thread may read or call; see the table in
+#: docs/design.rst.
+OWNED = {
+    Dispatcher: {'octets', 'is_done', 'is_connected'},
+    Agent: set(),
+    Pool: {'statistics'},
+    # The last offer is an attribute.
+    Lessons: {'verp_refused'},
+    SMTPConnection: {'sendmail', 'quit'},
+    Session: set(),
+    Conversation: set(),
+    }
+
+
+class Watch:
+    """Takes note of each call of a public method, and by which thread.
+
+    :ivar inside: The names of what the network thread called.
+    :ivar outside: The names of what another thread called.
+    """
+
+    def __init__(self):
+        self.inside = set()
+        self.outside = set()
+
+    def _watched(self, function, name):
+        @functools.wraps(function)
+        def call(*args, **kws):
+            (self.inside if border.is_here else self.outside).add(name)
+            return function(*args, **kws)
+        return call
+
+    def watched(self, member, name):
+        """Return a member of a class that takes note first.
+
+        :param member: A function or a property; anything else is None.
+        """
+        if isinstance(member, property):
+            return property(self._watched(member.fget, name))
+        return self._watched(member, name) if callable(member) else None
+
+
+@public
+@contextmanager
+def loop_owned():
+    """Watch all calls of public methods and properties of `OWNED`.
+
+    :return: A context manager; its value is the `Watch`.
+    :raises AssertionError: at the end, if a thread other than the network
+        thread has called any but those that are allowed.
+    """
+    watch = Watch()
+    with ExitStack() as patches:
+        for kind, allowed in OWNED.items():
+            for name, member in vars(kind).items():
+                if name.startswith('_') or name in allowed:
+                    continue
+                replacement = watch.watched(
+                    member, f'{kind.__name__}.{name}')
+                if replacement is not None:
+                    patches.enter_context(
+                        mock.patch.object(kind, name, replacement))
+        yield watch
+    assert not watch.outside, sorted(watch.outside)
