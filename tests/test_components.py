@@ -361,7 +361,8 @@ class TestForeignConnection(unittest.TestCase):
                 (ssl.SSLCertVerificationError('self-signed'),
                  'TLS', None, False)):
             with self.subTest(error=error):
-                outcome, unavailable = self.send_in_vain(error, RelayUnavailable)
+                outcome, unavailable = self.send_in_vain(
+                    error, RelayUnavailable)
                 self.assertEqual(
                     outcome.having(Fate.not_attempted), tuple(RECIPIENTS))
                 self.assertEqual(

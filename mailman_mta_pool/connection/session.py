@@ -22,6 +22,8 @@ from typing import Callable, Dict, Optional, Tuple
 
 
 READ_SIZE = 64 * 1024
+# How often a session may go on before the others have their turn.
+READS_IN_A_ROW = 4
 # RFC 8446, section 5.1.
 TLS_RECORD = 16 * 1024
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -135,12 +137,16 @@ class Session:
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Take a step unless it is over; an error ends it."""
-        if self._ended is None or self._ended.done():
+        if self._has_ended:
             return
         try:
             step()
         except Exception as error:
             self._end(error)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._ended is None or self._ended.done()
 
     def _end(self, error: Optional[BaseException]) -> None:
         if self._ended is None or self._ended.done():
@@ -168,7 +174,11 @@ class Session:
         if self._conversation.idle:
             # It closes, or talks out of turn.
             self._end(None)
-        elif self._read():
+            return
+        for _ in range(READS_IN_A_ROW):
+            # A server that is near has often answered by now.
+            if self._has_ended or not self._read():
+                break
             self._advance()
 
     def _read_what_is_there(self) -> None:
