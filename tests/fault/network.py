@@ -27,6 +27,8 @@ UNAVAILABLE = 'Mail server unavailable: '
 CONNECTIONS = 4
 BY_DATA = 'PIPELINING', 'SIZE 0', '8BITMIME'
 BY_CHUNKS = (*BY_DATA, 'CHUNKING')
+# No address, so that it has to be looked up.
+NAME = 'localhost'
 # Seconds in which a post comes to its end, where the timeouts are minutes.
 SOON = 30
 # So many descriptors are left to Mailman when the network may have none; see
@@ -178,7 +180,7 @@ class TestLimits(SiteTestCase):
         for threads in (1, 2):
             with self.subTest(threads=threads):
                 server, user = self.use(Scripted()), next(USERS)
-                site = self.site(server, members=20)
+                site = self.site(server, members=20, smtp_host=NAME)
                 runner = self.start_as(user, site)
                 before = self.limit_threads(user, runner, threads)
                 site.post(verp=True)
@@ -196,7 +198,8 @@ class TestLimits(SiteTestCase):
         server, user = self.use(Scripted(gate)), next(USERS)
         self.addCleanup(gate.open)
         site = self.site(
-            server, members=60, max_delivery_threads=CONNECTIONS)
+            server, members=60, max_delivery_threads=CONNECTIONS,
+            smtp_host=NAME)
         runner = self.start_as(user, site)
         site.post(verp=True)
         server.wait_for(lambda server: len(gate.waiting) == CONNECTIONS)

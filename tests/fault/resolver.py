@@ -31,10 +31,11 @@ class SilentResolver:
         """See `IPlugin`."""
         getaddrinfo = socket.getaddrinfo
 
-        def look_up(host, *arguments, **keywords):
-            if host == SILENT_HOST:
+        def look_up(host, port, family=0, type=0, proto=0, flags=0):
+            # Whether it is an address can be told without DNS.
+            if host == SILENT_HOST and not flags & socket.AI_NUMERICHOST:
                 threading.Event().wait()
-            return getaddrinfo(host, *arguments, **keywords)
+            return getaddrinfo(host, port, family, type, proto, flags)
         socket.getaddrinfo = look_up
 
     def post_hook(self):
