@@ -75,6 +75,10 @@ class ITransactionConnection(IConnection):
     is_open = Attribute("""\
         True if there is a connection to the server, as far as we know.""")
 
+    connects_lazily = Attribute("""\
+        True if it connects when it first sends: `open` proves nothing then.
+        """)
+
     def open():
         """Connect, and authenticate where that is configured; a coroutine.
 

@@ -13,12 +13,13 @@ from mailman_mta_pool.dispatch.backlog import BATCH_OCTETS
 from mailman_mta_pool.dispatch.outbound import MAX_OCTETS, Outbound
 from mailman_mta_pool.errors import (
     ConnectionLost,
+    LocalFailure,
     NothingMoreToSend,
     PhaseTimeout,
     RelayUnavailable,
 )
 from mailman_mta_pool.interfaces import LATER
-from mailman_mta_pool.network.border import border
+from mailman_mta_pool.network.border import Border, border
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.settings import DeliverySettings, PoolSettings
 from mailman_mta_pool.settlement.ledger import Ledger
@@ -32,6 +33,7 @@ from mailman_mta_pool.wire.transaction import (
     Stage,
     Transaction,
 )
+from unittest import mock
 
 
 PATIENCE = 20
@@ -55,6 +57,7 @@ class FakeConnection:
     That is given `feed`, which it awaits, and `report`.
     """
 
+    connects_lazily = False
     is_open = False
 
     def __init__(self, converse, relay):
@@ -154,11 +157,13 @@ class DispatchTestCase(unittest.TestCase):
     def setUp(self):
         self.outcomes = []
 
-    def dispatch(self, converse, connections=1, attempts=3, **kws):
+    def dispatch(self, converse, connections=1, attempts=3, patience=0,
+                 **kws):
         self.relay = FakeRelay(converse, connections)
         self.addCleanup(border.call, self.relay.pool.close)
         return Outbound(
-            self.relay, DeliverySettings(attempts=attempts, patience=0),
+            self.relay, DeliverySettings(
+                attempts=attempts, patience=patience),
             Books(self.outcomes), **kws)
 
     def send(self, dispatch, count):
@@ -513,6 +518,37 @@ class TestFailures(DispatchTestCase):
                 self.assertNotIn(address(3), self.settled(Fate.accepted))
                 dispatch.close()
                 self.assertNothingIsInUse()
+
+    def test_the_network_thread_ends(self):
+        # Only a mistake of ours can end it.
+        async def stall(feed, report):
+            await feed()
+            asyncio.get_running_loop().stop()
+            await asyncio.Event().wait()
+        own = Border()
+        dispatch = self.dispatch(stall, border=own)
+        self.send(dispatch, 1)
+        self.assertIsInstance(dispatch.unavailable, LocalFailure)
+        with self.assertRaises(NothingMoreToSend):
+            dispatch.submit(transaction(1))
+        dispatch.close()
+        # The next post has another one.
+        self.outcomes.clear()
+        self.send(self.dispatch(accept_all, border=own), 1)
+        self.assertAllSettledOnce(1)
+
+    def test_pauses_grow_for_those_who_connect_when_they_send(self):
+        async def refuse(feed, report):
+            report(outcome_of_all(await feed(), NOT_SENT))
+            raise RelayUnavailable('relay:25', 'connect', 'refused')
+        dispatch = self.dispatch(refuse, attempts=9, patience=0.8)
+        with mock.patch.object(FakeConnection, 'connects_lazily', True), \
+                self.assertLogs('mailman.smtp', 'INFO') as logs:
+            self.send(dispatch, 1)
+        self.assertIn('trying again in 0.5 s', logs.output[0])
+        # What is left of the patience.
+        self.assertEqual(len(logs.output), 2)
+        self.assertIsNotNone(dispatch.unavailable)
 
     def test_close(self):
         begun, go_on = threading.Event(), threading.Event()

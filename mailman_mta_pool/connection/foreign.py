@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A connection of another package, with smtplib's interface, for the pool.
 
-Such a connection blocks, so each has a thread of its own for its calls.
+Such a connection blocks, so each of its calls has a thread of its own.
 """
 
 import ssl
@@ -10,7 +10,6 @@ import socket
 import asyncio
 import smtplib
 
-from concurrent.futures import ThreadPoolExecutor
 from mailman_mta_pool.errors import (
     ConnectionLost,
     PhaseTimeout,
@@ -38,17 +37,19 @@ from zope.interface import implementer
 
 
 @public
-def as_transaction_connection(connection: Any, relay: str) -> Any:
+def as_transaction_connection(connection: Any, relay: str,
+                              quit_timeout: float = 5.0) -> Any:
     """Return an `ITransactionConnection` for any `IConnection`.
 
     :param connection: What an `IConnectionFactory` made.
     :param relay: The server as 'host:port'.
+    :param quit_timeout: How many seconds its `quit` may take.
     :raises TypeError: if it is not even that.
     """
     if ITransactionConnection.providedBy(connection):
         return connection
     if IConnection.providedBy(connection):
-        return ForeignConnection(connection, relay)
+        return ForeignConnection(connection, relay, quit_timeout)
     raise TypeError(f'{connection!r} does not provide IConnection')
 
 
@@ -115,15 +116,14 @@ def _unavailable(relay: str, error: Exception) -> Optional[RelayUnavailable]:
 class ForeignConnection:
     """Drives an `IConnection` one message at a time."""
 
-    def __init__(self, connection: Any, relay: str) -> None:
-        """Wrap a connection.
+    connects_lazily = True
 
-        :param connection: See `IConnection`.
-        :param relay: The server as 'host:port'.
-        """
+    def __init__(self, connection: Any, relay: str,
+                 quit_timeout: float) -> None:
+        """Wrap a connection; see `as_transaction_connection`."""
         self._connection = connection
         self._relay = relay
-        self._executor: Optional[ThreadPoolExecutor] = None
+        self._quit_timeout = quit_timeout
         self._woken: Optional[asyncio.Event] = None
         self._ended: Optional[asyncio.Future] = None
         # True if its thread is busy with a call whose end is not awaited.
@@ -147,26 +147,21 @@ class ForeignConnection:
 
     async def open(self) -> None:
         """See `ITransactionConnection`; it opens when it first sends."""
-        self._executor = ThreadPoolExecutor(
-            1, thread_name_prefix='mta-pool-foreign')
         self.is_open = True
 
     async def disconnect(self) -> None:
         """See `ITransactionConnection`."""
-        executor, self._executor = self._executor, None
         self.is_open = False
-        if executor is not None:
-            if self._is_given_up:
-                executor.shutdown(wait=False)
-                return
-            try:
-                await asyncio.get_running_loop().run_in_executor(
-                    executor, self._connection.quit)
-            except (OSError, RuntimeError, smtplib.SMTPException):
-                # It is over, one way or the other.
-                pass
-            finally:
-                executor.shutdown(wait=False)
+        if self._is_given_up:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wait_for(
+                loop.run_in_executor(None, self._connection.quit),
+                self._quit_timeout)
+        except (OSError, RuntimeError, asyncio.TimeoutError):
+            # It is over, one way or the other.
+            pass
 
     def is_alive(self) -> bool:
         """See `ITransactionConnection`; that is the connection's concern."""
@@ -206,14 +201,14 @@ class ForeignConnection:
 
     async def _send(self, transaction: Transaction,
                     report: Callable[[Outcome], None]) -> None:
-        assert self._executor is not None and self._ended is not None
+        assert self._ended is not None
         if transaction.verp is not None:
             # There is no way to tell it.
             report(outcome_of_all(transaction, _NO_XVERP))
             return
         try:
             call = asyncio.get_running_loop().run_in_executor(
-                self._executor, self._call, transaction)
+                None, self._call, transaction)
         except RuntimeError as error:
             # No more threads are left to this process.
             self.is_open = False

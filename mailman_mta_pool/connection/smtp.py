@@ -42,6 +42,8 @@ _COMMANDS = frozenset([b'MAIL', b'RCPT', b'DATA', b'BDAT', b'RSET', b'QUIT'])
 class SMTPConnection:
     """A connection in clear text."""
 
+    connects_lazily = False
+
     def __init__(self, host: str, port: int, sessions_per_connection: int,
                  smtp_user: Optional[str] = None,
                  smtp_pass: Optional[str] = None, *,

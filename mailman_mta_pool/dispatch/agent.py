@@ -74,7 +74,7 @@ class Agent:
         use = ConnectionUse(dispatcher.retry.answers, is_stale=is_reused)
         self._connection, self.use = connection, use
         try:
-            dispatcher.opened()
+            dispatcher.opened(is_proved=not connection.connects_lazily)
             await connection.converse(self._feed, self._report)
         except smtplib.SMTPServerDisconnected as error:
             log.info('%s: %s', dispatcher.relay.name, error)

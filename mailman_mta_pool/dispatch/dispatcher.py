@@ -190,15 +190,21 @@ class Dispatcher:
         return self.has_work or not (
             self.is_over or self._backlog.is_complete)
 
-    def opened(self) -> None:
-        """Take note that an agent has got a connection."""
+    def opened(self, is_proved: bool) -> None:
+        """Take note that an agent has got a connection.
+
+        :param is_proved: False if it will connect when it first sends.
+        """
+        if is_proved:
+            self._note_relay_is_up()
+        self._is_connected = True
+        self._changed()
+
+    def _note_relay_is_up(self) -> None:
         if self.retry.is_outage:
-            # The relay is back.
             self._ceiling = self.relay.pool_settings.max_connections
             self._set_to_work(len(self._backlog) - 1)
-        self._is_connected = True
         self.retry.opened()
-        self._changed()
 
     def cannot_open(self, error: RelayUnavailable) -> Event:
         """Take note that an agent cannot open a connection.
@@ -305,6 +311,8 @@ class Dispatcher:
         use.is_fruitless = False
         if is_served or is_answered(outcome):
             self.retry.progress()
+            if self.retry.is_outage:
+                self._note_relay_is_up()
             use.is_stale = False
             use.answers_before = self.retry.answers
         if outcome.results:

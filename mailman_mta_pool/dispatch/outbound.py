@@ -70,6 +70,7 @@ class Outbound:
         self._border = border
         self._batch = Batch(clock)
         self._handed_over = 0
+        self._has_begun = False
         self._local_failure: Optional[LocalFailure] = None
         self._dispatcher = Dispatcher(
             relay, delivery, ledger.settle, border.notify, clock=clock)
@@ -102,11 +103,26 @@ class Outbound:
         return self._dispatcher.is_over or self._local_failure is not None
 
     def _post(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have the network thread call a method of the dispatcher soon.
+
+        :raises NothingMoreToSend: if there is no such thread.
+        """
         try:
+            if self._has_begun:
+                self._check_thread()
             self._border.post(function, *args)
+            self._has_begun = True
         except LocalFailure as error:
             self._local_failure = error
             raise NothingMoreToSend from error
+
+    def _check_thread(self) -> None:
+        """Raise `LocalFailure` if the network thread is gone.
+
+        Another one would know nothing of this dispatch.
+        """
+        if not self._border.is_running:
+            raise LocalFailure('the network thread has ended')
 
     def _meet(self) -> None:
         """Wait until it is known what the server can do, or it is given up."""
@@ -172,23 +188,39 @@ class Outbound:
     def close(self) -> None:
         """Stop, if it has not finished; wait for what is in flight."""
         self._batch.take()
-        if self._local_failure is None:
+        if self._has_begun and self._local_failure is None:
             with suppress(NothingMoreToSend):
                 self._post(self._dispatcher.stop)
         self._wait_for_the_rest()
 
     def _wait_for_the_rest(self) -> None:
-        if self._local_failure is not None:
-            return
         dispatcher = self._dispatcher
-        self._post(dispatcher.complete)
-        self._wait_until(lambda: (
-            dispatcher.received == self._handed_over and dispatcher.is_done))
-        self._border.call(dispatcher.close, self._turn.is_too_late)
+        if not self._has_begun or self._local_failure is not None:
+            return
+        with suppress(NothingMoreToSend):
+            self._post(dispatcher.complete)
+            self._wait_until(lambda: (
+                dispatcher.received == self._handed_over and
+                dispatcher.is_done))
+            self._close_dispatcher()
+
+    def _close_dispatcher(self) -> None:
+        try:
+            self._border.call(self._dispatcher.close, self._turn.is_too_late)
+        except LocalFailure as error:
+            self._local_failure = error
 
     def _wait_until(self, is_ready: Callable[[], bool]) -> None:
-        """Wait for the network thread, and keep an eye on the turn."""
+        """Wait for the network thread, and keep an eye on the turn.
+
+        :raises NothingMoreToSend: if the thread has ended.
+        """
         while not self._border.wait(is_ready, TICK):
+            try:
+                self._check_thread()
+            except LocalFailure as error:
+                self._local_failure = error
+                raise NothingMoreToSend from error
             self._look_at_the_clock()
             if self._turn.is_too_late:
                 return

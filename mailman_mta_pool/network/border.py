@@ -24,6 +24,8 @@ from typing import Any, Awaitable, Callable, Optional
 
 log = logging.getLogger('mailman.smtp')
 
+# How often a call looks whether the network thread is still there, in seconds.
+LOOK_PERIOD = 1.0
 # How long the end of the process waits for the network thread, in seconds, on
 # top of what `at_end` was given.
 JOIN_TIMEOUT = 1.0
@@ -44,34 +46,43 @@ class Border:
     def post(self, function: Callable[..., Any], *args: Any) -> None:
         """Have the network thread call a function soon; do not wait.
 
-        :raises LocalFailure: if the thread cannot be started.
+        :raises LocalFailure: if the thread cannot be started, or is ending.
         """
-        self._started().call_soon_threadsafe(function, *args)
+        loop = self._started()
+        try:
+            loop.call_soon_threadsafe(function, *args)
+        except RuntimeError as error:
+            raise LocalFailure(f'the network thread ends: {error}') from error
 
-    def call(self, function: Callable[..., Awaitable[Any]], *args: Any,
-             timeout: Optional[float] = None) -> Any:
+    def call(self, function: Callable[..., Awaitable[Any]],
+             *args: Any) -> Any:
         """Await a coroutine function in the network thread, and wait for it.
 
-        :param function: Called in the network thread with the arguments.
-        :param timeout: How many seconds to wait; None if the coroutine has
-            deadlines of its own.
+        :param function: Called in the network thread with the arguments.  It
+            has deadlines of its own.
         :return: What the coroutine returns.
-        :raises LocalFailure: if the thread cannot be started.
-        :raises TimeoutError: if the time is over; the coroutine is cancelled.
+        :raises LocalFailure: if the thread cannot be started, or has ended.
         :raises BaseException: what the coroutine raises.
         """
         loop = self._started()
-        future = asyncio.run_coroutine_threadsafe(
-            _awaited(function, args), loop)
         try:
-            return future.result(timeout)
-        except CallTimeout:
-            if future.done():
+            future = asyncio.run_coroutine_threadsafe(
+                _awaited(function, args), loop)
+        except RuntimeError as error:
+            raise LocalFailure(f'the network thread ends: {error}') from error
+        while True:
+            try:
+                return future.result(LOOK_PERIOD)
+            except CallTimeout:
+                if future.done():
+                    # It is the coroutine's own.
+                    raise
+                if not self.is_running:
+                    raise LocalFailure('the network thread has ended')
+            except BaseException:
+                # A signal may have ended the waiting.
+                future.cancel()
                 raise
-            raise TimeoutError('the network thread did not answer') from None
-        finally:
-            # A signal may have ended the waiting.
-            future.cancel()
 
     def wait(self, is_ready: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is true, or for so many seconds.

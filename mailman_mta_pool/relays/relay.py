@@ -43,7 +43,8 @@ class Relay:
 
     def _connection(self) -> Any:
         return as_transaction_connection(
-            connection_for(self.settings, self.lessons), self.name)
+            connection_for(self.settings, self.lessons), self.name,
+            self.settings.wire.timeouts.quit)
 
 
 class _Current:
