@@ -22,8 +22,6 @@ from typing import Callable, Dict, Optional, Tuple
 
 
 READ_SIZE = 64 * 1024
-# How often a session may go on before the others have their turn.
-READS_IN_A_ROW = 4
 # RFC 8446, section 5.1.
 TLS_RECORD = 16 * 1024
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -171,15 +169,10 @@ class Session:
         return mistakes[0] if mistakes else error
 
     def _read_and_advance(self) -> None:
-        conversation = self._conversation
-        if conversation.idle:
+        if self._conversation.idle:
             # It closes, or talks out of turn.
             self._end(None)
-            return
-        for _ in range(READS_IN_A_ROW):
-            # A server that is near has often answered by now.
-            if self._has_ended or conversation.idle or not self._read():
-                break
+        elif self._read():
             self._advance()
 
     def _read_what_is_there(self) -> None:
