@@ -225,10 +225,10 @@ class _TLSConnection(SMTPConnection):
                  lessons: Optional[Lessons] = None) -> None:
         """Prepare a connection; nothing is opened before the first message.
 
-        :param verify_cert: Must the server have a certificate that one of
-            the system's certification authorities has signed?
-        :param verify_hostname: Must that certificate be for this host
-            (RFC 6125)?  It means nothing unless `verify_cert` is true.
+        :param verify_cert: True if the server needs a certificate that one
+            of the system's certification authorities has signed.
+        :param verify_hostname: True if that certificate has to be for this
+            host (RFC 6125).  Without `verify_cert` it means nothing.
 
         The others are those of `SMTPConnection`.
         """

@@ -16,10 +16,10 @@ def context_for(verify_cert: bool, verify_hostname: bool) -> ssl.SSLContext:
     So each is made once in a process, unless the environment names other
     certificates than before.
 
-    :param verify_cert: Must the server have a certificate that one of the
-        system's certification authorities has signed?
-    :param verify_hostname: Must that certificate be for the relay's host
-        (RFC 6125)?  It means nothing unless `verify_cert` is true.
+    :param verify_cert: True if the server needs a certificate that one of
+        the system's certification authorities has signed.
+    :param verify_hostname: True if that certificate has to be for the relay's
+        host (RFC 6125).  Without `verify_cert` it means nothing.
     """
     return _context(
         verify_cert, verify_hostname and verify_cert,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What waits to be sent, and what the connections have in hand."""
+"""The backlog of a post: transactions that wait, and those in flight."""
 
 from collections import deque
 from mailman_mta_pool.wire.transaction import Transaction
@@ -15,7 +15,7 @@ SOON = 0.002
 
 @public
 class Batch:
-    """What was submitted, and waits to be queued with more.
+    """Transactions that were submitted, and wait to be queued with more.
 
     To take the lock for each transaction would make the workers wait for the
     main thread, and the main thread for them.
@@ -32,7 +32,7 @@ class Batch:
         self._transactions: List[Transaction] = []
 
     def __len__(self) -> int:
-        """How many are waiting."""
+        """Return how many are waiting."""
         return len(self._transactions)
 
     def add(self, transaction: Transaction) -> bool:
@@ -75,7 +75,7 @@ class Backlog:
         self._tried: Dict[int, float] = {}
 
     def __len__(self) -> int:
-        """How many can go now."""
+        """Return how many can go now."""
         if self._waiting:
             return len(self._waiting)
         return len(self._last) if self._is_time_for_the_last else 0
@@ -92,7 +92,7 @@ class Backlog:
             self.octets += transaction.content.size
 
     def set_aside(self, transaction: Transaction, tried: float) -> None:
-        """It goes again, once its connection is done with; see `put_back`.
+        """Keep a transaction until its connection is done with; see `put_back`.
 
         :param tried: How often it was tried.
         """

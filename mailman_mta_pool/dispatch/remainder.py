@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is left of a transaction whose connection came to an end.
+"""The remainder of a transaction whose connection came to an end.
 
 Those to whom nothing was sent go again, but not all together.  Whoever had
 been accepted goes before anybody else, and whoever the server was told of last
@@ -24,7 +24,7 @@ _ANSWERED = frozenset([Fate.accepted, Fate.refused])
 
 @public
 def is_answered(outcome: Outcome) -> bool:
-    """Did the server say what becomes of somebody, and leave none in doubt?
+    """Return True if the server answered to somebody, and none is in doubt.
 
     What it answered to others would not make up for that: it may go on so
     until everybody is in doubt.
@@ -60,12 +60,12 @@ class Remainder(NamedTuple):
 
     @property
     def parts(self) -> List[List[int]]:
-        """What can be sent again, in this order."""
+        """The parts that can be sent again, in this order."""
         return [part for part in self[:3] if part]
 
     @property
     def is_whole(self) -> bool:
-        """Is it all as it was?  Otherwise there are fewer to come."""
+        """True if no recipient was settled, and all go again undivided."""
         return not self.settled and len(self.parts) == 1
 
 

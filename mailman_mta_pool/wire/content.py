@@ -21,7 +21,7 @@ def stuff(octets: bytes, at_line_start: bool = True) -> bytes:
     """Double the dots at the starts of lines (RFC 5321, section 4.5.2).
 
     :param octets: A canonical text, or a piece of one.
-    :param at_line_start: Does the piece begin at the start of a line?
+    :param at_line_start: True if the piece begins at the start of a line.
     """
     # The CR may be the last octet of the piece before.
     octets = octets.replace(b'\n.', b'\n..')

@@ -58,7 +58,7 @@ MAX_ORCPT = 500
 
 @public
 def is_mailbox(address: str) -> bool:
-    """Can the address stand between angle brackets without harm?
+    """Return True if the address can stand between angle brackets.
 
     :param address: The address without angle brackets.
     :return: False for whatever is not a mailbox of RFC 5321 or RFC 6531; CR,
@@ -74,7 +74,7 @@ def is_mailbox(address: str) -> bool:
 
 @public
 def are_plain(addresses: Sequence[str]) -> bool:
-    """Are all of these such mailboxes as every server can be told?
+    """Return True if every server can be told all of these mailboxes.
 
     :param addresses: The addresses without angle brackets.
     :return: True only if each is a mailbox of ASCII, without quotes, at a

@@ -222,7 +222,7 @@ class Lessons:
 
     @property
     def ehlo_refused(self) -> bool:
-        """Is EHLO in the middle of a dialogue answered by something else?"""
+        """True if EHLO in the middle of a dialogue is not to be tried."""
         return self._lessons['ehlo'].holds
 
     def refuse_ehlo(self) -> None:
@@ -231,7 +231,7 @@ class Lessons:
 
     @property
     def verp_refused(self) -> bool:
-        """Has it refused to make senders, though it offers to?"""
+        """True if it has refused to make senders, though it offers to."""
         return self._lessons['verp'].holds
 
     def refuse_verp(self) -> None:
@@ -268,7 +268,7 @@ class Lessons:
 
     @property
     def window_ceiling(self) -> Optional[int]:
-        """How many transactions may be in flight on a connection.
+        """The most transactions that may be in flight on a connection.
 
         None is no limit: nothing has ended in doubt for a while.
         """

@@ -76,7 +76,7 @@ class ReplyParser:
 
     @property
     def pending(self) -> bool:
-        """Have bytes arrived that are not yet part of a complete reply?"""
+        """True if octets have come that are not part of a complete reply."""
         return bool(self._rest or self._lines)
 
     def feed(self, data: bytes) -> Iterator[Reply]:

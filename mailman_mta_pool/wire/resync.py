@@ -91,7 +91,7 @@ class Resync:
             self._lessons.refuse_ehlo()
             raise ProtocolError(f'EHLO was answered with {reply}')
 
-    # Is the dialogue in step?
+    # The proof that the dialogue is in step.
 
     def doubts(self, exchange: Exchange) -> bool:
         """Keep a transaction back, if its refusals are to be proved.
