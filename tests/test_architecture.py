@@ -239,7 +239,7 @@ class TestPublicPaths(unittest.TestCase):
                 ('mailman_mta_pool.plugin', 'MTAPoolPlugin'),
                 ('mailman_mta_pool.connection', 'SMTPConnection'),
                 ('mailman_mta_pool.connection', 'SMTPSConnection'),
-                ('mailman_mta_pool.connection.smtp', 'STARTTLSConnection')):
+                ('mailman_mta_pool.connection', 'STARTTLSConnection')):
             with self.subTest(path='{}.{}'.format(module, name)):
                 self.assertEqual(
                     getattr(import_module(module), name).__name__, name)

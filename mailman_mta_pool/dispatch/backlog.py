@@ -92,7 +92,9 @@ class Backlog:
             self.octets += transaction.content.size
 
     def set_aside(self, transaction: Transaction, tried: float) -> None:
-        """Keep a transaction until its connection is done with; see `put_back`.
+        """Keep a transaction until its connection is done with.
+
+        `put_back` queues it again.
 
         :param tried: How often it was tried.
         """
