@@ -206,6 +206,7 @@ class Outbound:
 
     def _close_dispatcher(self) -> None:
         try:
+            self._check_thread()
             self._border.call(self._dispatcher.close, self._turn.is_too_late)
         except LocalFailure as error:
             self._local_failure = error
