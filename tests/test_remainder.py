@@ -223,7 +223,7 @@ MOODS = ((200, None), (210, '550 5.1.1 Who?'), (218, '450 4.2.1 Later'),
 class TestWhateverItSays(SharingTestCase):
     """Each recipient has one end, and that is true."""
 
-    @settings(PROFILE, max_examples=PROFILE.max_examples // 50)
+    @settings(PROFILE, max_examples=PROFILE.max_examples // 20)
     @given(octets=st.binary(max_size=150), count=st.integers(1, 60),
            size=st.sampled_from([1, 3, 10, 60]), connections=st.integers(1, 4),
            chunking=st.booleans(), verp=st.booleans())

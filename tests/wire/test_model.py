@@ -25,7 +25,7 @@ from tests.wire.link import Cut
 
 ASKED = os.environ.get('MM_POOL_EXAMPLES')
 settings.register_profile(
-    'wire', max_examples=int(ASKED or 2500), derandomize=not ASKED,
+    'wire', max_examples=int(ASKED or 1000), derandomize=not ASKED,
     deadline=None, database=None, print_blob=True,
     suppress_health_check=list(HealthCheck))
 PROFILE = settings.get_profile('wire')
