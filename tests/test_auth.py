@@ -16,8 +16,14 @@ from mailman_mta_pool.connection.auth import (
     MECHANISMS,
     Plain,
 )
-from mailman_mta_pool.errors import BadChallenge, ProtocolError, UnusableValue
-from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.errors import (
+    BadChallenge,
+    ProtocolError,
+    RelayUnavailable,
+    translated,
+    UnusableValue,
+)
+from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from unittest import mock
 
 
@@ -94,6 +100,21 @@ class TestChoice(unittest.TestCase):
         with self.assertRaisesRegex(
                 smtplib.SMTPNotSupportedError, 'AUTH GSSAPI NTLM'):
             authentication('NTLM', 'GSSAPI')
+
+
+class TestSecrets(unittest.TestCase):
+    def test_a_line_that_is_no_reply(self):
+        # It is quoted as Python writes octets.
+        for password in ('p\xe4ssw\xf6rd!', 'a\\b\\c\\d'):
+            secrets = Credentials('anne', password).authentication(
+                frozenset(['PLAIN'])).secrets
+            with self.subTest(password=password):
+                with self.assertRaises(RelayUnavailable) as caught:
+                    with translated('relay:25', 'AUTH', secrets):
+                        list(ReplyParser().feed(
+                            f'??? no {password}\r\n'.encode()))
+                self.assertIn('hidden', str(caught.exception))
+                self.assertNotIn('ssw', str(caught.exception))
 
 
 class TestCredentials(unittest.TestCase):

@@ -239,6 +239,13 @@ class TestLedger(LedgerTestCase):
         self.assertFalse(orders.halt)
         self.assertSettled(served='anne bart', bounced='dora')
 
+    def test_a_full_mailbox(self):
+        # It goes again, but teaches no limit.
+        orders = self.settle(
+            anne=ACCEPTED, bart=refused(RCPT, '452 Mailbox full'))
+        self.assertIsNone(orders.limit)
+        self.assertEqual(orders.again[0].recipients, (address('bart'),))
+
     def test_carried_over(self):
         self.ledger.carry_over({address('anne'): (550, b'No')})
         self.assertSettled(bounced='anne')
@@ -258,6 +265,19 @@ class TestLedger(LedgerTestCase):
 
 class TestDenied(LedgerTestCase):
     """The relay refuses us, or them: the words are the same."""
+
+    def test_somebody_refused_for_a_reason_of_their_own(self):
+        # Only somebody accepted shows that the server relays for us.
+        denied = refused(RCPT, DENIED)
+        for reply in ('550 5.1.1 No such ant', '450 4.7.1 Greylisted',
+                      '452 4.3.1 Insufficient system storage'):
+            with self.subTest(reply=reply):
+                self.setUp()
+                self.assertTrue(self.settle(
+                    anne=refused(RCPT, reply), bart_b=denied, carl_c=denied,
+                    dora_d=denied).halt)
+                self.assertEqual(self.ledger.denial.code, 554)
+                self.assertNotIn(address('bart_b'), self.ledger.bounced)
 
     def test_three_in_two_domains(self):
         denied = refused(RCPT, DENIED)

@@ -191,6 +191,7 @@ class Credentials:
 def _shapes(secret: bytes) -> Iterator[str]:
     """A secret as it may be seen: in clear, in base64, in hexadecimal."""
     yield secret.decode('utf-8', 'backslashreplace')
+    yield repr(secret)[2:-1]
     yield secret.hex()
     for before in range(3):
         # Base64 knows three, by how many octets stand before; characters

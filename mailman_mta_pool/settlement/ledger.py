@@ -3,6 +3,7 @@
 
 from mailman_mta_pool.interfaces import Failure
 from mailman_mta_pool.settlement.table import (
+    CONTENT,
     limit_of,
     may_mind_verp,
     Meaning,
@@ -11,10 +12,11 @@ from mailman_mta_pool.settlement.table import (
     over_the_limit,
     refuses_sender,
     refuses_verp,
+    says_too_many_recipients,
 )
 from mailman_mta_pool.settlement.verdict import Decision, Verdict
 from mailman_mta_pool.wire.replies import Reply
-from mailman_mta_pool.wire.transaction import Fate, Outcome, Result, Stage
+from mailman_mta_pool.wire.transaction import Fate, Outcome, Result
 from public import public
 from typing import (
     Any,
@@ -34,7 +36,6 @@ NO_REPLY_CODE = 444
 NO_ORDERS = Orders()
 HALT_ORDERS = Orders(halt=True)
 
-_PAST_MAIL = frozenset([Stage.rcpt, Stage.data, Stage.end])
 # What does not show that the server would relay for us.
 _NO_SIGN = frozenset([Meaning.denied, Meaning.denied_if_all, Meaning.unsent])
 
@@ -132,7 +133,7 @@ class Ledger:
                 served.append(recipients[index])
             else:
                 self._enter(recipients[index], meaning, result)
-            if result.stage in _PAST_MAIL and meaning not in _NO_SIGN:
+            if result.stage in CONTENT and meaning not in _NO_SIGN:
                 self._verdict.is_denied_to_all = False
         if served:
             self._serve(served)
@@ -152,7 +153,9 @@ class Ledger:
                                   (unsuited, self._plain_sender or ''))
             if those]
         return Orders(
-            tuple(again), limit_of(outcome) if late else None,
+            tuple(again), limit_of(outcome) if any(
+                says_too_many_recipients(outcome.results[index])
+                for index in late) else None,
             self._verdict.halts)
 
     def _weigh(self, outcome: Outcome) -> None:

@@ -315,7 +315,8 @@ class Conversation:
             self._resync.must_reset = True
             return
         self._open = exchange
-        if is_small and is_quiet and trial.claim():
+        if (is_small and is_quiet and not self._is_unproved and
+                trial.claim()):
             pipeline.send_trial(exchange)
             trial.begin(exchange, self._out.added)
         elif self._pipelining:
@@ -392,6 +393,8 @@ class Conversation:
         self._resync.take(command, reply)
         if command is Command.rset:
             self.is_over = self._resync.last_word is not None
+            return
+        if not self._resync.is_proved:
             return
         self._prove()
         self._window.note_pause(self._clock())

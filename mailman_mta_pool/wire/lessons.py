@@ -8,9 +8,10 @@ is put to the test again after a while.
 import re
 import enum
 
+from collections import deque
 from mailman_mta_pool.wire.capabilities import Capabilities
 from public import public
-from typing import Callable, Dict, Optional
+from typing import Callable, Deque, Dict, FrozenSet, Optional, Tuple
 
 
 # In seconds.
@@ -114,6 +115,8 @@ class Lessons:
         self._clock = clock
         self.server: Optional[Capabilities] = None
         self.round_trip: Optional[float] = None
+        # Greetings and offers of late: several machines may take turns.
+        self._seen: Deque[Tuple[str, FrozenSet[str]]] = deque(maxlen=16)
         self._greeting = ''
         self.chunking = Chunking.untried
         self._next_trial = clock()
@@ -136,9 +139,10 @@ class Lessons:
     def learn_server(self, server: Capabilities, greeting: str = '') -> None:
         """Remember what the relay says with each connection.
 
-        What it was found not to do is forgotten if it offers other extensions
-        than before, or greets otherwise, for then it is another version, or
-        another machine; what it was found to do, if it offers others.
+        What it was found to do and not to do is forgotten if it offers other
+        extensions, or greets otherwise, than ever of late: it is another
+        version then, or another machine.  Machines that take turns behind one
+        name are known when they have all been met.
 
         :param server: Its answer to EHLO.
         :param greeting: The text of its greeting; '' if that is not known.
@@ -151,18 +155,22 @@ class Lessons:
         greets_otherwise = bool(
             greeting and self._greeting and greeting != self._greeting)
         self._greeting = greeting or self._greeting
-        if offers_others or greets_otherwise:
+        seen = self._greeting, frozenset(server.keywords)
+        is_new = seen not in self._seen
+        if is_new:
+            self._seen.append(seen)
+        if is_new and (offers_others or greets_otherwise):
             self._forget(offers_others)
 
     def _forget(self, everything: bool) -> None:
         for lesson in self._lessons.values():
             lesson.forget()
         self._next_trial = self._clock()
+        if self.chunking is Chunking.proved:
+            self.chunking = Chunking.untried
         if everything:
             self.round_trip = None
             self._pipelining = Pipelining.untried
-            if self.chunking is Chunking.proved:
-                self.chunking = Chunking.untried
 
     def learn_round_trip(self, seconds: float) -> None:
         """Remember how long the answer to EHLO took.

@@ -52,6 +52,7 @@ class Resync:
         self.must_reset = False
         self.last_word: Optional[Reply] = None
         self.has_quit = False
+        self._is_refused = False
 
     def reset(self) -> None:
         """Queue RSET."""
@@ -72,7 +73,8 @@ class Resync:
 
     def _take_reset(self, reply: Reply) -> None:
         # RSET has only one answer, 250 (RFC 5321, section 4.1.1.5).
-        if self.last_word is None and reply.code >= 400:
+        if (self.last_word is None and reply.code >= 400 and
+                not self._one_by_one):
             # Exim says 554 after ten of them, and closes: then it has read
             # nothing of what follows.  Whatever comes instead of the end is
             # a reply to RSET, too.
@@ -85,6 +87,11 @@ class Resync:
             raise ProtocolError(f'RSET was answered with {refusal}')
 
     def _take_ehlo(self, reply: Reply) -> None:
+        if reply.code >= 400 and self._doubted:
+            # Perhaps it takes no second one: QUIT will tell.
+            self._lessons.refuse_ehlo()
+            self._is_refused = True
+            return
         offered = Capabilities.from_ehlo(reply.text).keywords
         if reply.code >= 300 or self._server.keywords.keys().isdisjoint(
                 offered):
@@ -125,11 +132,17 @@ class Resync:
                 pipeline.awaited and pipeline.awaited[-1][0] is Command.ehlo):
             return
         self.must_reset = False
-        if self._authenticated or self._lessons.ehlo_refused:
+        if (self._authenticated or self._is_refused or
+                self._lessons.ehlo_refused):
             self.has_quit = True
             pipeline.send_between(Command.quit, b'QUIT\r\n')
         else:
             pipeline.send_between(Command.ehlo, self._ehlo)
+
+    @property
+    def is_proved(self) -> bool:
+        """False after a refused EHLO, until QUIT is answered."""
+        return not self._is_refused or self.has_quit
 
     def let_go(self) -> List[Exchange]:
         """Return what was kept back, and keep it no longer."""

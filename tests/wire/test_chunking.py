@@ -121,6 +121,15 @@ class TestTrial(unittest.TestCase):
         self.dialogue.hear(*[OK] * 9)
         self.assertEqual(self.dialogue.fates(), [['accepted']] * 3)
 
+    def test_not_over_a_connection_that_may_be_dead(self):
+        # Its loss would say nothing of CHUNKING.
+        self.dialogue.conversation.begin_anew()
+        self.assertEqual(self.dialogue.submit(transaction('a')),
+                         envelope('a') + 'DATA\r\n')
+        self.assertIs(self.lessons.chunking, Chunking.untried)
+        self.assertEqual(self.dialogue.lose(), [['not_attempted']])
+        self.assertIs(self.lessons.chunking, Chunking.untried)
+
     def test_octets_in_any_pieces(self):
         for pieces in ((b'Hi\r\n',), (b'', b'H', b'', b'i\r\n'),
                        (b'', b'Hi', b'\r\n')):

@@ -3,6 +3,7 @@
 
 import unittest
 
+from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Chunking
 from mailman_mta_pool.wire.pipeline import Command
@@ -77,6 +78,16 @@ class TestPlain(unittest.TestCase):
         self.assertEqual(dialogue.hear(NO), 'RSET\r\n')
         self.assertEqual(dialogue.fates(), [['refused', 'refused']])
         self.assertEqual(dialogue.hear(OK), 'MAIL FROM:<b@example.com>\r\n')
+
+    def test_rset_is_refused(self):
+        # No other command has been sent, so no other reply comes.
+        dialogue = Dialogue()
+        dialogue.submit(transaction('a'), transaction('b'))
+        dialogue.hear(OK)
+        self.assertEqual(dialogue.hear(NO), 'RSET\r\n')
+        with self.assertRaisesRegex(ProtocolError, 'RSET'):
+            dialogue.hear('502 5.5.1 What?\r\n')
+        self.assertEqual(dialogue.lose(), [['refused'], ['not_attempted']])
 
     def test_data_is_refused(self):
         dialogue = Dialogue()

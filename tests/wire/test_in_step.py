@@ -191,23 +191,38 @@ class TestProof(unittest.TestCase):
         self.assertEqual(dialogue.fates(), [['refused', 'accepted']])
 
     def test_ehlo_is_refused(self):
-        # That proves nothing.
+        # That proves nothing, and QUIT does.  Who was accepted, was.
+        for reply in ('554 5.5.1 Too many\r\n', '503 5.5.1 Again?\r\n',
+                      '450 4.7.0 Later\r\n'):
+            with self.subTest(reply=reply):
+                dialogue = bdat()
+                dialogue.submit(transaction('a', *'xy'))
+                dialogue.hear(OK, OK, NO, OK)
+                dialogue.submit(transaction('b'))
+                self.assertEqual(dialogue.hear(reply), QUIT)
+                self.assertEqual(dialogue.fates(), [])
+                dialogue.hear(BYE)
+                self.assertTrue(dialogue.conversation.is_over)
+                self.assertEqual(dialogue.fates(), [
+                    ['accepted', 'refused'], ['not_attempted']])
+
+    def test_ehlo_is_refused_out_of_step(self):
+        # The answer to EHLO comes in the place of that to QUIT.
         dialogue = bdat()
         dialogue.submit(transaction('a'))
         dialogue.hear(OK, OK, NO)
-        dialogue.submit(transaction('b'))
-        with self.assertRaisesRegex(ProtocolError, 'EHLO'):
-            dialogue.hear('554 5.5.1 Too many\r\n')
-        self.assertEqual(dialogue.lose(), [['in_doubt'], ['not_attempted']])
+        self.assertEqual(dialogue.hear(NO), QUIT)
+        with self.assertRaisesRegex(ProtocolError, 'QUIT'):
+            dialogue.hear(OFFER)
+        self.assertEqual(dialogue.lose(), [['in_doubt']])
 
     def test_ehlo_is_not_understood(self):
         # So this server is asked for proof by QUIT.
         dialogue = bdat()
         dialogue.submit(transaction('a'))
         dialogue.hear(OK, OK, NO)
-        with self.assertRaisesRegex(ProtocolError, 'EHLO'):
-            dialogue.hear('503 5.5.1 Again?\r\n')
-        self.assertEqual(dialogue.lose(), [['in_doubt']])
+        dialogue.hear('503 5.5.1 Again?\r\n', BYE)
+        self.assertEqual(dialogue.fates(), [['refused']])
         dialogue = Dialogue(*BY_BDAT, lessons=dialogue.lessons)
         dialogue.submit(transaction('a'))
         self.assertEqual(dialogue.hear(OK, OK, NO), QUIT)

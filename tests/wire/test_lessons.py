@@ -165,14 +165,27 @@ class TestServer(Taught):
     def test_what_was_proved(self):
         for server, greeting, known in (
                 (OFFER, 'b.example.org', True), (OTHER, '', False)):
+            # Another machine may know no BDAT, though it offers CHUNKING.
             with self.subTest(server=server):
                 lessons = Lessons(lambda: self.now)
                 lessons.learn_server(OFFER, 'a.example.com')
                 lessons.learn_chunking(Chunking.proved)
                 lessons.learn_pipelining(Pipelining.proved)
                 lessons.learn_server(server, greeting)
-                self.assertIs(lessons.chunking is Chunking.proved, known)
+                self.assertIs(lessons.chunking, Chunking.untried)
                 self.assertIs(lessons.pipelining is Pipelining.proved, known)
+
+    def test_machines_that_take_turns(self):
+        lessons = Lessons(lambda: self.now)
+        greetings = ['a.example.com', 'b.example.org', 'c.example.net']
+        for greeting in greetings:
+            lessons.learn_server(OFFER, greeting)
+        lessons.learn_chunking(Chunking.off)
+        lessons.learn_doubt(8)
+        for greeting in 4 * greetings:
+            lessons.learn_server(OFFER, greeting)
+            self.assertIs(lessons.chunking, Chunking.off)
+            self.assertEqual(lessons.window_ceiling, 4)
 
     def test_a_trial_goes_on(self):
         self.lessons.learn_server(OFFER)
