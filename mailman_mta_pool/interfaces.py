@@ -157,14 +157,17 @@ class IPool(Interface):
     It belongs to the network thread; `statistics` alone is for any thread.
     """
 
-    def acquire():
+    def acquire(is_wanted=...):
         """Take a connection out of the pool; a coroutine.
 
         The one that was used last and is still alive comes first; where none
         is idle, a new one is opened, if need be when another comes back.
 
-        :return: The connection, and True if it was open already.
-        :rtype: tuple of `ITransactionConnection` and bool
+        :param is_wanted: Called after waiting for another one to come back;
+            where it returns False, nothing is opened any more.
+        :return: The connection, and True if it was open already; None if it
+            is not wanted any more.
+        :rtype: tuple of `ITransactionConnection` and bool, or None
         :raises PoolClosed: if the pool has been closed.
         :raises RelayUnavailable: if it cannot be opened.
         """

@@ -5,6 +5,7 @@
 import time
 import asyncio
 import unittest
+import itertools
 import threading
 
 from contextlib import suppress
@@ -551,6 +552,51 @@ class TestFailures(DispatchTestCase):
         # What is left of the patience.
         self.assertEqual(len(logs.output), 2)
         self.assertIsNotNone(dispatch.unavailable)
+
+    def test_more_work_does_not_cut_a_pause_short(self):
+        async def refuse(connection):
+            opened.append(connection)
+            raise RelayUnavailable('relay:25', 'connect', 'refused')
+        opened = []
+        dispatch = self.dispatch(accept_all, patience=0.8)
+        self.relay.on_open = refuse
+        with self.assertRaises(NothingMoreToSend):
+            for number in itertools.count():
+                dispatch.submit(transaction(number, Content(b'x' * 1000)))
+        dispatch.finish()
+        # After half a second, and when the patience is over.
+        self.assertEqual(len(opened), 3)
+
+    def test_an_outage_charges_no_transaction(self):
+        # Of those who connect when they send.
+        async def refuse_twice(feed, report):
+            each = await feed()
+            if len(refused) < 2:
+                refused.append(each)
+                report(outcome_of_all(each, NOT_SENT))
+                raise RelayUnavailable('relay:25', 'connect', 'refused')
+            while each is not None:
+                report(outcome_of_all(each, ACCEPTED))
+                each = await feed()
+        refused = []
+        dispatch = self.dispatch(refuse_twice, attempts=1, patience=30)
+        with mock.patch.object(FakeConnection, 'connects_lazily', True):
+            self.send(dispatch, 3)
+        self.assertEqual(len(self.settled(Fate.accepted)), 3)
+
+    def test_a_mistake_while_settling(self):
+        class Mistake(Exception):
+            pass
+
+        def settle(outcome):
+            raise Mistake
+        self.relay = FakeRelay(accept_all)
+        self.addCleanup(border.call, self.relay.pool.close)
+        books = Books([])
+        books.settle = settle
+        dispatch = Outbound(self.relay, DeliverySettings(patience=0), books)
+        with self.assertRaises(Mistake):
+            self.send(dispatch, 1)
 
     def test_close(self):
         begun, go_on = threading.Event(), threading.Event()

@@ -165,6 +165,17 @@ class TestUse(PoolTestCase):
         self.assertIs(await second, mine)
         self.assertTrue(first.cancelled())
 
+    async def test_a_waiter_that_does_not_want_it_any_more(self):
+        pool = self.pool(max_connections=1)
+        mine = await self.acquire(pool)
+        first = asyncio.ensure_future(pool.acquire(lambda: False))
+        second = asyncio.ensure_future(self.acquire(pool))
+        await self.rest()
+        pool.release(mine)
+        self.assertIs(await second, mine)
+        self.assertIsNone(await first)
+        self.assertEqual(len(self.make.made), 1)
+
     async def test_slot_is_free_again_when_it_cannot_be_opened(self):
         async def on_open(connection):
             raise RelayUnavailable('relay:25', 'connect', 'refused')

@@ -382,6 +382,13 @@ class TestMistakes(Stepwise):
         # What it had not sent then is not sent.
         self.assertEqual(client.fates(), [['accepted'], ['not_attempted']])
 
+    def test_one_that_no_future_takes(self):
+        def feed(octets):
+            raise StopIteration('ant')
+        client = self.talk(Dialogue('PIPELINING'))
+        with self.assertRaisesRegex(RuntimeError, 'ant'):
+            client.converse(feed, None)
+
     def test_feed_at_once(self):
         def feed(octets):
             raise self.Mistake

@@ -153,7 +153,15 @@ class Session:
         if error is None:
             self._ended.set_result(None)
         else:
-            self._ended.set_exception(self._lose(error))
+            try:
+                error = self._lose(error)
+            except Exception as mistake:
+                error = mistake
+            if isinstance(error, StopIteration):
+                # Before Python 3.12 no future takes it, and the agent would
+                # wait for ever.
+                error = RuntimeError(repr(error))
+            self._ended.set_exception(error)
 
     def _lose(self, error: BaseException) -> BaseException:
         """Report each transaction that was taken; return what to raise."""

@@ -69,9 +69,15 @@ class Agent:
         """
         dispatcher = self._dispatcher
         dispatcher.retry.opening()
-        connection, is_reused = await dispatcher.relay.pool.acquire()
+        acquired = await dispatcher.relay.pool.acquire(
+            lambda: not dispatcher.is_over)
+        if acquired is None:
+            return False
+        connection, is_reused = acquired
         lost = None
-        use = ConnectionUse(dispatcher.retry.answers, is_stale=is_reused)
+        use = ConnectionUse(
+            dispatcher.retry.answers, is_stale=is_reused,
+            is_lazy=connection.connects_lazily)
         self._connection, self.use = connection, use
         try:
             dispatcher.opened(is_proved=not connection.connects_lazily)
@@ -123,7 +129,10 @@ class Agent:
 
     def wake(self) -> None:
         """Ask for work again, or stop waiting for the relay."""
-        self._is_woken.set()
+        dispatcher = self._dispatcher
+        if not (dispatcher.may_have_work and dispatcher.retry.is_outage):
+            # More work is no reason to cut the pause short.
+            self._is_woken.set()
         if self._connection is not None and self.is_waiting:
             self._connection.wake()
 

@@ -130,13 +130,18 @@ class Dispatcher:
         self._wake_all()
         self._changed()
 
-    async def close(self, at_once: bool = False) -> None:
+    async def close(self, at_once: bool = False) -> bool:
         """Disown what is still in flight; late outcomes are ignored.
 
         :param at_once: Break the connections first.  They report what has
             been answered by now.
+        :return: False if there is something to wait for after all.
         """
+        if not (at_once or self.is_done):
+            # The main thread looked while something was between two places.
+            return False
         self.is_over = True
+        self._backlog.clear()
         if at_once:
             for agent in list(self._agents):
                 agent.abort()
@@ -145,6 +150,7 @@ class Dispatcher:
         for transaction in self._backlog.give_up():
             self._settle(outcome_of_all(transaction, _IN_DOUBT))
         self._wake_all()
+        return True
 
     # Agents come and go.
 
@@ -201,10 +207,11 @@ class Dispatcher:
         self._changed()
 
     def _note_relay_is_up(self) -> None:
-        if self.retry.is_outage:
+        was_outage = self.retry.is_outage
+        self.retry.opened()
+        if was_outage:
             self._ceiling = self.relay.pool_settings.max_connections
             self._set_to_work(len(self._backlog) - 1)
-        self.retry.opened()
 
     def cannot_open(self, error: RelayUnavailable) -> Event:
         """Take note that an agent cannot open a connection.
@@ -316,7 +323,12 @@ class Dispatcher:
             use.is_stale = False
             use.answers_before = self.retry.answers
         if outcome.results:
-            self._obey(self._settle(outcome))
+            try:
+                self._obey(self._settle(outcome))
+            except Exception as error:
+                # The main thread must not take the dispatch for done.
+                self.fail(error)
+                raise
         if not use.in_hand and self.is_done:
             self._changed()
 
@@ -327,7 +339,12 @@ class Dispatcher:
             self.relay.lessons.learn_limit(left.limit)
         if not self.is_over:
             if left.is_whole:
-                tried += RULES[use.event].attempts
+                # A lazy connection that could not connect is no transaction's
+                # fault.
+                event = (Event.cannot_open if use.is_lazy and
+                         outcome.results[0].stage is Stage.connect
+                         else use.event)
+                tried += RULES[event].attempts
                 if not self.retry.may_go_again(tried):
                     return outcome
             for part in left.parts:

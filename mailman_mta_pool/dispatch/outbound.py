@@ -199,17 +199,21 @@ class Outbound:
             return
         with suppress(NothingMoreToSend):
             self._post(dispatcher.complete)
-            self._wait_until(lambda: (
-                dispatcher.received == self._handed_over and
-                dispatcher.is_done))
-            self._close_dispatcher()
+            while True:
+                self._wait_until(lambda: (
+                    dispatcher.received == self._handed_over and
+                    dispatcher.is_done))
+                if self._close_dispatcher():
+                    break
 
-    def _close_dispatcher(self) -> None:
+    def _close_dispatcher(self) -> bool:
         try:
             self._check_thread()
-            self._border.call(self._dispatcher.close, self._turn.is_too_late)
+            return self._border.call(
+                self._dispatcher.close, self._turn.is_too_late)
         except LocalFailure as error:
             self._local_failure = error
+            return True
 
     def _wait_until(self, is_ready: Callable[[], bool]) -> None:
         """Wait for the network thread, and keep an eye on the turn.

@@ -92,16 +92,19 @@ class ConnectionUse:
     :ivar is_fruitless: True until the server has answered to anybody.
     :ivar is_stale: True while the connection, kept from an earlier post, has
         answered nothing in this one.
+    :ivar is_lazy: True if the connection connects when it first sends.
     :ivar answers_before: What `Retry.answers` was with its last answer, or
         when it was last given something after it had had nothing to do.
     :ivar in_hand: How many transactions it has that are not settled.
     """
 
-    def __init__(self, answers: int, is_stale: bool = False) -> None:
+    def __init__(self, answers: int, is_stale: bool = False,
+                 is_lazy: bool = False) -> None:
         self.lost: List[Transaction] = []
         self.suspects: List[Transaction] = []
         self.is_fruitless = True
         self.is_stale = is_stale
+        self.is_lazy = is_lazy
         self.answers_before = answers
         self.in_hand = 0
 

@@ -75,8 +75,8 @@ class Border:
                 return future.result(LOOK_PERIOD)
             except CallTimeout:
                 if future.done():
-                    # It is the coroutine's own.
-                    raise
+                    # It is the coroutine's own, or came just now.
+                    return future.result()
                 if not self.is_running:
                     raise LocalFailure('the network thread has ended')
             except BaseException:
@@ -171,8 +171,13 @@ class _Unjoined(ThreadPoolExecutor):
         def work() -> None:
             try:
                 result = fn(*args, **kwargs)
+            except Exception as error:
+                future.set_exception(
+                    RuntimeError(repr(error))
+                    if isinstance(error, StopIteration) else error)
             except BaseException as error:
-                future.set_exception(error)
+                # In the network thread it would end that.
+                future.set_exception(RuntimeError(repr(error)))
             else:
                 future.set_result(result)
         future.set_running_or_notify_cancel()

@@ -103,7 +103,9 @@ class Pool:
 
     # Taking one out.
 
-    async def acquire(self) -> Tuple[Any, bool]:
+    async def acquire(
+            self, is_wanted: Callable[[], bool] = lambda: True,
+            ) -> Optional[Tuple[Any, bool]]:
         """See `IPool`."""
         while True:
             self._refuse_if_closed()
@@ -115,6 +117,10 @@ class Pool:
             if self._taken < self._settings.max_connections:
                 return await self._open(), False
             await self._wait()
+            if not is_wanted():
+                # Its post is over; an attempt would keep the others waiting.
+                self._tell_next()
+                return None
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:

@@ -56,6 +56,9 @@ class _Current:
 
     def get(self, settings: RelaySettings, pool: PoolSettings) -> Relay:
         relay = self._relay
+        if not border.is_running:
+            # What belonged to a thread that has ended is of no use.
+            relay = self._relay = None
         if (relay is None or relay.settings != settings or
                 relay.pool_settings != pool):
             # The plugin's own configuration file has been edited.
