@@ -15,6 +15,7 @@ from mailman.interfaces.mailinglist import Personalization
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.connection import SMTPConnection
 from mailman_mta_pool.demo.population import as_queued
+from tests.once import once
 from tests.rendering.signing import KEY, SECTION
 from tests.scripted import Scripted
 from tests.seeded import SEED
@@ -49,6 +50,7 @@ def foreseen(count):
     return {f'{generator.randrange(sys.maxsize):019}' for _ in range(count)}
 
 
+@once
 class TestRunner(SiteTestCase):
     """Posts that Mailman makes multiparts of."""
 
