@@ -40,6 +40,7 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.settings import Timeouts
 from tests.certificates import server_context
 from tests.documentation import trusted_test_certificate
+from tests.once import once
 from tests.opening import CLOSE, HOST, Peer, QuickLoop, TRICKLE
 from tests.scripted import Scripted
 from unittest import mock
@@ -586,6 +587,7 @@ class CancelledAt:
             pass
 
 
+@once
 class TestCancel(OpeningTestCase):
     def test_at_every_await(self):
         replies = [READY, b'250-mx\r\n250 AUTH LOGIN\r\n', b'334 eHg=\r\n',

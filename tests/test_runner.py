@@ -267,6 +267,7 @@ class TestPosts(SiteTestCase):
                 distinct = {content for sender, content in ours.values()}
                 self.assertEqual(len(distinct), len(names))
 
+    @once
     def test_charsets_that_are_none(self):
         # Each is the name of a codec, or cannot even be looked up, and none
         # encodes text as a charset does.
@@ -311,6 +312,7 @@ class TestPosts(SiteTestCase):
             f'Content-Type: {maintype}/{kind}; charset={charset}{parameter}\n'
             f'{body}').encode()
 
+    @once
     def test_many_posts(self):
         # One after the other, over connections that are kept, also where
         # there is nothing of ours in mailman.cfg but `outgoing`.

@@ -8,7 +8,6 @@ The processes are Mailman's own: runners, the master and the commands.
 import os
 import signal
 
-from tests.once import once
 from tests.scripted import HANG, Scripted
 from tests.site import SiteError
 from tests.site_case import SiteTestCase
@@ -115,7 +114,6 @@ MISTAKES = {
     }
 
 
-@once
 class TestWhileRunning(ConfigurationTestCase):
     """The last good settings hold until the next good ones."""
 
@@ -307,7 +305,6 @@ class TestRunners(ConfigurationTestCase):
         self.assertEqual(len(self.lines(site, 'runner started')), 2)
 
 
-@once
 class TestWithoutPlugin(ConfigurationTestCase):
     """Nothing is checked at the start, and [mta] can be wrong."""
 
