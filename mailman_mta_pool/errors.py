@@ -58,11 +58,6 @@ class IllegalMove(AssertionError):
 
 
 @public
-class PoolTimeout(TimeoutError):
-    """No connection became free in time."""
-
-
-@public
 class PoolClosed(RuntimeError):
     """The pool was closed; it hands out no connections any more."""
 
@@ -163,6 +158,19 @@ class UnavailableHere(RelayUnavailable):
     """
 
     waiting_helps = False
+
+
+@public
+def for_future(error: BaseException) -> Exception:
+    """Return an exception that a future takes and that ends no thread.
+
+    :param error: It is returned itself unless it is a `StopIteration`, which
+        makes a future that never ends before Python 3.12, or no `Exception`,
+        which would end the network thread.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(repr(error))
 
 
 @public

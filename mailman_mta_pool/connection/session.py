@@ -10,7 +10,7 @@ import ssl
 import socket
 import asyncio
 
-from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout
+from mailman_mta_pool.errors import ConnectionLost, for_future, PhaseTimeout
 from mailman_mta_pool.interfaces import Given, LATER
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.conversation import Conversation
@@ -157,11 +157,7 @@ class Session:
                 error = self._lose(error)
             except Exception as mistake:
                 error = mistake
-            if isinstance(error, StopIteration):
-                # Before Python 3.12 no future takes it, and the agent would
-                # wait for ever.
-                error = RuntimeError(repr(error))
-            self._ended.set_exception(error)
+            self._ended.set_exception(for_future(error))
 
     def _lose(self, error: BaseException) -> BaseException:
         """Report each transaction that was taken; return what to raise."""
@@ -201,8 +197,8 @@ class Session:
             if not conversation.has_outcomes:
                 # None was refused by ourselves.
                 break
-        if conversation.is_over and conversation.idle or (
-                conversation.idle and not self._is_put_off):
+        if conversation.idle and (
+                conversation.is_over or not self._is_put_off):
             self._end(None)
         else:
             self._watch()

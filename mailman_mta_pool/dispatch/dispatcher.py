@@ -46,6 +46,7 @@ class Dispatcher:
     :ivar relay: The `Relay`.
     :ivar retry: The counts of what went wrong.
     :ivar is_over: True if nothing more is sent.
+    :ivar is_connected: True if a connection could be opened.
     :ivar unavailable: Why the relay cannot be used, or None.
     :ivar failure: The mistake of ours that ended the dispatch, or None.
     :ivar received: How many octets of content `take` was given.
@@ -71,10 +72,10 @@ class Dispatcher:
         self._backlog = Backlog()
         self._ceiling = relay.pool_settings.max_connections
         self._agents: Dict[Agent, Any] = {}
-        self._is_connected = False
         self._room_wanted: Optional[int] = None
         self.received = 0
         self.is_over = False
+        self.is_connected = False
         self.unavailable: Optional[RelayUnavailable] = None
         self.failure: Optional[BaseException] = None
 
@@ -89,11 +90,6 @@ class Dispatcher:
     def is_done(self) -> bool:
         """True if everything that was taken is settled, or never will be."""
         return self._backlog.is_done or not (self._agents or self.has_work)
-
-    @property
-    def is_connected(self) -> bool:
-        """True if a connection could be opened."""
-        return self._is_connected
 
     # What the main thread posts.
 
@@ -203,7 +199,7 @@ class Dispatcher:
         """
         if is_proved:
             self._note_relay_is_up()
-        self._is_connected = True
+        self.is_connected = True
         self._changed()
 
     def _note_relay_is_up(self) -> None:

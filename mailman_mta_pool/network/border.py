@@ -8,7 +8,6 @@ is the only class that both threads use, and the only one with a lock.
 """
 
 import asyncio
-import logging
 import threading
 
 from concurrent.futures import (
@@ -16,13 +15,11 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     TimeoutError as CallTimeout,
 )
-from mailman_mta_pool.errors import LocalFailure
+from mailman_mta_pool.errors import for_future, LocalFailure
 from mailman_mta_pool.network.limits import check_descriptors
 from public import public
 from typing import Any, Awaitable, Callable, Optional
 
-
-log = logging.getLogger('mailman.smtp')
 
 # How often a call looks whether the network thread is still there, in seconds.
 LOOK_PERIOD = 1.0
@@ -171,13 +168,8 @@ class _Unjoined(ThreadPoolExecutor):
         def work() -> None:
             try:
                 result = fn(*args, **kwargs)
-            except Exception as error:
-                future.set_exception(
-                    RuntimeError(repr(error))
-                    if isinstance(error, StopIteration) else error)
             except BaseException as error:
-                # In the network thread it would end that.
-                future.set_exception(RuntimeError(repr(error)))
+                future.set_exception(for_future(error))
             else:
                 future.set_result(result)
         future.set_running_or_notify_cancel()

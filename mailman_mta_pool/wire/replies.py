@@ -4,7 +4,7 @@
 import re
 
 from itertools import repeat
-from mailman_mta_pool.errors import ProtocolError
+from mailman_mta_pool.errors import printable, ProtocolError
 from public import public
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -58,10 +58,7 @@ class Reply(NamedTuple):
 
     def __str__(self) -> str:
         """Code and text on one line, fit for a log file."""
-        text = self.text.decode('utf-8', 'backslashreplace')
-        printable = ''.join(
-            c if c.isprintable() else ' ' for c in text)
-        return f'{self.code} {printable}'.rstrip()
+        return f'{self.code} {printable(self.text)}'.rstrip()
 
 
 @public
