@@ -1,22 +1,42 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The settlement of a post: who got it, who did not and why, who is left."""
 
+import sys
+import time
+import logging
+
+from dataclasses import dataclass
 from mailman_mta_pool.interfaces import Failure
+from mailman_mta_pool.settings import About
+from mailman_mta_pool.settlement.catalogue import Catalogue
+from mailman_mta_pool.settlement.contrast import Contrast, Decision, Place
+from mailman_mta_pool.settlement.memory import Memory
+from mailman_mta_pool.settlement.orders import (
+    HALT_ORDERS,
+    NO_ORDERS,
+    Notice,
+    Orders,
+)
+from mailman_mta_pool.settlement.rejection import Rejection
 from mailman_mta_pool.settlement.table import (
     CONTENT,
+    Judge,
+    Judgement,
+    limit_in,
     limit_of,
     may_mind_verp,
-    Meaning,
-    meaning_of,
-    Orders,
     over_the_limit,
-    refuses_sender,
     refuses_verp,
     says_too_many_recipients,
 )
-from mailman_mta_pool.settlement.verdict import Decision, Verdict
 from mailman_mta_pool.wire.replies import Reply
-from mailman_mta_pool.wire.transaction import Fate, Outcome, Result
+from mailman_mta_pool.wire.transaction import (
+    Fate,
+    Outcome,
+    Result,
+    Stage,
+    Transaction,
+)
 from public import public
 from typing import (
     Any,
@@ -27,24 +47,88 @@ from typing import (
     Optional,
     Sequence,
     Set,
+    Tuple,
 )
 
 
+log = logging.getLogger('mailman.smtp')
+
 # Temporary, unspecified: what stock Mailman uses where there was no reply.
 NO_REPLY_CODE = 444
+_OF_THE_RELAY = frozenset([About.rate, About.quota, About.connections])
 
-NO_ORDERS = Orders()
-HALT_ORDERS = Orders(halt=True)
 
-# What does not show that the server would relay for us.
-_NO_SIGN = frozenset([Meaning.denied, Meaning.denied_if_all, Meaning.unsent])
+@public
+@dataclass(frozen=True)
+class Post:
+    """What the settlement has to know of a post.
+
+    :ivar message_id: Its Message-ID.
+    :ivar count: How many recipients it has.
+    :ivar plain_sender: The envelope sender to be used where the server
+        refuses the VERP'd one; None where there is none.
+    :ivar is_notice: True if it is Mailman's own and no list's post: a welcome
+        or a probe, say.
+    :ivar suspects: Recipients who were suspected at an earlier attempt.
+    """
+
+    message_id: str = ''
+    count: int = sys.maxsize
+    plain_sender: Optional[str] = None
+    is_notice: bool = False
+    suspects: FrozenSet[str] = frozenset()
+
+
+class _Reading:
+    """One outcome, and what of it goes again.
+
+    :ivar late: The indices of those who came too late for this transaction.
+    :ivar served: The indices of those who have got the post.
+    :ivar again: The indices of those who go again as they are.
+    :ivar plain: The indices of those who go again with the plain sender.
+    :ivar singles: The indices of those who go again alone.
+    :ivar content: The indices of those for whom the content was refused, in
+        words that the table does not decide on.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.transaction = outcome.transaction
+        self.late = over_the_limit(outcome)
+        self.served: List[int] = []
+        self.again: List[int] = sorted(self.late)
+        self.plain: List[int] = []
+        self.singles: List[int] = []
+        self.content: List[int] = []
+        self.refusal: Optional[Judgement] = None
+        self.notice: Optional[Notice] = None
+        self.limit = limit_of(outcome) if any(
+            says_too_many_recipients(outcome.results[index]) or
+            outcome.results[index].stage in CONTENT
+            for index in self.late) else None
+        self.sender: Optional[Judgement] = None
+        self.is_held = False
+
+    def recipient(self, index: int) -> str:
+        return self.transaction.recipients[index]
+
+    def to(self, indices: Sequence[int]) -> Transaction:
+        """Return the transaction to some of its recipients."""
+        if len(indices) == len(self.transaction.recipients):
+            return self.transaction
+        return self.transaction._replace(recipients=tuple(
+            self.transaction.recipients[index] for index in indices))
+
+    def place(self, index: int) -> Place:
+        return Place(self.outcome.span, index)
 
 
 @public
 class Ledger:
     """The settlement of one post, recipient by recipient.
 
-    While the post is on its way, the network thread alone calls `settle`.
+    While the post is on its way, the network thread alone calls `settle`,
+    `hear_of_opening` and `conclude`.
 
     :ivar served: Those for whom the server took responsibility.
     :ivar bounced: Code and text of those refused for good.
@@ -52,29 +136,44 @@ class Ledger:
     :ivar rejected: Those for whom the server did not want the message.
     :ivar untried: Those for whom the relay, or the template, was not
         available.
+    :ivar suspects: Those who were refused, but not charged: they go last at
+        the next attempt.
     :ivar in_doubt: How many of the deferred may have got it all the same.
     """
 
-    def __init__(self, record: Any = None, *,
-                 plain_sender: Optional[str] = None,
+    def __init__(self, record: Any = None, *, post: Post = Post(),
+                 catalogue: Catalogue = Catalogue(()),
+                 memory: Optional[Memory] = None, relay: str = '',
                  shunts: bool = True) -> None:
         """Begin with nobody settled.
 
         :param record: The `IRecord` that is told what is settled; None for
             nobody.
-        :param plain_sender: The envelope sender to be used where the server
-            refuses the VERP'd one; None where there is none.
+        :param post: The post.
+        :param catalogue: What servers are known to say.
+        :param memory: What the relay said to other posts; None for nothing.
+        :param relay: Its name, for the log.
         :param shunts: False if a rejected message is a bounce of everybody.
         """
         self._record: Any = _Nobody() if record is None else record
-        self._plain_sender = plain_sender
+        self._post = post
+        self._relay = relay
         self._shunts = shunts
-        self._verdict = Verdict()
+        self._memory = Memory(time.monotonic) if memory is None else memory
+        self._judge = Judge(catalogue)
+        self._contrast = Contrast(
+            self._judge, self._memory, relay, plain_sender=post.plain_sender,
+            count=post.count, suspects=post.suspects)
+        self._rejection = Rejection(
+            self._memory, post.message_id, post.count, post.is_notice,
+            post.suspects)
+        self._used_up: Optional[Judgement] = None
         self.served: Set[str] = set()
         self.bounced: Dict[str, Failure] = {}
         self.deferred: Dict[str, Failure] = {}
         self.rejected: Dict[str, Failure] = {}
         self.untried: List[str] = []
+        self.suspects: List[str] = []
         self.in_doubt = 0
 
     def carry_over(self, bounced: Dict[str, Failure]) -> None:
@@ -84,12 +183,18 @@ class Ledger:
     @property
     def rejection(self) -> Optional[Reply]:
         """The reply that rejected the message for all, or None."""
-        return self._verdict.rejection
+        found = self._rejection.rejection
+        return None if found is None else found.reply
 
     @property
-    def denial(self) -> Optional[Reply]:
-        """The reply that refused *us*, or None."""
-        return self._verdict.denial
+    def denial(self) -> Optional[Judgement]:
+        """The refusal that is about *us*, or None."""
+        return self._contrast.denial or self._rejection.denial
+
+    @property
+    def used_up(self) -> Optional[Judgement]:
+        """The refusal that says that a quota is used up, or None."""
+        return self._used_up
 
     @property
     def failures(self) -> Dict[str, Failure]:
@@ -109,59 +214,267 @@ class Ledger:
         return [recipient for recipient in dict.fromkeys(recipients)
                 if recipient not in self.served]
 
+    @property
+    def _halts(self) -> bool:
+        return (self._used_up is not None or self._rejection.is_over or
+                self._contrast.denial is not None)
+
+    # What the network thread reports.
+
     def settle(self, outcome: Outcome) -> Orders:
         """Enter an outcome, and return what is to be done about it."""
+        if outcome.transaction.asks:
+            return self._hear(outcome)
         alike = outcome.alike
         if alike is not None and alike.fate is Fate.accepted:
-            self._verdict.is_denied_to_all = False
-            self._serve(outcome.transaction.recipients)
-            self._weigh(outcome)
-            return HALT_ORDERS if self._verdict.halts else NO_ORDERS
-        if may_mind_verp(outcome):
+            again = self._note_served(
+                outcome, range(len(outcome.results)))
+            if again:
+                return Orders(again=again)
+            return HALT_ORDERS if self._halts else NO_ORDERS
+        reading = _Reading(outcome)
+        self._read(reading)
+        return self._orders(reading)
+
+    def hear_of_opening(self, word: str, reply: Reply) -> Optional[Notice]:
+        """Judge a reply that kept a connection from being opened.
+
+        :param word: 'greeting', 'EHLO' or 'AUTH'.
+        :param reply: The refusal.
+        :return: What it says of the relay; None if it is about us.
+        """
+        return _notice(self._judge.judge_opening(word, reply))
+
+    def conclude(self) -> Orders:
+        """Decide on those who are held, now that all others are settled.
+
+        :return: What is to be sent before the post is done with.
+        """
+        if self._halts:
+            return NO_ORDERS
+        orders, decided = self._contrast.conclude()
+        self._decide(decided)
+        if orders != NO_ORDERS:
+            return orders
+        orders, decided = self._rejection.conclude()
+        self._decide(decided)
+        return orders
+
+    def _hear(self, outcome: Outcome) -> Orders:
+        """Take the answer to a question."""
+        orders, decided, again = self._contrast.hear(outcome)
+        self._decide(decided)
+        if orders.notice is not None and orders.halt:
+            self._exhaust(orders.notice)
+        if orders == NO_ORDERS or again:
+            more, decided = self._contrast.weigh()
+            self._decide(decided)
+            orders = more._replace(
+                again=tuple(again), plain_sender=orders.plain_sender,
+                halt=orders.halt or more.halt)
+        return orders
+
+    def _exhaust(self, notice: Notice) -> None:
+        self._used_up = Judgement(
+            notice.about, Stage.rcpt, notice.reply, notice.wait,
+            notice.remedy)
+
+    # One outcome.
+
+    def _read(self, reading: _Reading) -> None:
+        """Sort the recipients of an outcome by what became of them."""
+        judged: Dict[Tuple[Stage, Reply], Judgement] = {}
+        for index, result in enumerate(reading.outcome.results):
+            if result.fate is Fate.accepted:
+                reading.served.append(index)
+            elif result.fate is not Fate.refused:
+                self._defer_unanswered(reading.recipient(index), result)
+            elif index not in reading.late:
+                assert result.reply is not None
+                # A server says the same of many.
+                key = result.stage, result.reply
+                if key not in judged:
+                    judged[key] = self._judge.judge(*key)
+                self._read_refusal(reading, index, judged[key])
+
+    def _defer_unanswered(self, recipient: str, result: Result) -> None:
+        if result.fate is Fate.in_doubt:
+            self.in_doubt += 1
+            self.deferred[recipient] = (
+                NO_REPLY_CODE, b'The connection was lost before the server '
+                b'answered')
+        else:
+            # Whatever the server said, it did not say it of this recipient.
+            self.deferred[recipient] = NO_REPLY_CODE, b'Not sent' + (
+                b'' if result.reply is None else b': ' + result.reply.text)
+
+    def _read_refusal(self, reading: _Reading, index: int,
+                      judgement: Judgement) -> None:
+        about = judgement.about
+        if judgement.stage is Stage.here:
+            # An address that we do not send to this server: 5.1.3, 5.6.7.
+            self._refuse(reading.recipient(index), judgement)
+        elif about in _OF_THE_RELAY:
+            reading.notice = _notice(judgement)
+            reading.again.append(index)
+        elif self._minds_verp(reading, judgement):
+            reading.sender = judgement
+            reading.plain.append(index)
+        elif judgement.stage in CONTENT:
+            self._read_refused_content(reading, index, judgement)
+        elif about is About.message and judgement.is_permanent or (
+                judgement.is_size):
+            self._rejection.reject(judgement)
+        elif judgement.reply.code < 500 and about in (
+                None, About.message, About.recipients) or (
+                about in (About.recipient, About.recipients)):
+            self._refuse_for_now(reading.recipient(index), judgement)
+        else:
+            reading.is_held = True
+            self._contrast.hold(
+                reading.to([index]), judgement, reading.place(index))
+
+    def _refuse_for_now(self, recipient: str, judgement: Judgement) -> None:
+        """Charge only what is about the recipient."""
+        if judgement.about is About.recipients and judgement.is_permanent:
+            self._suspect(recipient, judgement)
+        else:
+            self._refuse(recipient, judgement)
+
+    def _minds_verp(self, reading: _Reading, judgement: Judgement) -> bool:
+        """Return True if the sender of VERP may be the reason."""
+        transaction = reading.transaction
+        if transaction.verp is not None:
+            return judgement.about is About.sender or (
+                judgement.stage is Stage.mail and may_mind_verp(judgement))
+        if self._post.plain_sender in (None, transaction.sender):
+            return False
+        if judgement.about is About.sender:
+            return True
+        return (judgement.stage is Stage.mail and judgement.about is None and
+                judgement.reply.code >= 500)
+
+    def _read_refused_content(self, reading: _Reading, index: int,
+                              judgement: Judgement) -> None:
+        about, recipients = judgement.about, reading.transaction.recipients
+        accepted = limit_of(reading.outcome)
+        if judgement.reply.code < 500:
+            self._refuse(reading.recipient(index), judgement)
+        elif about is About.recipient and accepted > 1:
+            reading.singles.append(index)
+        elif about is About.recipient:
+            self._refuse(reading.recipient(index), judgement)
+        elif about is About.recipients and len(recipients) > 1:
+            reading.limit = limit_in(judgement.reply, accepted)
+            reading.again.append(index)
+        elif judgement.is_size:
+            self._rejection.reject(judgement)
+        else:
+            reading.refusal = judgement
+            reading.content.append(index)
+
+    def _orders(self, reading: _Reading) -> Orders:
+        """Return what is to be done about an outcome that was read."""
+        again: List[Transaction] = []
+        if reading.served:
+            again.extend(self._note_served(reading.outcome, reading.served))
+        elif self._contrast.is_watching or not self._contrast.good:
+            self._note_named(reading)
+        orders = self._weigh(reading)
+        again.extend(orders.again)
+        again.extend(self._again(reading))
+        sender = reading.sender
+        if reading.notice is not None and (
+                reading.notice.about is About.quota):
+            self._exhaust(reading.notice)
+        return orders._replace(
+            again=tuple(again), notice=reading.notice,
+            limit=reading.limit,
+            no_verp=(sender is not None and sender.stage is Stage.mail and
+                     reading.transaction.verp is not None and
+                     refuses_verp(sender)),
+            halt=orders.halt or self._halts)
+
+    def _note_named(self, reading: _Reading) -> None:
+        """Take note of the recipients whom the server accepted at RCPT."""
+        for index in range(len(reading.outcome.results) - 1, -1, -1):
+            result = reading.outcome.results[index]
+            if result.stage in CONTENT and result.fate is Fate.refused:
+                self._contrast.note_accepted(
+                    reading.place(index), reading.recipient(index))
+                return
+
+    def _weigh(self, reading: _Reading) -> Orders:
+        """Compare what is held."""
+        orders, decided = NO_ORDERS, []
+        if reading.content:
+            assert reading.refusal is not None
+            orders, decided = self._rejection.hold(
+                reading.to(reading.content), reading.refusal,
+                reading.place(reading.content[0]))
+        elif not reading.served:
+            orders = self._rejection.give_up_trial(reading.transaction)
+        self._decide(decided)
+        if self._contrast.is_watching and not self._contrast.is_asking:
+            more, decided = self._contrast.weigh()
+            self._decide(decided)
+            orders = orders._replace(
+                first=orders.first or more.first,
+                elsewhere=more.elsewhere, halt=orders.halt or more.halt)
+        return orders
+
+    def _again(self, reading: _Reading) -> List[Transaction]:
+        again = []
+        if reading.again:
+            again.append(reading.to(reading.again))
+        again.extend(reading.to([index]) for index in reading.singles)
+        if reading.plain and reading.transaction.verp is not None:
             # If it is the message that it minds, it will say so again.
-            return Orders(tuple(outcome.transaction.individually()),
-                          no_verp=refuses_verp(outcome))
-        late = over_the_limit(outcome)
-        unsuited = refuses_sender(outcome, self._plain_sender)
+            again.extend(reading.to(reading.plain).individually())
+        elif reading.plain:
+            assert self._post.plain_sender is not None
+            again.append(reading.to(reading.plain)._replace(
+                sender=self._post.plain_sender))
+        return again
+
+    def _note_served(self, outcome: Outcome, indices: Sequence[int],
+                     ) -> Tuple[Transaction, ...]:
+        """Enter those who have got the post; return what goes again."""
         recipients = outcome.transaction.recipients
-        served = []
-        for index, result in enumerate(outcome.results):
-            if index in late or index in unsuited:
-                continue
-            meaning = meaning_of(result)
-            if meaning is Meaning.served:
-                served.append(recipients[index])
+        if len(indices) < len(recipients):
+            recipients = tuple(recipients[index] for index in indices)
+        self.served.update(recipients)
+        self._record.served(recipients)
+        if self._memory.note_content_accepted():
+            log.info('%s takes mail from us again', self._relay)
+        last = indices[-1]
+        place = Place(outcome.span, last)
+        self._contrast.note_accepted(place, recipients[-1])
+        return self._rejection.note_accepted(place, outcome.transaction)
+
+    def _decide(self, decisions: Iterable[Decision]) -> None:
+        for recipient, judgement, is_own in decisions:
+            if is_own:
+                self._refuse(recipient, judgement)
             else:
-                self._enter(recipients[index], meaning, result)
-            if result.stage in CONTENT and meaning not in _NO_SIGN:
-                self._verdict.is_denied_to_all = False
-        if served:
-            self._serve(served)
-        self._weigh(outcome)
-        if not late and not unsuited:
-            return HALT_ORDERS if self._verdict.halts else NO_ORDERS
-        return self._orders(outcome, late, unsuited)
+                self._suspect(recipient, judgement)
 
-    def _orders(self, outcome: Outcome, late: FrozenSet[int],
-                unsuited: FrozenSet[int]) -> Orders:
-        transaction = outcome.transaction
-        again = [
-            transaction._replace(
-                sender=sender, recipients=tuple(
-                    transaction.recipients[index] for index in sorted(those)))
-            for those, sender in ((late, transaction.sender),
-                                  (unsuited, self._plain_sender or ''))
-            if those]
-        return Orders(
-            tuple(again), limit_of(outcome) if any(
-                says_too_many_recipients(outcome.results[index])
-                for index in late) else None,
-            self._verdict.halts)
+    def _refuse(self, recipient: str, judgement: Judgement) -> None:
+        """The recipient is refused, for good or for the time being."""
+        reply = judgement.reply
+        failure = reply.code, reply.text
+        if judgement.is_permanent:
+            self.bounced[recipient] = failure
+            self._record.bounced(recipient, *failure)
+        else:
+            self.deferred[recipient] = failure
 
-    def _weigh(self, outcome: Outcome) -> None:
-        """Enter those who were held, if it can be decided on them now."""
-        if self._verdict.is_holding:
-            self._decide(self._verdict.weigh(outcome, bool(self.served)))
+    def _suspect(self, recipient: str, judgement: Judgement) -> None:
+        """The recipient was refused, but it may not be the recipient's own."""
+        self.deferred[recipient] = judgement.reply.code, judgement.reply.text
+        self.suspects.append(recipient)
+
+    # The end.
 
     def close(self, recipients: Iterable[str],
               unavailable: Optional[Exception]) -> List[str]:
@@ -172,56 +485,50 @@ class Ledger:
             missing for those who are left; or None.
         :return: Those who still have to be served.
         """
-        self._decide(self._verdict.close())
+        recipients = list(recipients)
+        self._memory.remember_good(self._contrast.good)
+        held = {**self._contrast.held, **self._rejection.held}
+        is_out = unavailable is not None or self._halts
         left = self.unsettled(recipients)
-        if unavailable is not None or self.denial is not None:
-            self.untried = left
-            return []
-        if self.rejection is not None:
+        rejection = self._rejection.rejection
+        if rejection is not None:
             for recipient in left:
-                self._refuse(recipient, Meaning.rejected, self.rejection)
+                self._reject(recipient, held.get(recipient, rejection))
+            return []
+        if not is_out and not self._is_broken_off(left, held):
+            for recipient in left:
+                self._suspect(recipient, held[recipient])
+            return []
+        for recipient in left:
+            if recipient in held and is_out:
+                self._suspect(recipient, held[recipient])
+            elif recipient in held:
+                self.suspects.append(recipient)
+        left = self.unsettled(left)
+        if is_out:
+            self.untried = left
             return []
         return left
 
-    # One recipient.
+    @staticmethod
+    def _is_broken_off(left: List[str], held: Dict[str, Judgement]) -> bool:
+        """Return True if the turn ended before everybody was tried."""
+        return any(recipient not in held for recipient in left)
 
-    def _serve(self, recipients: Sequence[str]) -> None:
-        self.served.update(recipients)
-        self._record.served(recipients)
-
-    def _enter(self, recipient: str, meaning: Meaning,
-               result: Result) -> None:
-        reply = result.reply
-        if not self._shunts and meaning in (
-                Meaning.rejected, Meaning.rejected_if_all):
-            meaning = Meaning.bounced
-        if meaning is Meaning.in_doubt:
-            self.in_doubt += 1
-            self.deferred[recipient] = (
-                NO_REPLY_CODE, b'The connection was lost before the server '
-                b'answered')
-        elif meaning is Meaning.unsent:
-            # Whatever the server said, it did not say it of this recipient.
-            self.deferred[recipient] = NO_REPLY_CODE, b'Not sent' + (
-                b'' if reply is None else b': ' + reply.text)
-        else:
-            assert reply is not None
-            if not self._verdict.take(recipient, meaning, reply):
-                self._refuse(recipient, meaning, reply)
-
-    def _decide(self, decisions: Iterable[Decision]) -> None:
-        for recipient, meaning, reply in decisions:
-            self._refuse(recipient, meaning, reply)
-
-    def _refuse(self, recipient: str, meaning: Meaning, reply: Reply) -> None:
-        failure = reply.code, reply.text
-        if meaning is Meaning.bounced:
-            self.bounced[recipient] = failure
-            self._record.bounced(recipient, *failure)
-        elif meaning is Meaning.rejected:
+    def _reject(self, recipient: str, judgement: Judgement) -> None:
+        failure = judgement.reply.code, judgement.reply.text
+        if self._shunts:
             self.rejected[recipient] = failure
         else:
-            self.deferred[recipient] = failure
+            self.bounced[recipient] = failure
+            self._record.bounced(recipient, *failure)
+
+
+def _notice(judgement: Judgement) -> Optional[Notice]:
+    if judgement.about not in _OF_THE_RELAY:
+        return None
+    return Notice(judgement.about, judgement.reply, judgement.wait,
+                  judgement.remedy)
 
 
 class _Nobody:

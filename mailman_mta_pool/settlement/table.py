@@ -1,107 +1,114 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The meaning of an answer: this is where a reply code is judged.
+"""The judgement of one reply: whom it is about, before what it means.
 
-The table says it for one recipient.  Some answers mean one thing or another
-depending on what the server said to others; `Ledger` decides those.
+First the catalogue is asked, `answers.cfg`; then the table of enhanced status
+codes below.  What neither knows proves nothing: the answers to others tell,
+and `contrast` compares them.
 """
 
 import re
-import enum
 
-from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
-from mailman_mta_pool.wire.transaction import (
-    Fate,
-    Outcome,
-    Result,
-    Stage,
-    Transaction,
-)
+from datetime import datetime, timezone
+from mailman_mta_pool.settings import About
+from mailman_mta_pool.settlement.catalogue import Catalogue
+from mailman_mta_pool.settlement.waits import wait_of
+from mailman_mta_pool.settlement.words import enhanced_of, words_of
+from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import Fate, Outcome, Result, Stage
 from public import public
-from typing import Dict, FrozenSet, NamedTuple, Optional, Pattern, Tuple
+from typing import Callable, FrozenSet, NamedTuple, Optional, Pattern, Tuple
 
 
 @public
-class Meaning(enum.Enum):
-    """The meaning of an answer for one recipient."""
+class Judgement(NamedTuple):
+    """What a refusal is about.
 
-    #: Has got the post.
-    served = 'served'
-    #: A permanent failure: Mailman registers a bounce.
-    bounced = 'bounced'
-    #: A temporary failure: Mailman's retry queue has it.
-    deferred = 'deferred'
-    #: Temporary; and the post may have arrived all the same.
-    in_doubt = 'in doubt'
-    #: The server does not want *us*: its operator or ours has to mend it.
-    denied = 'denied'
-    #: `denied`, if it is said to everybody; otherwise `bounced`.
-    denied_if_all = 'denied if all'
-    #: The server does not want this message, whoever is to get it.
-    rejected = 'rejected'
-    #: `rejected`, if it is said to everybody; otherwise `bounced`.
-    rejected_if_all = 'rejected if all'
-    #: Nothing was accepted, and nothing can have been.
-    unsent = 'unsent'
+    :ivar about: Whom or what; None if the reply proves nothing.
+    :ivar stage: The command that was refused.
+    :ivar reply: The refusal.
+    :ivar wait: How many seconds the reply, or the catalogue, asks to wait.
+    :ivar remedy: A sentence for the log, which may be empty.
+    """
+
+    about: Optional[About]
+    stage: Stage
+    reply: Reply
+    wait: Optional[float] = None
+    remedy: str = ''
+
+    @property
+    def is_permanent(self) -> bool:
+        """True if the recipient would be charged with a bounce.
+
+        RFC 5321, section 4.5.3.1.10: 552 is to be treated as temporary.
+        """
+        return self.reply.code >= 500 and self.reply.code != _STORAGE_CODE
+
+    @property
+    def words(self) -> str:
+        """The server's words, without what differs from case to case."""
+        return words_of(self.reply)
+
+    @property
+    def needs_login(self) -> bool:
+        """True if the server demands that we authenticate."""
+        return needs_login(self.reply)
+
+    @property
+    def is_size(self) -> bool:
+        """True if the message is too large for this server."""
+        return self.about is About.message and _matches(self.reply, _SIZE)
 
 
 class _Row(NamedTuple):
     stages: FrozenSet[Stage]
     #: For the reply code and the enhanced status code, if there is one.
     answer: str
-    meaning: Meaning
+    about: About
 
 
+_STORAGE_CODE = 552
+# RFC 4954, section 6.
+_LOGIN_NEEDED_CODE = 530
 ANY = frozenset(Stage)
 MAIL = frozenset([Stage.mail])
 RCPT = frozenset([Stage.rcpt])
 CONTENT = frozenset([Stage.data, Stage.end])
+_NO_RCPT = MAIL | CONTENT
+public(CONTENT=CONTENT)
 
 # The first row that fits.  The codes are those of RFC 5321, section 4.2.3,
-# and RFC 3463.
+# and RFC 3463, which is also where the enhanced status codes are.  A code
+# that is not here proves nothing: x.7.x, x.1.0, other x.5.x, a bare code.
 TABLE: Tuple[_Row, ...] = (
-    # An address that we do not send to this server: 5.1.3, 5.6.7.
-    _Row(frozenset([Stage.here]), '5', Meaning.bounced),
-    # RFC 4954, section 6: authentication required.  Whoever says it of one
-    # recipient alone does not keep the others from their mail.
-    _Row(RCPT, '530', Meaning.denied_if_all),
-    _Row(ANY, '530', Meaning.denied),
-    # "Relay access denied", "not from this network".
-    _Row(RCPT, r'5\d\d 5\.7\.', Meaning.denied_if_all),
-    # RFC 5321, section 4.5.3.1.10: 552 is to be treated as temporary.
-    _Row(RCPT, '552', Meaning.deferred),
-    _Row(RCPT, '5', Meaning.bounced),
-    _Row(MAIL, '5', Meaning.rejected),
-    # Too big: nobody gets it.
-    _Row(CONTENT, '552', Meaning.rejected),
-    _Row(CONTENT, '5', Meaning.rejected_if_all),
-    _Row(ANY, '4', Meaning.deferred),
+    # Authentication required.
+    _Row(ANY, '530 ', About.us),
+    # Too many recipients.
+    _Row(ANY, r'... [245]\.5\.3$', About.recipients),
+    # Bad sender's mailbox, or its system.
+    _Row(ANY, r'... [45]\.1\.[78]$', About.sender),
+    # Of MAIL, an address is the sender's.
+    _Row(MAIL, r'... [45]\.1\.', About.sender),
+    # Mailbox, domain and syntax; moved; null MX (RFC 7505); and the mailbox.
+    _Row(RCPT | CONTENT, r'... [45]\.1\.(1|2|3|6|10)$', About.recipient),
+    _Row(RCPT | CONTENT, r'... [45]\.2\.\d+$', About.recipient),
+    # Too large; and what is wrong with the content or its form.
+    _Row(ANY, r'5.. 5\.3\.4$', About.message),
+    _Row(_NO_RCPT, r'5.. 5\.6\.\d+$', About.message),
+    _Row(_NO_RCPT, '552 ', About.message),
+    _Row(RCPT, '552 ', About.recipient),
     )
+_SIZE = re.compile(r'552 |5.. 5\.3\.4$')
+_AUTHENTICATE = re.compile(rb'authenticat', re.IGNORECASE)
+_SECURITY = '5.7.0'
 
 
-@public
-def meaning_of(result: Result) -> Meaning:
-    """Look up what became of one recipient.
-
-    :param result: How it ended.
-    :return: What that means, as far as one recipient's answer can tell.
-    """
-    if result.fate is Fate.accepted:
-        return Meaning.served
-    if result.fate is Fate.in_doubt:
-        return Meaning.in_doubt
-    if result.fate is Fate.not_attempted:
-        return Meaning.unsent
-    assert result.reply is not None
-    answer = f'{result.reply.code} {result.reply.enhanced or ""}'
-    for row in TABLE:
-        if result.stage in row.stages and re.match(row.answer, answer):
-            return row.meaning
-    # The parser lets no other codes through, and the engine no 3xx.
-    return Meaning.deferred
+def _codes(reply: Reply) -> str:
+    return f'{reply.code} {enhanced_of(reply) or ""}'
 
 
-# RFC 4954, section 6.
-_LOGIN_NEEDED_CODE = 530
+def _matches(reply: Reply, pattern: Pattern[str]) -> bool:
+    return pattern.match(_codes(reply)) is not None
 
 
 @public
@@ -110,12 +117,84 @@ def needs_login(reply: Reply) -> bool:
 
     :param reply: A refusal.
     """
-    return reply.code == _LOGIN_NEEDED_CODE
+    return reply.code == _LOGIN_NEEDED_CODE or (
+        reply.code >= 500 and enhanced_of(reply) == _SECURITY and
+        _AUTHENTICATE.search(reply.text) is not None)
 
 
-# RFC 5321, section 4.5.3.1.10, and RFC 3463, section 3.5.
-_TOO_MANY = re.compile(r'(452|552) ([45]\.5\.3)?$')
-_TOO_MANY_RECIPIENTS = re.compile(r'(452|552) [45]\.5\.3$')
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@public
+class Judge:
+    """Says of a refusal whom it is about."""
+
+    def __init__(self, catalogue: Catalogue,
+                 now: Callable[[], datetime] = _now) -> None:
+        """Prepare.
+
+        :param catalogue: What servers are known to say.
+        :param now: The time of day, for replies that name a time.
+        """
+        self._catalogue = catalogue
+        self._now = now
+
+    def judge(self, stage: Stage, reply: Reply) -> Judgement:
+        """Judge a reply to one of the commands of a transaction.
+
+        :param stage: The command.
+        :param reply: A refusal, 4xx or 5xx.
+        """
+        answer = self._catalogue.find(_WORDS.get(stage, ''), reply)
+        if answer is not None:
+            return self._complete(Judgement(
+                answer.about, stage, reply, answer.wait, answer.remedy))
+        return self._complete(Judgement(_about(stage, reply), stage, reply))
+
+    def judge_opening(self, word: str, reply: Reply) -> Judgement:
+        """Judge a reply that kept a connection from being opened.
+
+        :param word: 'greeting', 'EHLO' or 'AUTH'.
+        :param reply: The refusal.
+        """
+        answer = self._catalogue.find(word.lower(), reply)
+        if answer is None:
+            return Judgement(None, Stage.connect, reply)
+        return self._complete(Judgement(
+            answer.about, Stage.connect, reply, answer.wait, answer.remedy))
+
+    def _complete(self, judgement: Judgement) -> Judgement:
+        """Read how long the server wants us to wait."""
+        if judgement.about not in _OF_THE_RELAY:
+            return judgement
+        said = wait_of(judgement.reply, self._now())
+        return judgement if said is None else judgement._replace(wait=said)
+
+
+_WORDS = {
+    Stage.mail: 'mail', Stage.rcpt: 'rcpt', Stage.data: 'data',
+    Stage.end: 'end'}
+_OF_THE_RELAY = frozenset([About.rate, About.quota, About.connections])
+
+
+def _about(stage: Stage, reply: Reply) -> Optional[About]:
+    if needs_login(reply):
+        return About.us
+    answer = _codes(reply)
+    for row in TABLE:
+        if stage in row.stages and re.match(row.answer, answer):
+            return row.about
+    return None
+
+
+# Of the number of recipients.
+
+# RFC 5321, section 4.5.3.1.10, and RFC 3463, section 3.5.  A bare 452 or 552
+# may also be about the mailbox.
+_TOO_MANY = re.compile(r'(452|552) $|... [45]\.5\.3$')
+_TOO_MANY_RECIPIENTS = re.compile(r'... [45]\.5\.3$')
+_NUMBER = re.compile(rb'(?<![0-9.])([0-9]{1,6})(?![0-9.]*[0-9])')
 
 
 @public
@@ -124,7 +203,8 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
 
     :param outcome: A transaction to several recipients.
     :return: The indices of the recipients that were refused because the
-        server had accepted so many before them.
+        server had accepted so many before them.  Where Exim refuses the
+        content because of these, the accepted ones are among them.
     """
     results = outcome.results
     accepted = [index for index, result in enumerate(results)
@@ -132,10 +212,27 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
     if not accepted or len(results) == 1:
         return frozenset()
     # If it took others after them, they are not those too many.
-    return frozenset(
+    late = frozenset(
         index for index, result in enumerate(results)
         if index > accepted[-1] and result.stage is Stage.rcpt and
-        result.fate is Fate.refused and _matches(result, _TOO_MANY))
+        _refused_with(result, _TOO_MANY))
+    if late and _is_refused_for(results, late, accepted):
+        return late.union(accepted)
+    return late
+
+
+def _is_refused_for(results: Tuple[Result, ...], late: FrozenSet[int],
+                    accepted: 'list[int]') -> bool:
+    """Return True if DATA was refused because of those who were too many."""
+    first = results[accepted[0]]
+    return (first.stage is Stage.data and first.fate is Fate.refused and
+            first.reply is not None and first.reply.code >= 500 and all(
+                _code_of(results[index]) == _STORAGE_CODE or
+                says_too_many_recipients(results[index]) for index in late))
+
+
+def _code_of(result: Result) -> int:
+    return 0 if result.reply is None else result.reply.code
 
 
 @public
@@ -146,13 +243,12 @@ def says_too_many_recipients(result: Result) -> bool:
 
     :param result: One of those that are `over_the_limit`.
     """
-    return _matches(result, _TOO_MANY_RECIPIENTS)
+    return _refused_with(result, _TOO_MANY_RECIPIENTS)
 
 
-def _matches(result: Result, pattern: Pattern[str]) -> bool:
-    reply = result.reply
-    return reply is not None and pattern.match(
-        f'{reply.code} {reply.enhanced or ""}') is not None
+def _refused_with(result: Result, pattern: Pattern[str]) -> bool:
+    return (result.fate is Fate.refused and result.reply is not None and
+            _matches(result.reply, pattern))
 
 
 @public
@@ -164,81 +260,47 @@ def limit_of(outcome: Outcome) -> int:
     return sum(result.stage in CONTENT for result in outcome.results)
 
 
-# RFC 5321, section 4.1.1.11: it does not know the parameter; and RFC 3463,
-# section 3.2: it is about the address.
-_UNKNOWN_PARAMETER = NOT_UNDERSTOOD | {555}
-_ABOUT_ADDRESS = '5.1.'
-# RFC 5321, section 4.1.1.11: it knows it, but not now.
+@public
+def limit_in(reply: Reply, recipients: int) -> int:
+    """Return how many recipients a transaction may have.
+
+    :param reply: A refusal of the content that is about their number.
+    :param recipients: How many the refused transaction had.
+    :return: The number that the reply states, if it is smaller than that;
+        otherwise half as many.
+    """
+    stated = [int(number) for number in _NUMBER.findall(reply.text)]
+    return max([number for number in stated if 0 < number < recipients],
+               default=max(1, recipients // 2))
+
+
+# Of VERP.
+
+# RFC 5321, section 4.1.1.11: it does not know the parameter; or it knows it,
+# but not now.
+_UNKNOWN_PARAMETER = frozenset([500, 501, 502, 503, 504, 555])
 _NOT_NOW = 455
-# Authentication required, or too big: that is about no sender.
-_ABOUT_OTHERS = frozenset([_LOGIN_NEEDED_CODE, 552])
-
-
-def _of_mail(outcome: Outcome) -> Dict[int, Reply]:
-    """Return the replies that refused the sender, by the recipients' index."""
-    return {index: result.reply for index, result in enumerate(outcome.results)
-            if result.stage is Stage.mail and result.fate is Fate.refused and
-            result.reply is not None}
 
 
 @public
-def refuses_verp(outcome: Outcome) -> bool:
+def refuses_verp(judgement: Judgement) -> bool:
     """Return True if the server does not make senders, whatever it offers.
 
-    :param outcome: Any transaction.
+    :param judgement: Of the answer to a MAIL with XVERP.
     """
-    return outcome.transaction.verp is not None and any(
-        reply.code in _UNKNOWN_PARAMETER and
-        not (reply.enhanced or '').startswith(_ABOUT_ADDRESS)
-        for reply in _of_mail(outcome).values())
+    reply = judgement.reply
+    return (reply.code in _UNKNOWN_PARAMETER and
+            not (enhanced_of(reply) or '').startswith('5.1.'))
 
 
 @public
-def may_mind_verp(outcome: Outcome) -> bool:
+def may_mind_verp(judgement: Judgement) -> bool:
     """Return True if XVERP may be the reason for a refusal at MAIL.
 
     A server that knows nothing of it may have any words for that.
 
-    :param outcome: Any transaction.
+    :param judgement: Of the answer to a MAIL with XVERP.
     """
-    return outcome.transaction.verp is not None and any(
-        reply.code == _NOT_NOW or _is_about_sender(reply)
-        for reply in _of_mail(outcome).values())
-
-
-def _is_about_sender(reply: Reply) -> bool:
-    return reply.code >= 500 and reply.code not in _ABOUT_OTHERS
-
-
-@public
-def refuses_sender(outcome: Outcome,
-                   plain_sender: Optional[str]) -> FrozenSet[int]:
-    """Return the recipients whose only fault may be the sender of VERP.
-
-    :param outcome: Any transaction.
-    :param plain_sender: The sender without VERP, or None if there is none.
-    :return: The indices of the recipients for whom the sender was refused,
-        if it was another than that.
-    """
-    if plain_sender in (None, outcome.transaction.sender):
-        return frozenset()
-    return frozenset(
-        index for index, reply in _of_mail(outcome).items()
-        if _is_about_sender(reply))
-
-
-@public
-class Orders(NamedTuple):
-    """Instructions for the dispatcher about an outcome.
-
-    :ivar again: To be sent at once.
-    :ivar limit: The most recipients that the server takes in a transaction,
-        if that is what was learnt.
-    :ivar halt: Send nothing more of this post.
-    :ivar no_verp: The server does not make senders, whatever it says.
-    """
-
-    again: Tuple[Transaction, ...] = ()
-    limit: Optional[int] = None
-    halt: bool = False
-    no_verp: bool = False
+    return judgement.reply.code == _NOT_NOW or (
+        judgement.reply.code >= 500 and
+        judgement.about in (None, About.sender))

@@ -1,0 +1,563 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Contrast: what a refusal that proves nothing by itself is about.
+
+Such refusals are held, and compared by their words.  If many recipients are
+refused in the same words and nobody is accepted since, the server may speak of
+us.  So it is asked, before anybody else is tried: MAIL, RCPT to somebody whom
+it has accepted, RCPT to those who are held, RCPT to somebody accepted, and
+RSET; nothing is sent.  Only who is refused once more, between two who are
+accepted, is charged with it.
+"""
+
+import logging
+
+from collections import deque
+from mailman_mta_pool.settings import About
+from mailman_mta_pool.settlement.memory import Finding, Memory
+from mailman_mta_pool.settlement.orders import Notice, Orders
+from mailman_mta_pool.settlement.table import Judge, Judgement
+from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.wire.transaction import (
+    Fate,
+    Outcome,
+    Result,
+    Span,
+    Stage,
+    Transaction,
+)
+from public import public
+from typing import (
+    Deque,
+    Dict,
+    FrozenSet,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+)
+
+
+log = logging.getLogger('mailman.smtp')
+
+# So many refusals in the same words, in so many domains, make a suspicion.
+SUSPICIOUS_RECIPIENTS, SUSPICIOUS_DOMAINS = 3, 2
+# So many have to be tried before it is about us, if nobody was accepted yet.
+WIDE_RECIPIENTS, WIDE_DOMAINS = 10, 5
+# How many are asked about at once: Postfix hangs up after twenty errors.
+ASKED_AT_ONCE = 10
+# How many recipients who had been accepted may be refused for a reason of
+# their own, and how often a connection may be lost, while the server is asked.
+MAX_GOOD_TRIED, MAX_LOST = 3, 2
+MAX_GOOD = 4
+# So few recipients make no contrast: a welcome, a probe.
+FEW_RECIPIENTS = 2
+_NOTHING = Content(b'')
+_OF_THE_RELAY = {About.rate, About.quota, About.connections}
+
+
+@public
+class Place(NamedTuple):
+    """Where an answer stands in the order of the replies.
+
+    :ivar span: When its transaction was answered.
+    :ivar index: Of its recipient within that.
+    """
+
+    span: Span
+    index: int
+
+    def precedes(self, other: 'Place') -> bool:
+        """Return True if the server gave this answer before the other."""
+        if self.span == other.span:
+            return self.index < other.index
+        return self.span.precedes(other.span)
+
+
+@public
+class Decision(NamedTuple):
+    """What is decided on a recipient who was held.
+
+    :ivar recipient: Who.
+    :ivar judgement: Of the last refusal.
+    :ivar is_own: True if it was the recipient's own; False if it was not.
+    """
+
+    recipient: str
+    judgement: Judgement
+    is_own: bool
+
+
+class _Held(NamedTuple):
+    """A refusal that is held; the transaction is for this recipient alone."""
+
+    transaction: Transaction
+    judgement: Judgement
+    place: Place
+
+    @property
+    def recipient(self) -> str:
+        return self.transaction.recipients[0]
+
+
+# The scope, the stage and the words.
+_Key = Tuple[Optional[About], Stage, str]
+
+
+class _Group:
+    """Those who were refused in the same words.
+
+    :ivar held: The refusals on which nothing is decided yet.
+    :ivar run: Those of them since which nobody was accepted.
+    :ivar followed: Those after whom somebody was accepted.
+    :ivar is_told: True if the log has told of the suspicion.
+    """
+
+    def __init__(self, judgement: Judgement) -> None:
+        self.judgement = judgement
+        self.words = judgement.words
+        self.held: Dict[str, _Held] = {}
+        self.run: Dict[str, _Held] = {}
+        self._domains: Dict[str, int] = {}
+        self.followed: Set[str] = set()
+        self.is_told = False
+        self._tried_with_plain: Set[str] = set()
+
+    @property
+    def is_chargeable(self) -> bool:
+        """True if the refusals may be the recipients' own."""
+        return (self.judgement.about is None and
+                self.judgement.stage is Stage.rcpt)
+
+    @property
+    def domains(self) -> FrozenSet[str]:
+        """The domains of the run."""
+        return frozenset(self._domains)
+
+    @property
+    def is_suspicious(self) -> bool:
+        if self.judgement.needs_login and self.run:
+            # "Authentication required" needs no second word.
+            return True
+        return len(self.run) >= SUSPICIOUS_RECIPIENTS and (
+            self.judgement.stage is Stage.mail or
+            len(self._domains) >= SUSPICIOUS_DOMAINS)
+
+    @property
+    def is_wide(self) -> bool:
+        """True if enough have been tried, though nobody was accepted yet."""
+        return (self.judgement.stage is Stage.mail or
+                self.judgement.needs_login or
+                len(self.run) >= WIDE_RECIPIENTS and
+                len(self._domains) >= WIDE_DOMAINS)
+
+    def hold(self, held: _Held) -> None:
+        domain = _domain(held.recipient)
+        self.held[held.recipient] = held
+        if held.recipient not in self.run:
+            self._domains[domain] = self._domains.get(domain, 0) + 1
+        self.run[held.recipient] = held
+
+    def leave_run(self, recipient: str) -> None:
+        """Take a recipient out of the run."""
+        if self.run.pop(recipient, None) is not None:
+            domain = _domain(recipient)
+            self._domains[domain] -= 1
+            if not self._domains[domain]:
+                del self._domains[domain]
+
+    def end_run(self) -> None:
+        """Begin a new run: somebody was accepted after all of them."""
+        self.run.clear()
+        self._domains.clear()
+
+    def note_accepted(self, place: Place) -> None:
+        """End the run of those who were refused before an acceptance."""
+        for held in list(self.run.values()):
+            if held.place.precedes(place):
+                self.followed.add(held.recipient)
+                self.leave_run(held.recipient)
+
+    def not_asked_plainly(self, sender: Optional[str]) -> List[_Held]:
+        """Return those who were refused with the sender of VERP only."""
+        if self.judgement.about is About.us:
+            return []
+        return [held for held in self.held.values()
+                if sender not in (None, held.transaction.sender) and
+                held.recipient not in self._tried_with_plain]
+
+    def note_asked_plainly(self, recipients: List[str]) -> None:
+        self._tried_with_plain.update(recipients)
+
+
+class _Question(NamedTuple):
+    """What the server was asked.
+
+    :ivar group: About whose refusals.
+    :ivar asked: Who had been refused.
+    :ivar good: The two who had been accepted, which may be the same; None
+        where there is nobody.
+    :ivar is_ours: True if these are recipients of this post.
+    """
+
+    group: _Group
+    asked: List[_Held]
+    good: Optional[Tuple[str, str]]
+    is_ours: bool
+    transaction: Transaction
+
+
+def _domain(recipient: str) -> str:
+    return recipient.rpartition('@')[2].lower()
+
+
+@public
+class Contrast:
+    """The refusals of one post that are held, and what was found out by them.
+
+    :ivar denial: The refusal that is about us, or None: nothing more of the
+        post is to be sent.
+    """
+
+    def __init__(self, judge: Judge, memory: Memory, relay: str, *,
+                 plain_sender: Optional[str], count: int,
+                 suspects: FrozenSet[str] = frozenset()) -> None:
+        """Begin with nobody held.
+
+        :param judge: What judges the answers to questions.
+        :param memory: What the relay said to other posts.
+        :param relay: Its name, for the log.
+        :param plain_sender: The envelope sender without VERP; None if there
+            is none.
+        :param count: How many recipients the post has.
+        :param suspects: Those of them who were suspected before.
+        """
+        self._judge = judge
+        self._memory = memory
+        self._relay = relay
+        self._plain_sender = plain_sender
+        self._count = count
+        self._suspects = suspects
+        self._groups: Dict[_Key, _Group] = {}
+        self._good: Deque[str] = deque(maxlen=MAX_GOOD)
+        # Those accepted whom the server refused when it was asked.
+        self._spoilt: Set[str] = set()
+        self._question: Optional[_Question] = None
+        # True until the question has been given to the dispatcher.
+        self._is_new_question = False
+        self._lost = 0
+        self._bad_good = 0
+        self._cannot_ask = False
+        self.denial: Optional[Judgement] = None
+
+    # What the answers to the post say.
+
+    @property
+    def is_watching(self) -> bool:
+        """True if an acceptance matters at present."""
+        return bool(self._groups)
+
+    @property
+    def is_asking(self) -> bool:
+        """True if the answer to a question is awaited."""
+        return self._question is not None
+
+    @property
+    def good(self) -> List[str]:
+        """Some recipients of this post whom the server accepted."""
+        return list(self._good)
+
+    @property
+    def held(self) -> Dict[str, Judgement]:
+        """Those on whom nothing is decided, and their refusals."""
+        return {name: held.judgement for group in self._groups.values()
+                for name, held in group.held.items()}
+
+    def note_accepted(self, place: Place, recipient: str) -> None:
+        """Take note that the server accepted a recipient.
+
+        :param place: Where that stands in the order of the replies.
+        :param recipient: Who.
+        """
+        self._good.appendleft(recipient)
+        for group in self._groups.values():
+            if group.run:
+                group.note_accepted(place)
+
+    def hold(self, transaction: Transaction, judgement: Judgement,
+             place: Place) -> None:
+        """Hold a refusal.
+
+        :param transaction: To the refused recipient alone.
+        :param judgement: Of the refusal.
+        :param place: Where it stands in the order of the replies.
+        """
+        key = judgement.about, judgement.stage, judgement.words
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(judgement)
+        group.hold(_Held(transaction, judgement, place))
+
+    def weigh(self) -> Tuple[Orders, List[Decision]]:
+        """Decide what can be decided now.
+
+        :return: What is to be sent first, and what is decided.
+        """
+        decided: List[Decision] = []
+        elsewhere: Set[str] = set()
+        for group in list(self._groups.values()):
+            if self.is_asking or self.denial is not None:
+                break
+            decided.extend(self._take_own(group))
+            if not group.is_suspicious:
+                continue
+            self._tell_of_suspicion(group)
+            if not self._ask_about(group):
+                elsewhere |= group.domains
+        return self._orders(frozenset(elsewhere)), decided
+
+    def _orders(self, elsewhere: FrozenSet[str] = frozenset()) -> Orders:
+        first: Tuple[Transaction, ...] = ()
+        if self._question is not None and self._is_new_question:
+            self._is_new_question = False
+            first = self._question.transaction,
+        return Orders(first=first, elsewhere=elsewhere,
+                      halt=self.denial is not None)
+
+    def _take_own(self, group: _Group) -> List[Decision]:
+        """Decide on those whose words were found to be their own lately."""
+        decided = []
+        if group.is_chargeable:
+            while group.held and self._memory.take_own(group.words):
+                held = next(iter(group.held.values()))
+                decided.append(self._release(group, held, is_own=True))
+        return decided
+
+    @staticmethod
+    def _release(group: _Group, held: _Held, is_own: bool,
+                 judgement: Optional[Judgement] = None) -> Decision:
+        del group.held[held.recipient]
+        group.leave_run(held.recipient)
+        return Decision(held.recipient, judgement or held.judgement, is_own)
+
+    def _ask_about(self, group: _Group) -> bool:
+        """Ask the server, or decide that it speaks of us.
+
+        :return: False if others are to be tried first.
+        """
+        good, is_ours = self._choose_good()
+        if self._cannot_ask:
+            good = None
+        plainly = group.not_asked_plainly(self._plain_sender)
+        if good is not None and (group.is_chargeable or is_ours):
+            self._ask(group, list(group.held.values()), good, is_ours)
+        elif not group.is_wide:
+            return False
+        elif plainly and not self._cannot_ask:
+            self._ask(group, plainly, None, False)
+        else:
+            self._deny(group)
+        return True
+
+    def _choose_good(self) -> Tuple[Optional[Tuple[str, str]], bool]:
+        """Choose whom the server is to accept again; of this post, if any."""
+        for candidates, is_ours in ((self._good, True),
+                                    (self._memory.good, False)):
+            left = [name for name in candidates if name not in self._spoilt]
+            if left:
+                return (left[0], left[-1]), is_ours
+        return None, False
+
+    def _ask(self, group: _Group, held: List[_Held],
+             good: Optional[Tuple[str, str]], is_ours: bool) -> None:
+        asked = held[:ASKED_AT_ONCE]
+        names = tuple(each.recipient for each in asked)
+        if good is not None:
+            names = (good[0], *names, good[1])
+        sender = self._plain_sender
+        if sender is None or good is None and not group.not_asked_plainly(
+                sender):
+            sender = asked[0].transaction.sender
+        group.note_asked_plainly([each.recipient for each in asked])
+        self._is_new_question = True
+        self._question = _Question(
+            group, asked, good, is_ours, Transaction(
+                sender, names, _NOTHING, asks=True,
+                stand_in=asked[0].transaction.stand_in))
+
+    def _deny(self, group: _Group) -> None:
+        self.denial = group.judgement
+        self._memory.learn(group.words, Finding.us)
+        self._memory.deny()
+
+    # What the answer to a question says.
+
+    def hear(self, outcome: Outcome) -> Tuple[Orders, List[Decision],
+                                              List[Transaction]]:
+        """Take the answer to the question.
+
+        :param outcome: Of its transaction.
+        :return: What is to be done, what is decided, and the transactions
+            that are to go again, because their recipients are accepted now.
+        """
+        question, self._question = self._question, None
+        if question is None:
+            # It was given up meanwhile.
+            return Orders(), [], []
+        judgements = [self._judged(result) for result in outcome.results]
+        of_relay = next((
+            judgement for judgement in judgements
+            if judgement is not None and judgement.about in _OF_THE_RELAY),
+            None)
+        if of_relay is not None:
+            return self._ask_later(question, of_relay), [], []
+        if any(result.fate is Fate.not_attempted and
+               result.stage is not Stage.data for result in outcome.results):
+            return self._lose(), [], []
+        if question.good is None:
+            return self._hear_of(question, judgements)
+        first, *others, last = judgements
+        for name, judgement in zip(question.good, (first, last)):
+            if judgement is not None:
+                return self._refuse_good(question, name, judgement), [], []
+        return self._hear_of(question, others)
+
+    def _judged(self, result: Result) -> Optional[Judgement]:
+        if result.fate is Fate.refused and result.reply is not None:
+            return self._judge.judge(result.stage, result.reply)
+        return None
+
+    def _ask_later(self, question: _Question, judgement: Judgement) -> Orders:
+        """The server does not want to be asked now."""
+        assert judgement.about is not None
+        notice = Notice(judgement.about, judgement.reply, judgement.wait,
+                        judgement.remedy)
+        if judgement.about is About.quota:
+            return Orders(notice=notice, halt=True)
+        self._question = question
+        return Orders(notice=notice, first=(question.transaction,))
+
+    def _lose(self) -> Orders:
+        """No answer came, or this connection cannot ask."""
+        self._lost += 1
+        if self._lost >= MAX_LOST:
+            self._cannot_ask = True
+        return Orders()
+
+    def _refuse_good(self, question: _Question, name: str,
+                     judgement: Judgement) -> Orders:
+        """Somebody who had been accepted is not any more."""
+        self._spoilt.add(name)
+        self._bad_good += 1
+        is_own = judgement.about is About.recipient or not question.is_ours
+        if not is_own or self._bad_good >= MAX_GOOD_TRIED:
+            if question.is_ours:
+                self._deny(question.group)
+        return self._orders()
+
+    def _hear_of(self, question: _Question,
+                 judgements: List[Optional[Judgement]],
+                 ) -> Tuple[Orders, List[Decision], List[Transaction]]:
+        """Decide on those who were asked about."""
+        group = question.group
+        again, decided, refused = [], [], []
+        for held, judgement in zip(question.asked, judgements):
+            if held.recipient not in group.held:
+                continue
+            if judgement is None:
+                self._release(group, held, is_own=False)
+                again.append(held.transaction._replace(
+                    sender=question.transaction.sender))
+            elif judgement.about is About.recipient:
+                decided.append(self._release(
+                    group, held, True, judgement))
+            else:
+                refused.append((held, judgement))
+        if question.good is not None:
+            decided.extend(self._decide_refused(group, refused))
+        elif not again and not self._good:
+            self._deny(group)
+        orders = self._orders()._replace(plain_sender=(
+            question.good is None and bool(again) and not refused and
+            self._was_verp(question)))
+        return orders, decided, again
+
+    def _was_verp(self, question: _Question) -> bool:
+        return any(held.transaction.sender != question.transaction.sender
+                   for held in question.asked)
+
+    def _decide_refused(self, group: _Group,
+                        refused: List[Tuple[_Held, Judgement]],
+                        ) -> List[Decision]:
+        """They were refused once more, beside somebody who was accepted."""
+        decided = []
+        for held, judgement in refused:
+            is_own = group.is_chargeable and judgement.about is None
+            decided.append(self._release(group, held, is_own, judgement))
+        if decided and group.is_chargeable:
+            if self._memory.learn(group.words, Finding.own):
+                log.info('%s: "%s" is about the recipients themselves: others '
+                         'are accepted', self._relay, group.judgement.reply)
+            decided.extend(self._take_own(group))
+        group.end_run()
+        return decided
+
+    # When everything else is settled.
+
+    def conclude(self) -> Tuple[Orders, List[Decision]]:
+        """Decide on those who are held, now that all others are settled.
+
+        :return: What is to be asked, if anything, and what is decided.
+        """
+        decided: List[Decision] = []
+        for group in list(self._groups.values()):
+            if self.is_asking or self.denial is not None:
+                break
+            decided.extend(self._take_own(group))
+            if group.held:
+                decided.extend(self._conclude_group(group))
+        return self._orders(), decided
+
+    def _conclude_group(self, group: _Group) -> List[Decision]:
+        good, is_ours = self._choose_good()
+        plainly = group.not_asked_plainly(self._plain_sender)
+        if self._cannot_ask:
+            return self._conclude_unasked(group)
+        if group.is_chargeable and good is not None:
+            self._ask(group, list(group.held.values()), good, is_ours)
+        elif plainly:
+            self._ask(group, plainly, None, False)
+        elif not self._good:
+            return self._conclude_alone(group)
+        return []
+
+    def _conclude_unasked(self, group: _Group) -> List[Decision]:
+        """Decide without a question, on those after whom others were taken."""
+        if not self._good:
+            return self._conclude_alone(group)
+        if not group.is_chargeable:
+            return []
+        return [self._release(group, held, is_own=True)
+                for held in list(group.held.values())
+                if held.recipient in group.followed]
+
+    def _conclude_alone(self, group: _Group) -> List[Decision]:
+        """Decide though nobody of this post was accepted."""
+        is_few = self._count <= FEW_RECIPIENTS and not any(
+            name in self._suspects for name in group.held)
+        if not (group.is_chargeable and is_few):
+            self._tell_of_suspicion(group)
+            self._deny(group)
+            return []
+        if self._memory.finding(group.words) is Finding.us:
+            return []
+        # As stock: there is nobody to compare them with.
+        return [self._release(group, held, is_own=True)
+                for held in list(group.held.values())]
+
+    def _tell_of_suspicion(self, group: _Group) -> None:
+        if not group.is_told:
+            group.is_told = True
+            log.info('%s refuses %d recipients in a row with "%s": it may '
+                     'speak of us, not of them', self._relay, len(group.run),
+                     group.judgement.reply)

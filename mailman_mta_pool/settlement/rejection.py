@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Refusals of the content: the message, its size, the recipient, or us.
+
+At DATA and at the end of the content nothing can be asked without sending.
+So what counts is who is accepted afterwards, and a run of the same words, after
+which the post stops.  If a transaction to several recipients is refused, one
+of them is tried alone: it may be their number.
+"""
+
+from mailman_mta_pool.settings import About
+from mailman_mta_pool.settlement.contrast import Decision, Place
+from mailman_mta_pool.settlement.memory import Memory
+from mailman_mta_pool.settlement.orders import Orders
+from mailman_mta_pool.settlement.table import Judgement
+from mailman_mta_pool.wire.transaction import Transaction
+from public import public
+from typing import Dict, List, NamedTuple, Optional, Set, Tuple
+
+
+# So many transactions refused in the same words, and none accepted since, stop
+# the post.
+RUN_LENGTH = 3
+FEW_RECIPIENTS = 2
+
+
+class _Refused(NamedTuple):
+    """A refused transaction to one recipient, or a part of one."""
+
+    transaction: Transaction
+    judgement: Judgement
+    place: Place
+
+
+@public
+class Rejection:
+    """The refusals of a post's content on which nothing is decided yet.
+
+    :ivar rejection: The refusal that is about the message, or None.
+    :ivar denial: The refusal that is about us, or None.
+    """
+
+    def __init__(self, memory: Memory, message_id: str, count: int,
+                 is_notice: bool, suspects: 'frozenset[str]' = frozenset(),
+                 ) -> None:
+        """Begin with nothing refused.
+
+        :param memory: What the relay said to other posts.
+        :param message_id: Of the post.
+        :param count: How many recipients it has.
+        :param is_notice: True if it is no list's post, but Mailman's own: a
+            welcome, say, or a probe.
+        :param suspects: Those of them who were suspected before.
+        """
+        self._memory = memory
+        self._message_id = message_id
+        self._count = count
+        self._is_notice = is_notice
+        self._suspects = suspects
+        self._held: Dict[str, _Refused] = {}
+        self._followed: Set[str] = set()
+        # Recipients who were tried twice.
+        self._retried: Set[str] = set()
+        # Transactions refused as a whole, while one recipient is tried alone.
+        self._parts: List[_Refused] = []
+        self._candidates: List[Transaction] = []
+        self._on_trial: Optional[Transaction] = None
+        self._number_matters = False
+        self._run: List[_Refused] = []
+        self.has_accepted = False
+        self.rejection: Optional[Judgement] = None
+        self.denial: Optional[Judgement] = None
+
+    @property
+    def is_watching(self) -> bool:
+        """True if an acceptance matters at present."""
+        return bool(self._held or self._parts or self._on_trial)
+
+    @property
+    def is_over(self) -> bool:
+        """True if the rest of the post is not to be sent."""
+        return self.rejection is not None or self.denial is not None
+
+    @property
+    def held(self) -> Dict[str, Judgement]:
+        """Those on whom nothing is decided, and their refusals."""
+        found = {name: refused.judgement
+                 for name, refused in self._held.items()}
+        for refused in self._parts:
+            found.update((name, refused.judgement)
+                         for name in refused.transaction.recipients)
+        return found
+
+    # What the answers say.
+
+    def note_accepted(self, place: Place, transaction: Transaction,
+                      ) -> Tuple[Transaction, ...]:
+        """Take note that the server accepted a content.
+
+        :param place: Where that stands in the order of the replies.
+        :param transaction: Which.
+        :return: What is to be sent again.
+        """
+        self.has_accepted = True
+        self._run = [refused for refused in self._run
+                     if not refused.place.precedes(place)]
+        self._followed.update(
+            name for name, refused in self._held.items()
+            if refused.place.precedes(place))
+        if not self._is_trial(transaction):
+            return ()
+        self._on_trial = None
+        self._number_matters = True
+        parts, self._parts = self._parts, []
+        return tuple(half for refused in parts for half in _halves(
+            _without(refused.transaction, transaction.recipients)))
+
+    def _is_trial(self, transaction: Transaction) -> bool:
+        return (self._on_trial is not None and
+                self._on_trial.recipients == transaction.recipients)
+
+    def reject(self, judgement: Judgement) -> None:
+        """Take note that the message is too large, or not to be sent so.
+
+        :param judgement: Of the refusal, which is about the message.
+        """
+        if not self.is_over:
+            self.rejection = judgement
+
+    def hold(self, transaction: Transaction, judgement: Judgement,
+             place: Place) -> Tuple[Orders, List[Decision]]:
+        """Take a refused content into account.
+
+        :param transaction: To those for whom it was refused.
+        :param judgement: Of the refusal: 5xx, about us, the sender, the
+            message, or nothing that is known.
+        :param place: Where it stands in the order of the replies.
+        :return: What is to be done, and what is decided.
+        """
+        refused = _Refused(transaction, judgement, place)
+        self._run.append(refused)
+        if self._is_trial(transaction):
+            return self._fail_trial(refused)
+        if len(transaction.recipients) > 1:
+            return self._hold_several(refused)
+        return self._hold_one(refused)
+
+    def _hold_one(self, refused: _Refused) -> Tuple[Orders, List[Decision]]:
+        name = refused.transaction.recipients[0]
+        judgement = refused.judgement
+        if name in self._retried and _may_be_own(judgement):
+            # Others were accepted between the two.
+            return Orders(), [Decision(name, judgement, True)]
+        self._held[name] = refused
+        if self._is_mailmans_own and _may_be_own(judgement):
+            # As stock: Mailman registers it.
+            del self._held[name]
+            return Orders(), [Decision(name, judgement, True)]
+        return self._weigh(judgement)
+
+    @property
+    def _is_mailmans_own(self) -> bool:
+        return self._is_notice and self._count <= FEW_RECIPIENTS
+
+    def _hold_several(self, refused: _Refused,
+                      ) -> Tuple[Orders, List[Decision]]:
+        judgement = refused.judgement
+        if not self.has_accepted and (
+                judgement.about is not None):
+            # What these words mean is known, and nothing contradicts.
+            self._parts.append(refused)
+            return self._conclude_on(judgement)
+        if self._number_matters:
+            return Orders(again=_halves(refused.transaction)), []
+        self._parts.append(refused)
+        if self._on_trial is not None or self.is_over:
+            return Orders(), []
+        names = refused.transaction.recipients
+        self._candidates = [
+            refused.transaction._replace(recipients=(name,))
+            for name in (names[-1], names[0])]
+        return self._try_next(), []
+
+    def _try_next(self) -> Orders:
+        self._on_trial = self._candidates.pop()
+        return Orders(first=(self._on_trial,))
+
+    def _fail_trial(self, refused: _Refused) -> Tuple[Orders, List[Decision]]:
+        """The same is refused to one recipient alone."""
+        self._on_trial = None
+        if self._candidates:
+            return self._try_next(), []
+        return self._conclude_on(refused.judgement)
+
+    def give_up_trial(self, transaction: Transaction) -> Orders:
+        """Take note that a transaction ended in another way.
+
+        :param transaction: Any; only that on trial matters.
+        """
+        if not self._is_trial(transaction):
+            return Orders()
+        self._on_trial = None
+        return self._try_next() if self._candidates else Orders()
+
+    def _weigh(self, judgement: Judgement) -> Tuple[Orders, List[Decision]]:
+        alike = [refused for refused in self._run
+                 if refused.judgement.words == judgement.words]
+        is_known = judgement.about in (About.us, About.sender)
+        if len(alike) >= RUN_LENGTH or is_known and not self.has_accepted:
+            return self._conclude_on(judgement)
+        return Orders(), []
+
+    def _conclude_on(self, judgement: Judgement,
+                     ) -> Tuple[Orders, List[Decision]]:
+        """Stop the post: the server does not want it, or us."""
+        if not self.is_over:
+            is_message = not self.has_accepted and (
+                judgement.about is About.message or
+                judgement.about is None and self._memory.is_refused_again(
+                    self._message_id, judgement.words))
+            if is_message:
+                self.rejection = judgement
+            else:
+                self.denial = judgement
+                self._memory.deny()
+        return Orders(halt=True), []
+
+    # When everything else is settled.
+
+    def conclude(self) -> Tuple[Orders, List[Decision]]:
+        """Decide on what is held, now that all others are settled."""
+        if self.is_over:
+            return Orders(halt=True), []
+        if self._parts:
+            # The trial told nothing.
+            return Orders(), []
+        again = [self._held.pop(name).transaction
+                 for name in list(self._held) if name in self._followed and
+                 _may_be_own(self._held[name].judgement)]
+        for transaction in again:
+            self._retried.update(transaction.recipients)
+        if again:
+            return Orders(again=tuple(again)), []
+        if self._held and not self.has_accepted:
+            return self._conclude_alone()
+        return Orders(), []
+
+    def _conclude_alone(self) -> Tuple[Orders, List[Decision]]:
+        """Decide though nobody of this post was served."""
+        first = next(iter(self._held.values())).judgement
+        is_few = self._count <= FEW_RECIPIENTS
+        if not (is_few and first.about is None):
+            return self._conclude_on(first)
+        if any(name in self._suspects for name in self._held):
+            if not self._memory.is_refused_again(
+                    self._message_id, first.words):
+                return self._conclude_on(first)
+        decided = [Decision(name, refused.judgement, True)
+                   for name, refused in self._held.items()]
+        self._held.clear()
+        return Orders(), decided
+
+
+def _may_be_own(judgement: Judgement) -> bool:
+    return judgement.about in (None, About.message)
+
+
+def _without(transaction: Transaction, names: Tuple[str, ...]) -> Transaction:
+    return transaction._replace(recipients=tuple(
+        name for name in transaction.recipients if name not in names))
+
+
+def _halves(transaction: Transaction) -> Tuple[Transaction, ...]:
+    names = transaction.recipients
+    middle = (len(names) + 1) // 2
+    return tuple(transaction._replace(recipients=half)
+                 for half in (names[:middle], names[middle:]) if half)
