@@ -5,8 +5,63 @@ Whoever needs a setting is given one of these values; nobody reads the
 configuration deep inside.  `configuration.loading` makes them.
 """
 
+import enum
+
 from dataclasses import dataclass, field
 from public import public
+from typing import FrozenSet, Optional, Tuple
+
+
+@public
+class About(enum.Enum):
+    """Whom or what an answer of a server is about: its scope."""
+
+    #: The recipient that the answer names.
+    recipient = 'recipient'
+    #: The sender of the envelope, or its domain.
+    sender = 'sender'
+    #: The message: its size or its content.
+    message = 'message'
+    #: This site: its address, its name, its login, its right to relay.
+    us = 'us'
+    #: How quickly messages come.
+    rate = 'rate'
+    #: How many messages have come in an hour or a day.
+    quota = 'quota'
+    #: How many connections there are at the same time.
+    connections = 'connections'
+    #: How many recipients one transaction has.
+    recipients = 'recipients'
+
+
+@public
+@dataclass(frozen=True)
+class Answer:
+    """One entry of the catalogue of answers; see docs/answers.rst.
+
+    :ivar name: The entry's name, without "answer.".
+    :ivar stages: Where the answer is given: some of greeting, ehlo, auth,
+        mail, rcpt, data and end.
+    :ivar codes: The reply codes, such as '550', or '5xx' for all of a class.
+    :ivar enhanced: The enhanced status codes (RFC 3463), one of which the
+        reply has; an 'x' is any number.  Empty: any code, or none.
+    :ivar text: A regular expression that is searched in the text of the
+        reply; '' is found in every text.
+    :ivar about: Whom or what the answer is about.
+    :ivar wait: How long to wait, in seconds, where the reply does not say.
+    :ivar remedy: One sentence for the log: what the operator can do.
+    :ivar source: The server that gives the answer, and where that stands.
+    """
+
+    name: str
+    stages: FrozenSet[str]
+    codes: Tuple[str, ...]
+    enhanced: Tuple[str, ...]
+    text: str
+    about: About
+    wait: Optional[float]
+    remedy: str
+    source: str
 
 
 @public
@@ -92,6 +147,8 @@ class DeliverySettings:
         can.
     :ivar max_recipients_server_verp: Recipients in a transaction, then.
     :ivar dsn: True to ask for delivery status notifications (RFC 3461).
+    :ivar answers: The catalogue of answers in the order of search: a site's
+        own, then those that the package brings along.
     """
 
     max_recipients: int = 10
@@ -106,6 +163,7 @@ class DeliverySettings:
     server_verp: bool = True
     max_recipients_server_verp: int = 1000
     dsn: bool = False
+    answers: Tuple[Answer, ...] = ()
 
 
 @public
