@@ -20,7 +20,11 @@ from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.relay import relay_for
 from mailman_mta_pool.rendering.database import waiting_for_database
-from mailman_mta_pool.runner.queues import find_handed_over, Queues
+from mailman_mta_pool.runner.queues import (
+    find_handed_over,
+    others_wait,
+    Queues,
+)
 from mailman_mta_pool.runner.signals import (
     signals_held_back,
     stand_guard,
@@ -28,9 +32,10 @@ from mailman_mta_pool.runner.signals import (
 )
 from mailman_mta_pool.runner.smtplog import PostLog
 from mailman_mta_pool.settings import Settings
-from mailman_mta_pool.settlement.ledger import Ledger
+from mailman_mta_pool.settlement.catalogue import Catalogue
+from mailman_mta_pool.settlement.ledger import Ledger, Post
 from mailman_mta_pool.strategies import plain_sender, strategy_for
-from mailman_mta_pool.strategies.order import in_order
+from mailman_mta_pool.strategies.order import in_order, SUSPECTS_KEY
 from public import public
 from typing import Any, Callable, Dict, List, Optional
 
@@ -69,7 +74,7 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     except ConfigurationError as error:
         # Only where there is no plugin section, which stops such a start.
         mistake = error
-    turn = Turn(settings.delivery)
+    turn = Turn(settings.delivery, others_wait=others_wait)
     with signals_held_back(turn), suppress(FinishedElsewhere):
         with journal_of(msg, msgdata, settings.delivery, turn) as journal:
             _Delivery(
@@ -93,9 +98,18 @@ class _Delivery:
         if self._earlier:
             # Whatever goes wrong from here on, the post is kept for these.
             self._leave_out_settled()
+        relay = relay_for(settings.relay, settings.pool)
+        self._plain_sender = plain_sender(mlist, msg, msgdata)
         self._ledger = Ledger(
             journal,
-            plain_sender=plain_sender(mlist, msg, msgdata),
+            post=Post(
+                message_id=str(msg.get('message-id', '')).strip(),
+                count=len(self._recipients),
+                plain_sender=self._plain_sender,
+                is_notice=not msgdata.get('to_list', False),
+                suspects=frozenset(msgdata.get(SUSPECTS_KEY, ()))),
+            catalogue=Catalogue(settings.delivery.answers),
+            memory=relay.memory, relay=relay.name,
             shunts=settings.delivery.message_rejected == 'shunt')
 
     def run(self) -> None:
@@ -140,7 +154,15 @@ class _Delivery:
             left = self._divide(left)
         if left:
             self._send(left)
+        self._note_suspects()
         tell_mailman(self._ledger, self._queues)
+
+    def _note_suspects(self) -> None:
+        """Let those go last, the next time, who were refused for no fault."""
+        suspects = self._ledger.suspects
+        self._post[2].pop(SUSPECTS_KEY, None)
+        if suspects:
+            self._post[2][SUSPECTS_KEY] = suspects
 
     def _resume(self, left: List[str]) -> List[str]:
         """Put the rest of a delivery that was killed into a new queue entry.
@@ -203,6 +225,7 @@ class _Delivery:
             rest = self._ledger.close(recipients, unavailable)
             if not rest:
                 break
+            self._note_suspects()
             error = self._try(self._queues.put_back, rest)
             left = self._queues.without_moved(rest)
             if error is None or not left:
@@ -232,7 +255,9 @@ class _Delivery:
         relay = relay_for(self._settings.relay, self._settings.pool)
         outbound = Outbound(
             relay, self._settings.delivery, self._ledger, turn=self._turn,
-            envid=str(msg.get('message-id', '')).strip())
+            envid=str(msg.get('message-id', '')).strip(),
+            plain_sender=self._plain_sender,
+            was_in_retry='last_recip_count' in msgdata)
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)
         missing: Optional[TemplateUnavailable] = None
@@ -259,6 +284,9 @@ def tell_mailman(ledger: Ledger, queues: Queues) -> None:
     if ledger.rejected:
         queues.shunt(list(ledger.rejected))
     temporary = list(ledger.deferred) + ledger.untried
+    if temporary and ledger.is_paused:
+        queues.retry(temporary, keeps_period=True)
+        temporary = []
     permanent = [(recipient, code, text)
                  for recipient, (code, text) in ledger.bounced.items()]
     if temporary and permanent:

@@ -104,6 +104,7 @@ class RelayUnavailable(smtplib.SMTPException):
     :ivar relay: The server, as 'host:port'.
     :ivar phase: Where it failed: 'connect', 'greeting', 'EHLO', 'TLS' or
         'AUTH'.
+    :ivar reason: Why, for the log; after a reply its code and its text.
     :ivar code: The SMTP reply code, or None where there was no reply.
     :ivar waiting_helps: False where only an operator can mend it, such as a
         wrong password or a certificate that cannot be verified, and where
@@ -118,6 +119,7 @@ class RelayUnavailable(smtplib.SMTPException):
         smtplib.SMTPException.__init__(self, f'{relay}: {phase}: {reason}')
         self.relay = relay
         self.phase = phase
+        self.reason = reason
         self.code = code
 
 
@@ -138,6 +140,17 @@ class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):
 @public
 class NotOffered(RelayUnavailable, smtplib.SMTPNotSupportedError):
     """The server lacks what the configuration demands, TLS or AUTH."""
+
+    waiting_helps = False
+
+
+@public
+class RelayPaused(RelayUnavailable):
+    """Nothing is sent to the server for a while, because it said so.
+
+    The time that a post waits for that is not the post's own: it does not
+    use up `[mta] delivery_retry_period`.
+    """
 
     waiting_helps = False
 
@@ -220,8 +233,11 @@ def _translation(relay: str, phase: str, secrets: Collection[str],
         return NotOffered(relay, phase, _without(secrets, str(error)))
     if isinstance(error, smtplib.SMTPResponseException):
         text = _without(secrets, error.smtp_error)
-        return RelayUnavailable(
+        unavailable = RelayUnavailable(
             relay, phase, f'{error.smtp_code} {text}', error.smtp_code)
+        # A refusal for good is the same the next moment.
+        unavailable.waiting_helps = error.smtp_code < 500
+        return unavailable
     if isinstance(error, UnusableValue):
         return UnavailableHere(relay, phase, str(error))
     reason = type(error).__name__

@@ -212,6 +212,12 @@ class ITurn(Interface):
     is_too_late = Attribute("""\
         True if even what is in flight is to be given up.""")
 
+    is_awaited = Attribute("""\
+        True if other posts wait for their turn.""")
+
+    def renew():
+        """Begin another one, for nobody waits; what is urgent stays so."""
+
 
 @public
 class IRecord(Interface):

@@ -26,7 +26,7 @@ BELOW = {
     'journal': set(),
     'dispatch': {'relays', 'settlement'},
     'settlement': set(),
-    'relays': {'configuration', 'connection'},
+    'relays': {'configuration', 'connection', 'settlement'},
     'connection': {'network', 'wire'},
     'network': set(),
     'wire': set(),

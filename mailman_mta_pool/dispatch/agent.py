@@ -44,6 +44,11 @@ class Agent:
         """True while it has transactions that are not settled."""
         return self.use is not None and self.use.in_hand > 0
 
+    @property
+    def is_live(self) -> bool:
+        """True while it has a connection that is to be kept."""
+        return self.use is not None and not self.use.is_condemned
+
     async def run(self) -> None:
         """Work until there is nothing to do, or no connection to be had."""
         try:
@@ -51,7 +56,7 @@ class Agent:
             while goes_on:
                 try:
                     goes_on = (await self._use_a_connection() and
-                               self._dispatcher.has_work)
+                               self._dispatcher.has_work_for_all)
                 except RelayUnavailable as error:
                     goes_on = (await self._bear(error) and
                                self._dispatcher.may_have_work)
@@ -82,6 +87,8 @@ class Agent:
         try:
             dispatcher.opened(is_proved=not connection.connects_lazily)
             await connection.converse(self._feed, self._report)
+            if use.is_condemned:
+                await connection.disconnect()
         except smtplib.SMTPServerDisconnected as error:
             log.info('%s: %s', dispatcher.relay.name, error)
             lost = error
@@ -101,7 +108,7 @@ class Agent:
         event = dispatcher.cannot_open(error)
         if event is not Event.cannot_open:
             return False
-        pause = dispatcher.retry.pause()
+        pause = max(dispatcher.retry.pause(), dispatcher.paused_for)
         log.info('%s; trying again in %g s', error, pause)
         self._is_woken.clear()
         try:

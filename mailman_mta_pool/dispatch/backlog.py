@@ -4,13 +4,24 @@
 from collections import deque
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Callable, Deque, Dict, Iterable, List, Optional
+from typing import (
+    Callable,
+    Deque,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Optional,
+    Tuple,
+)
 
 
 # What is queued at once, in octets, and after how many seconds at the latest
 # when another transaction comes.
 BATCH_OCTETS = 64 * 1024
 SOON = 0.002
+# How many transactions are looked through for recipients of other domains.
+MAX_LOOKED_AT = 500
 
 
 @public
@@ -65,6 +76,11 @@ class Backlog:
     def __init__(self) -> None:
         self.octets = 0
         self._waiting: Deque[Transaction] = deque()
+        # What goes before all else, one after the other, each alone.
+        self._first: Deque[Transaction] = deque()
+        self._alone: Optional[int] = None
+        # The domains whose recipients are left for later.
+        self.elsewhere: FrozenSet[str] = frozenset()
         # What goes once nothing else comes.
         self._last: List[Transaction] = []
         self._aside = 0
@@ -76,6 +92,8 @@ class Backlog:
 
     def __len__(self) -> int:
         """Return how many can go now."""
+        if self.holds_back or self._first:
+            return int(not self.holds_back)
         if self._waiting:
             return len(self._waiting)
         return len(self._last) if self._is_time_for_the_last else 0
@@ -90,6 +108,17 @@ class Backlog:
         for transaction in reversed(list(transactions)):
             self._waiting.appendleft(transaction)
             self.octets += transaction.content.size
+
+    @property
+    def holds_back(self) -> bool:
+        """True until the outcome of what goes alone is known."""
+        return self._alone is not None
+
+    def put_first(self, transactions: Tuple[Transaction, ...]) -> None:
+        """Let these go before all others, one after the other, each alone."""
+        self._first.extend(transactions)
+        self.octets += sum(
+            transaction.content.size for transaction in transactions)
 
     def set_aside(self, transaction: Transaction, tried: float) -> None:
         """Keep a transaction until its connection is done with.
@@ -114,32 +143,47 @@ class Backlog:
 
     @property
     def _is_time_for_the_last(self) -> bool:
-        return (self.is_complete and not self._waiting and
+        return (self.is_complete and not self._waiting and not self._first and
                 not self._in_hand and not self._aside)
 
     def clear(self) -> None:
         """Forget what is waiting."""
         self._waiting.clear()
+        self._first.clear()
         self._last.clear()
         self.octets = 0
 
     def take(self, octets: int, limit: Optional[int],
-             verp_refused: bool = False) -> Optional[Transaction]:
+             verp_refused: bool = False,
+             sender: Optional[str] = None) -> Optional[Transaction]:
         """Return the next transaction for a connection.
 
         :param octets: How much content it may have.
         :param limit: The most recipients that it may have; the others wait.
         :param verp_refused: True if the server does not make any senders.
-        :return: None if none is waiting, or the next one is too large.
+        :param sender: The sender that takes the place of those of VERP; None
+            if there is no need.
+        :return: None if none is waiting, the next one is too large, or what
+            goes alone has not had its outcome.
         """
+        self.parts_left = 0
+        if self.holds_back:
+            return None
+        if self._first:
+            return self._take_first(octets)
         if self._is_time_for_the_last:
             self.extend_left(self._last)
             self._last.clear()
-        self.parts_left = 0
+        if self.elsewhere:
+            self._look_elsewhere()
         if not self._waiting or self._waiting[0].content.size > octets:
             return None
         transaction = self._waiting.popleft()
         self.octets -= transaction.content.size
+        if sender is not None and (
+                transaction.sender != sender or transaction.verp is not None):
+            transaction = self._first_of(transaction, [
+                transaction._replace(sender=sender, verp=None)])
         if verp_refused and transaction.verp is not None:
             transaction = self._first_of(
                 transaction, transaction.individually())
@@ -150,6 +194,25 @@ class Backlog:
                 for part in (recipients[:limit], recipients[limit:])])
         self._in_hand[id(transaction)] = transaction
         return transaction
+
+    def _take_first(self, octets: int) -> Optional[Transaction]:
+        if self._first[0].content.size > octets:
+            return None
+        transaction = self._first.popleft()
+        self.octets -= transaction.content.size
+        self._alone = id(transaction)
+        self._in_hand[id(transaction)] = transaction
+        return transaction
+
+    def _look_elsewhere(self) -> None:
+        """Let recipients of other domains go before the next one, if any."""
+        for index in range(min(len(self._waiting), MAX_LOOKED_AT)):
+            transaction = self._waiting[index]
+            if any(recipient.rpartition('@')[2].lower() not in self.elsewhere
+                   for recipient in transaction.recipients):
+                del self._waiting[index]
+                self._waiting.appendleft(transaction)
+                return
 
     def _first_of(self, transaction: Transaction,
                   parts: List[Transaction]) -> Transaction:
@@ -164,8 +227,8 @@ class Backlog:
     @property
     def is_done(self) -> bool:
         """True if nothing is waiting, set aside, or with a connection."""
-        return not (self._waiting or self._last or self._aside or
-                    self._in_hand)
+        return not (self._waiting or self._first or self._last or
+                    self._aside or self._in_hand)
 
     def release(self, transaction: Transaction) -> Optional[float]:
         """Take one back from its connection.
@@ -175,10 +238,13 @@ class Backlog:
         """
         if self._in_hand.pop(id(transaction), None) is None:
             return None
+        if self._alone == id(transaction):
+            self._alone = None
         return self._tried.pop(id(transaction), 0.0)
 
     def give_up(self) -> List[Transaction]:
         """Return what the connections have; they keep it to themselves."""
         in_hand = list(self._in_hand.values())
         self._in_hand.clear()
+        self._alone = None
         return in_hand

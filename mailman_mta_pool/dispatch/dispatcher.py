@@ -17,9 +17,15 @@ from mailman_mta_pool.dispatch.remainder import (
     remainder_of,
 )
 from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
-from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
+from mailman_mta_pool.errors import (
+    PhaseTimeout,
+    RelayPaused,
+    RelayUnavailable,
+)
 from mailman_mta_pool.interfaces import Given, LATER
-from mailman_mta_pool.settings import DeliverySettings
+from mailman_mta_pool.settings import About, DeliverySettings
+from mailman_mta_pool.settlement.orders import Notice, NO_ORDERS, Orders
+from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
@@ -35,6 +41,9 @@ from typing import Any, Callable, Dict, List, Optional
 log = logging.getLogger('mailman.smtp')
 
 _IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
+# A pause of the relay that is longer than this, in seconds, is spent in
+# Mailman's retry queue.
+LONGEST_SLEEP = 900.0
 
 
 @public
@@ -50,25 +59,39 @@ class Dispatcher:
     :ivar unavailable: Why the relay cannot be used, or None.
     :ivar failure: The mistake of ours that ended the dispatch, or None.
     :ivar received: How many octets of content `take` was given.
+    :ivar accepted: How many messages the server has accepted.
     """
 
     def __init__(self, relay: Any, delivery: DeliverySettings,
-                 settle: Callable[[Outcome], Any],
-                 changed: Callable[[], None], *,
+                 ledger: Any, changed: Callable[[], None], *,
+                 plain_sender: Optional[str] = None,
+                 was_in_retry: bool = False,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; no agent starts before there is work.
 
         :param relay: Where to, a `Relay`.
         :param delivery: How often and how long to try.
-        :param settle: Called with each outcome that stands.  It returns
-            `Orders`, or None for none.
+        :param ledger: The `Ledger` of the post, whose orders are obeyed.
         :param changed: Called when the main thread has reason to look again.
+        :param plain_sender: The sender that takes the place of those of VERP,
+            where the relay refuses them; None if there is none.
+        :param was_in_retry: True if the post has waited in the retry queue:
+            one of its transactions may go in spite of a pause, to see whether
+            that is over.
         :param clock: Seconds that only grow.
         """
         self.relay = relay
         self.retry = Retry(relay.name, delivery, clock)
-        self._settle = settle
+        self._ledger = ledger
         self._changed = changed
+        self._clock = clock
+        self._plain_sender = plain_sender
+        self._may_probe = was_in_retry
+        # When the transactions in hand were given, by identity.
+        self._given: Dict[int, float] = {}
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._is_concluded = False
+        self.accepted = 0
         self._backlog = Backlog()
         self._ceiling = relay.pool_settings.max_connections
         self._agents: Dict[Agent, Any] = {}
@@ -89,7 +112,16 @@ class Dispatcher:
     @property
     def is_done(self) -> bool:
         """True if everything that was taken is settled, or never will be."""
-        return self._backlog.is_done or not (self._agents or self.has_work)
+        return (self._backlog.is_done and (
+            self.is_over or self._is_concluded or
+            not self._backlog.is_complete) or
+            not (self._agents or self.has_work))
+
+    @property
+    def paused_for(self) -> float:
+        """For how many seconds the relay wants nothing; 0.0 if it does not."""
+        paused: float = self.relay.throttle.paused_for
+        return paused
 
     # What the main thread posts.
 
@@ -105,7 +137,10 @@ class Dispatcher:
         if not self.is_over:
             for transaction in transactions:
                 self._backlog.append(transaction)
-            self._set_to_work(len(transactions))
+            if self.paused_for > LONGEST_SLEEP and not self._may_probe:
+                self.give_up_pause()
+            else:
+                self._set_to_work(len(transactions))
 
     def want_room(self, octets: int) -> None:
         """Call `changed` once no more than so many octets are waiting."""
@@ -115,6 +150,7 @@ class Dispatcher:
     def complete(self) -> None:
         """Take note that nothing more comes."""
         self._backlog.is_complete = True
+        self._conclude()
         self._set_to_work(len(self._backlog))
         self._wake_all()
         self._changed()
@@ -123,8 +159,17 @@ class Dispatcher:
         """Send nothing more; what is in flight may finish."""
         self.is_over = True
         self._backlog.clear()
+        self._cancel_timer()
         self._wake_all()
         self._changed()
+
+    def give_up_pause(self) -> None:
+        """Send nothing more: the relay wants nothing for too long."""
+        if not self.is_over:
+            self._give_up(RelayPaused(
+                self.relay.name, 'pause',
+                f'nothing is sent for {self.paused_for:.0f} s, because of '
+                f'"{self.relay.throttle.reason}"'))
 
     async def close(self, at_once: bool = False) -> bool:
         """Disown what is still in flight; late outcomes are ignored.
@@ -144,7 +189,8 @@ class Dispatcher:
             # The agents hear of it when the loop goes on.
             await asyncio.sleep(0)
         for transaction in self._backlog.give_up():
-            self._settle(outcome_of_all(transaction, _IN_DOUBT))
+            if not transaction.asks:
+                self._ledger.settle(outcome_of_all(transaction, _IN_DOUBT))
         self._wake_all()
         return True
 
@@ -155,9 +201,16 @@ class Dispatcher:
         self._wake_all()
         # Whoever still opens a connection will take one, too.
         ready = sum(not agent.is_busy for agent in self._agents)
-        for _ in range(min(len(self._backlog) - ready, count,
-                           self._ceiling - len(self._agents))):
+        missing = min(len(self._backlog) - ready, count)
+        for _ in range(min(missing, self._most_agents - len(self._agents))):
             self._start_agent()
+        if missing > 0:
+            self._wait_for_ceiling()
+
+    @property
+    def _most_agents(self) -> int:
+        ceiling: int = self.relay.throttle.ceiling
+        return min(self._ceiling, ceiling)
 
     def _start_agent(self) -> None:
         agent = Agent(self)
@@ -182,6 +235,11 @@ class Dispatcher:
     def has_work(self) -> bool:
         """True if an agent without a connection is to open one."""
         return bool(self._backlog) and not self.is_over
+
+    @property
+    def has_work_for_all(self) -> bool:
+        """True if as many agents as there are may open connections."""
+        return self.has_work and len(self._agents) <= self._most_agents
 
     @property
     def may_have_work(self) -> bool:
@@ -218,6 +276,9 @@ class Dispatcher:
             return Event.cannot_open_ever
         connected = sum(agent.use is not None for agent in self._agents)
         others = len(self._agents) - 1
+        self._hear_of_opening(error, others)
+        if self.is_over:
+            return Event.cannot_open_ever
         event = self.retry.cannot_open(
             error, others if error.waiting_helps else connected)
         if event is Event.cannot_open_for_all:
@@ -225,6 +286,21 @@ class Dispatcher:
         elif event is Event.cannot_open_ever:
             self._give_up(error)
         return event
+
+    def _hear_of_opening(self, error: RelayUnavailable, others: int) -> None:
+        """Act on what the server said when a connection was refused."""
+        if error.code is None or isinstance(error, RelayPaused):
+            return
+        code, _, text = error.reason.partition(' ')
+        reply = Reply(error.code, (text.encode(),))
+        notice = self._ledger.hear_of_opening(error.phase, reply)
+        if others and error.waiting_helps:
+            self.relay.throttle.limit_connections(
+                others, str(reply), '' if notice is None else notice.remedy)
+        elif notice is not None:
+            self._heed(notice, self._clock())
+            if self.paused_for > LONGEST_SLEEP:
+                self.give_up_pause()
 
     def _give_up(self, error: RelayUnavailable) -> None:
         self.unavailable = error
@@ -271,13 +347,19 @@ class Dispatcher:
         :return: A transaction; `LATER`; or None if the connection is done
             with.
         """
+        if use.is_condemned or self.is_over:
+            return None
+        if self._backlog and self._must_wait():
+            return LATER
         lessons = self.relay.lessons
         transaction = self._backlog.take(
-            octets, lessons.max_recipients, lessons.verp_refused)
+            octets, lessons.max_recipients, lessons.verp_refused,
+            self._plain_sender if lessons.verp_sender_refused else None)
         if transaction is None:
-            if self._backlog.is_complete or self.is_over:
+            if self._backlog.is_complete and not self._backlog.holds_back:
                 return None
             return LATER
+        self._given[id(transaction)] = self.relay.throttle.given()
         if not use.in_hand:
             use.answers_before = self.retry.answers
         use.in_hand += 1
@@ -286,6 +368,71 @@ class Dispatcher:
             # It was divided.
             self._set_to_work(self._backlog.parts_left)
         return transaction
+
+    # When the relay wants less.
+
+    def _must_wait(self) -> bool:
+        """Return True if the relay is to get nothing now; see to the rest."""
+        throttle = self.relay.throttle
+        wait = throttle.ready_in()
+        if wait <= 0:
+            return False
+        if self._may_probe and throttle.may_probe():
+            self._may_probe = False
+            return False
+        if throttle.paused_for > LONGEST_SLEEP and not self._given:
+            self.give_up_pause()
+        else:
+            self._set_timer(wait)
+        return True
+
+    def _set_timer(self, seconds: float) -> None:
+        """Look again after so many seconds, if not earlier."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._timer is not None and self._timer.when() <= when:
+            return
+        self._cancel_timer()
+        self._timer = loop.call_at(when, self._go_on)
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _go_on(self) -> None:
+        self._timer = None
+        if not self.is_over:
+            self._set_to_work(len(self._backlog))
+
+    def _wait_for_ceiling(self) -> None:
+        """Start another agent once the relay may take one more."""
+        seconds = self.relay.throttle.ceiling_grows_in
+        if seconds is not None and not self.is_over:
+            self._set_timer(seconds)
+
+    def _heed(self, notice: Notice, given_at: float,
+              use: Optional[ConnectionUse] = None) -> None:
+        """Let the relay have its way: less, later, or over fewer connections.
+
+        :param notice: What it has said.
+        :param given_at: When the transaction was given that it answered.
+        :param use: What happens on the connection; None if it could not be
+            opened.
+        """
+        throttle = self.relay.throttle
+        words = notice.reply, notice.wait, given_at, notice.remedy
+        if notice.about is About.quota:
+            throttle.hold(*words)
+            return
+        if notice.about is About.connections and use is not None:
+            use.is_condemned = True
+        live = sum(agent.is_live for agent in self._agents)
+        if notice.about is About.connections and live:
+            throttle.limit_connections(
+                live, str(notice.reply), notice.remedy)
+        else:
+            throttle.slow_down(*words)
 
     def _look_for_room(self) -> None:
         if (self._room_wanted is not None and
@@ -300,13 +447,19 @@ class Dispatcher:
         :param use: What happens on its connection.
         """
         use.in_hand -= 1
+        given_at = self._given.pop(id(outcome.transaction), 0.0)
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
             # It was disowned.
             return
         alike = outcome.alike
         is_served = alike is not None and alike.fate is Fate.accepted
-        left = None if is_served else remainder_of(outcome)
+        if is_served or outcome.having(Fate.accepted):
+            self.accepted += 1
+            self._backlog.elsewhere = frozenset()
+            self.relay.throttle.accepted(given_at)
+        left = (None if is_served or outcome.transaction.asks
+                else remainder_of(outcome))
         if left is not None:
             outcome = self._set_aside(outcome, left, tried, use)
         # The first one may be what broke the connection; the others only
@@ -320,13 +473,28 @@ class Dispatcher:
             use.answers_before = self.retry.answers
         if outcome.results:
             try:
-                self._obey(self._settle(outcome))
+                self._obey(self._ledger.settle(outcome), given_at, use)
             except Exception as error:
                 # The main thread must not take the dispatch for done.
                 self.fail(error)
                 raise
+        self._conclude()
         if not use.in_hand and self.is_done:
             self._changed()
+
+    def _conclude(self) -> None:
+        """Decide on those who are left, once all others are settled."""
+        backlog = self._backlog
+        if self._is_concluded or self.is_over or not (
+                backlog.is_complete and backlog.is_done):
+            return
+        try:
+            orders = self._ledger.conclude()
+            self._is_concluded = not (orders.again or orders.first)
+            self._obey(orders, self._clock())
+        except Exception as error:
+            self.fail(error)
+            raise
 
     def _set_aside(self, outcome: Outcome, left: Remainder, tried: float,
                    use: ConnectionUse) -> Outcome:
@@ -356,23 +524,50 @@ class Dispatcher:
         if self.is_over:
             self._backlog.clear()
         else:
+            self._conclude()
             self._set_to_work(len(self._backlog))
         if self.is_done:
             self._changed()
 
-    def _obey(self, orders: Any) -> None:
-        if orders is None:
+    def _obey(self, orders: Orders, given_at: float,
+              use: Optional[ConnectionUse] = None) -> None:
+        if orders is NO_ORDERS:
             return
         if orders.limit is not None:
             self.relay.lessons.learn_limit(orders.limit)
         if orders.no_verp:
             self._refuse_verp()
-        if orders.halt and not self.is_over:
-            self.stop()
-        if orders.again and not self.is_over:
-            self._backlog.extend_left(orders.again)
-            # The agent that reports takes the first of them.
-            self._set_to_work(len(orders.again) - 1)
+        if orders.plain_sender:
+            self._refuse_verp_sender()
+        if orders.notice is not None:
+            self._heed(orders.notice, given_at, use)
+        if orders.halt:
+            if not self.is_over:
+                self.stop()
+        elif not self.is_over:
+            self._queue(orders)
+
+    def _queue(self, orders: Orders) -> None:
+        """Queue what an answer has called for."""
+        backlog = self._backlog
+        if orders.elsewhere:
+            backlog.elsewhere = orders.elsewhere
+        if orders.again:
+            backlog.extend_left(orders.again)
+        if orders.first:
+            backlog.put_first(orders.first)
+        if orders.again or orders.first:
+            self._set_to_work(len(backlog))
+
+    def _refuse_verp_sender(self) -> None:
+        lessons = self.relay.lessons
+        if not lessons.verp_sender_refused:
+            lessons.refuse_verp_sender()
+            log.warning(
+                '%s does not take the senders of VERP, but takes %s: that is '
+                'used for an hour; let the server know the addresses, in '
+                'Postfix with recipient_delimiter', self.relay.name,
+                self._plain_sender)
 
     def _refuse_verp(self) -> None:
         lessons = self.relay.lessons

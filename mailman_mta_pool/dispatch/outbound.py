@@ -36,6 +36,10 @@ class _Endless:
     is_over = False
     is_urgent = False
     is_too_late = False
+    is_awaited = False
+
+    def renew(self) -> None:
+        """Nothing ends it."""
 
 
 @public
@@ -45,6 +49,8 @@ class Outbound:
 
     def __init__(self, relay: Any, delivery: DeliverySettings, ledger: Any, *,
                  turn: Any = _Endless(), envid: str = '',
+                 plain_sender: Optional[str] = None,
+                 was_in_retry: bool = False,
                  clock: Callable[[], float] = time.monotonic,
                  max_octets: int = MAX_OCTETS,
                  border: Border = _border) -> None:
@@ -57,6 +63,8 @@ class Outbound:
         :param turn: An `ITurn`, which says when to stop.
         :param envid: The envelope identifier (RFC 3461), if delivery status
             notifications are wanted.
+        :param plain_sender: See `Dispatcher`.
+        :param was_in_retry: See `Dispatcher`.
         :param clock: Seconds that only grow.
         :param max_octets: How much content may wait to be sent.
         :param border: What leads to the network thread.
@@ -71,9 +79,12 @@ class Outbound:
         self._batch = Batch(clock)
         self._handed_over = 0
         self._has_begun = False
+        # What the server had accepted when the turn began.
+        self._accepted_before = 0
         self._local_failure: Optional[LocalFailure] = None
         self._dispatcher = Dispatcher(
-            relay, delivery, ledger.settle, border.notify, clock=clock)
+            relay, delivery, ledger, border.notify,
+            plain_sender=plain_sender, was_in_retry=was_in_retry, clock=clock)
 
     @property
     def connections(self) -> int:
@@ -231,6 +242,26 @@ class Outbound:
                 return
 
     def _look_at_the_clock(self) -> None:
-        if self._turn.is_over and not self.is_over and (
-                self._turn.is_urgent or self._dispatcher.retry.answers):
-            self._post(self._dispatcher.stop)
+        if self._turn.is_over and not self.is_over:
+            if self._turn.is_urgent:
+                self._post(self._dispatcher.stop)
+            elif self._dispatcher.paused_for > 0:
+                self._spend_pause()
+            elif self._dispatcher.retry.answers:
+                self._post(self._dispatcher.stop)
+
+    def _spend_pause(self) -> None:
+        """Decide where the post waits until the relay wants more.
+
+        An entry that is put back into the queue at once, time and again, is
+        work for nothing.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.accepted == self._accepted_before:
+            # A whole turn has brought nothing.
+            self._post(dispatcher.give_up_pause)
+        elif self._turn.is_awaited:
+            self._post(dispatcher.stop)
+        else:
+            self._accepted_before = dispatcher.accepted
+            self._turn.renew()

@@ -96,6 +96,8 @@ class ConnectionUse:
     :ivar answers_before: What `Retry.answers` was with its last answer, or
         when it was last given something after it had had nothing to do.
     :ivar in_hand: How many transactions it has that are not settled.
+    :ivar is_condemned: True if the server wants fewer connections: it is to
+        be given nothing more, and closed.
     """
 
     def __init__(self, answers: int, is_stale: bool = False,
@@ -107,6 +109,7 @@ class ConnectionUse:
         self.is_lazy = is_lazy
         self.answers_before = answers
         self.in_hand = 0
+        self.is_condemned = False
 
     @property
     def event(self) -> Event:

@@ -8,7 +8,9 @@ from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.relays.pool import Pool
+from mailman_mta_pool.relays.throttle import Throttle
 from mailman_mta_pool.settings import PoolSettings, RelaySettings
+from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
 from typing import Any, Optional
@@ -20,6 +22,9 @@ class Relay:
 
     :ivar lessons: What it has taught us; of the network thread.
     :ivar pool: The connections, likewise.
+    :ivar throttle: How fast, and over how many of them, it is sent to;
+        likewise.
+    :ivar memory: What it said to the posts of the last hour; likewise.
     """
 
     def __init__(self, settings: RelaySettings, pool: PoolSettings) -> None:
@@ -32,6 +37,8 @@ class Relay:
         self.pool_settings = pool
         self.lessons = Lessons(time.monotonic)
         self.pool = Pool(self._connection, pool)
+        self.throttle = Throttle(self.name, pool.max_connections)
+        self.memory = Memory(time.monotonic)
 
     @property
     def name(self) -> str:

@@ -100,12 +100,17 @@ class Queues:
         """Put recipients into the `shunt` queue, for `mailman unshunt`."""
         self._put('shunt', recipients, {WHICH_QUEUE_KEY: 'out'})
 
-    def retry(self, recipients: List[str]) -> None:
+    def retry(self, recipients: List[str],
+              keeps_period: bool = False) -> None:
         """Put recipients into the `retry` queue.
 
         The number of recipients and the end of the retries are kept as
         `OutgoingRunner._dispose` keeps them, in the same keys of the
         metadata, so that a retry may change hands between us and stock.
+
+        :param recipients: Who is to be tried later.
+        :param keeps_period: True if the time that they wait is not to use up
+            `[mta] delivery_retry_period`.
         """
         if 'probe_token' in self._msgdata:
             # As stock: a probe that fails for the time being is not sent
@@ -113,7 +118,8 @@ class Queues:
             return
         current = now()
         until = self._msgdata.get('deliver_until', current)
-        if len(recipients) != self._msgdata.get('last_recip_count', 0):
+        if keeps_period or (
+                len(recipients) != self._msgdata.get('last_recip_count', 0)):
             # There was some progress, so go on for a while longer.
             until = current + as_timedelta(config.mta.delivery_retry_period)
         elif current > until:
@@ -142,6 +148,16 @@ class Queues:
             self._moved.update(recipients)
             if self._journal is not None:
                 self._journal.handed_over(token)
+
+
+@public
+def others_wait() -> bool:
+    """Return True if any post waits in the `out` queue.
+
+    The one that is being delivered has another name meanwhile.
+    """
+    with os.scandir(queue_directory('out')) as entries:
+        return any(entry.name.endswith('.pck') for entry in entries)
 
 
 @public

@@ -38,13 +38,16 @@ class Turn:
     """
 
     def __init__(self, delivery: DeliverySettings,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic,
+                 others_wait: Callable[[], bool] = lambda: True) -> None:
         """Begin now.
 
         :param delivery: For `time_slice` and `stop_timeout`.
+        :param others_wait: Returns True if other posts are in the queue.
         :param clock: Seconds that only grow.
         """
         self._clock = clock
+        self._others_wait = others_wait
         self._stop_timeout = delivery.stop_timeout
         self._time_slice = delivery.time_slice
         self._ends: Optional[float] = None
@@ -53,7 +56,7 @@ class Turn:
         self.renew()
 
     def renew(self) -> None:
-        """Begin a new time slice; what a signal has ended stays so."""
+        """See `ITurn`: begin a new time slice."""
         if self._time_slice > 0:
             self._ends = self._clock() + self._time_slice
 
@@ -73,6 +76,11 @@ class Turn:
     def is_urgent(self) -> bool:
         """See `ITurn`."""
         return self.signum is not None
+
+    @property
+    def is_awaited(self) -> bool:
+        """See `ITurn`."""
+        return self._others_wait()
 
     @property
     def is_too_late(self) -> bool:

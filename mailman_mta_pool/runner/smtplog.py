@@ -98,7 +98,13 @@ class PostLog:
                       len(ledger.untried))
         if ledger.denial is not None:
             log.error('The mail server does not take mail from us: %s; %s is '
-                      'tried again later for %d recipients', ledger.denial,
+                      'tried again later for %d recipients%s',
+                      ledger.denial.reply, name,
+                      len(ledger.untried) + len(ledger.deferred),
+                      ledger.denial.remedy and f'; {ledger.denial.remedy}')
+        if ledger.used_up is not None:
+            log.error('A quota of the mail server is used up: %s; %s is tried '
+                      'again later for %d recipients', ledger.used_up.reply,
                       name, len(ledger.untried) + len(ledger.deferred))
         if ledger.rejection is not None:
             log.error('The mail server rejects %s: %s; it is in the shunt '

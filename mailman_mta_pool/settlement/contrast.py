@@ -61,16 +61,16 @@ class Place(NamedTuple):
     """Where an answer stands in the order of the replies.
 
     :ivar span: When its transaction was answered.
-    :ivar index: Of its recipient within that.
+    :ivar position: Of its recipient within that.
     """
 
     span: Span
-    index: int
+    position: int
 
     def precedes(self, other: 'Place') -> bool:
         """Return True if the server gave this answer before the other."""
         if self.span == other.span:
-            return self.index < other.index
+            return self.position < other.position
         return self.span.precedes(other.span)
 
 

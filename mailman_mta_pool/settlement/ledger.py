@@ -6,6 +6,7 @@ import time
 import logging
 
 from dataclasses import dataclass
+from mailman_mta_pool.errors import RelayPaused
 from mailman_mta_pool.interfaces import Failure
 from mailman_mta_pool.settings import About
 from mailman_mta_pool.settlement.catalogue import Catalogue
@@ -55,6 +56,9 @@ log = logging.getLogger('mailman.smtp')
 
 # Temporary, unspecified: what stock Mailman uses where there was no reply.
 NO_REPLY_CODE = 444
+# So many recipients in a row, for whom only the plain sender is accepted, show
+# that the relay does not take the senders of VERP.
+VERP_REFUSALS = 3
 _OF_THE_RELAY = frozenset([About.rate, About.quota, About.connections])
 
 
@@ -168,6 +172,9 @@ class Ledger:
             self._memory, post.message_id, post.count, post.is_notice,
             post.suspects)
         self._used_up: Optional[Judgement] = None
+        # Recipients in a row for whom the sender of VERP was refused.
+        self._verp_refusals = 0
+        self._is_paused = False
         self.served: Set[str] = set()
         self.bounced: Dict[str, Failure] = {}
         self.deferred: Dict[str, Failure] = {}
@@ -195,6 +202,11 @@ class Ledger:
     def used_up(self) -> Optional[Judgement]:
         """The refusal that says that a quota is used up, or None."""
         return self._used_up
+
+    @property
+    def is_paused(self) -> bool:
+        """True if those who are left wait because the relay said so."""
+        return self._used_up is not None or self._is_paused
 
     @property
     def failures(self) -> Dict[str, Failure]:
@@ -229,8 +241,9 @@ class Ledger:
         if alike is not None and alike.fate is Fate.accepted:
             again = self._note_served(
                 outcome, range(len(outcome.results)))
-            if again:
-                return Orders(again=again)
+            if again or self._verp_refusals:
+                return Orders(again=again, halt=self._halts,
+                              plain_sender=self._compare_sender(outcome))
             return HALT_ORDERS if self._halts else NO_ORDERS
         reading = _Reading(outcome)
         self._read(reading)
@@ -280,6 +293,14 @@ class Ledger:
             notice.remedy)
 
     # One outcome.
+
+    def _compare_sender(self, outcome: Outcome) -> bool:
+        """Return True if the plain sender is accepted, and VERP's are not."""
+        transaction = outcome.transaction
+        if (transaction.sender != self._post.plain_sender or
+                transaction.verp is not None):
+            self._verp_refusals = 0
+        return self._verp_refusals >= VERP_REFUSALS
 
     def _read(self, reading: _Reading) -> None:
         """Sort the recipients of an outcome by what became of them."""
@@ -384,12 +405,16 @@ class Ledger:
         again.extend(orders.again)
         again.extend(self._again(reading))
         sender = reading.sender
+        if reading.transaction.verp is None:
+            self._verp_refusals += len(reading.plain)
         if reading.notice is not None and (
                 reading.notice.about is About.quota):
             self._exhaust(reading.notice)
         return orders._replace(
             again=tuple(again), notice=reading.notice,
             limit=reading.limit,
+            plain_sender=bool(reading.served and self._verp_refusals) and (
+                self._compare_sender(reading.outcome)),
             no_verp=(sender is not None and sender.stage is Stage.mail and
                      reading.transaction.verp is not None and
                      refuses_verp(sender)),
@@ -406,7 +431,8 @@ class Ledger:
 
     def _weigh(self, reading: _Reading) -> Orders:
         """Compare what is held."""
-        orders, decided = NO_ORDERS, []
+        orders = NO_ORDERS
+        decided: List[Decision] = []
         if reading.content:
             assert reading.refusal is not None
             orders, decided = self._rejection.hold(
@@ -486,6 +512,7 @@ class Ledger:
         :return: Those who still have to be served.
         """
         recipients = list(recipients)
+        self._is_paused = isinstance(unavailable, RelayPaused)
         self._memory.remember_good(self._contrast.good)
         held = {**self._contrast.held, **self._rejection.held}
         is_out = unavailable is not None or self._halts

@@ -2,9 +2,9 @@
 """Refusals of the content: the message, its size, the recipient, or us.
 
 At DATA and at the end of the content nothing can be asked without sending.
-So what counts is who is accepted afterwards, and a run of the same words, after
-which the post stops.  If a transaction to several recipients is refused, one
-of them is tried alone: it may be their number.
+So what counts is who is accepted afterwards, and a run of the same words,
+after which the post stops.  If a transaction to several recipients is refused,
+one of them is tried alone: it may be their number.
 """
 
 from mailman_mta_pool.settings import About
@@ -14,7 +14,7 @@ from mailman_mta_pool.settlement.orders import Orders
 from mailman_mta_pool.settlement.table import Judgement
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
 
 # So many transactions refused in the same words, and none accepted since, stop
@@ -40,7 +40,7 @@ class Rejection:
     """
 
     def __init__(self, memory: Memory, message_id: str, count: int,
-                 is_notice: bool, suspects: 'frozenset[str]' = frozenset(),
+                 is_notice: bool, suspects: FrozenSet[str] = frozenset(),
                  ) -> None:
         """Begin with nothing refused.
 

@@ -16,7 +16,15 @@ from mailman_mta_pool.settlement.words import enhanced_of, words_of
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Fate, Outcome, Result, Stage
 from public import public
-from typing import Callable, FrozenSet, NamedTuple, Optional, Pattern, Tuple
+from typing import (
+    Callable,
+    FrozenSet,
+    List,
+    NamedTuple,
+    Optional,
+    Pattern,
+    Tuple,
+)
 
 
 @public
@@ -222,7 +230,7 @@ def over_the_limit(outcome: Outcome) -> FrozenSet[int]:
 
 
 def _is_refused_for(results: Tuple[Result, ...], late: FrozenSet[int],
-                    accepted: 'list[int]') -> bool:
+                    accepted: List[int]) -> bool:
     """Return True if DATA was refused because of those who were too many."""
     first = results[accepted[0]]
     return (first.stage is Stage.data and first.fate is Fate.refused and

@@ -8,7 +8,7 @@ from mailman_mta_pool.rendering.reference import (
     WithoutConnection,
 )
 from mailman_mta_pool.rendering.remembered import Memory
-from mailman_mta_pool.strategies.order import chunks, in_order
+from mailman_mta_pool.strategies.order import chunks, in_turns
 from mailman_mta_pool.wire.boundaries import Boundaries
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.transaction import Transaction
@@ -31,8 +31,8 @@ class PooledBulkDelivery(BulkDelivery, WithoutConnection):
     def deliver(self, mlist: Any, msg: Any, msgdata: Dict[str, Any],
                 ) -> Dict[str, Tuple[int, bytes]]:
         """See `IMailTransportAgentDelivery`."""
-        together = list(chunks(
-            in_order(msgdata.get('recipients', ())), self._max_recipients))
+        together = [chunk for turn in in_turns(msgdata)
+                    for chunk in chunks(turn, self._max_recipients)]
         self._outbound.expect(len(together))
         with Memory(mlist).in_use():
             call_back([self.decorate, self.arc_sign], mlist, msg, msgdata,

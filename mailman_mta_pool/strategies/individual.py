@@ -9,7 +9,7 @@ from mailman_mta_pool.rendering.reference import (
 from mailman_mta_pool.rendering.remembered import Memory
 from mailman_mta_pool.rendering.renderer import Renderer
 from mailman_mta_pool.rendering.senders import Senders
-from mailman_mta_pool.strategies.order import in_order
+from mailman_mta_pool.strategies.order import in_turns
 from public import public
 from typing import Any, Dict, Tuple
 
@@ -41,9 +41,10 @@ class PooledIndividualDelivery(Deliver, WithoutConnection):
         memory = Memory(mlist)
         senders = Senders(sender_for)
         renderer = Renderer(self.callbacks, mlist, msg, msgdata, memory)
-        recipients = in_order(msgdata.get('recipients', ()))
-        self._outbound.expect(self._together.at_least(len(recipients)))
-        for alike, content in renderer.contents(recipients):
-            self._together.add(alike, content, senders)
-        self._together.flush()
+        turns = in_turns(msgdata)
+        self._outbound.expect(self._together.at_least(sum(map(len, turns))))
+        for recipients in turns:
+            for alike, content in renderer.contents(recipients):
+                self._together.add(alike, content, senders)
+            self._together.flush()
         return self._outbound.finish()

@@ -2,7 +2,14 @@
 """The order in which recipients are served."""
 
 from public import public
-from typing import Iterable, List, Tuple
+from typing import Any, Dict, Iterable, List, Tuple
+
+
+# The key of the metadata that names the recipients who go last: they were
+# refused at an earlier attempt, and it may not have been their own.  Stock
+# Mailman passes over it.
+SUSPECTS_KEY = 'mta_pool_suspects'
+public(SUSPECTS_KEY=SUSPECTS_KEY)
 
 
 def _domain(recipient: str) -> str:
@@ -17,6 +24,21 @@ def in_order(recipients: Iterable[str]) -> List[str]:
     """
     # Sorting is stable, and twice takes half as long as by a pair.
     return sorted(sorted(recipients), key=_domain)
+
+
+@public
+def in_turns(msgdata: Dict[str, Any]) -> List[List[str]]:
+    """Put the recipients of a post in order, and the suspects last.
+
+    :param msgdata: The metadata of the post.
+    :return: One or two lists, none of them empty: the second one has those
+        who go when all others have gone.
+    """
+    recipients = in_order(msgdata.get('recipients', ()))
+    last = set(msgdata.get(SUSPECTS_KEY, ()))
+    turns = [[name for name in recipients if name not in last],
+             [name for name in recipients if name in last]]
+    return [turn for turn in turns if turn]
 
 
 @public

@@ -126,7 +126,7 @@ class Lessons:
         self._lessons: Dict[str, _Lesson] = {
             name: _Lesson(clock) for name in (
                 'chunking', 'pipelining', 'ehlo', 'verp', 'recipients',
-                'window')}
+                'sender', 'window')}
 
     @property
     def learnt(self) -> Dict[str, float]:
@@ -245,6 +245,16 @@ class Lessons:
     def refuse_verp(self) -> None:
         """Remember that it refused to make senders."""
         self._lessons['verp'].learn()
+
+    @property
+    def verp_sender_refused(self) -> bool:
+        """True if it has refused the senders of VERP, but not the plain one.
+        """
+        return self._lessons['sender'].holds
+
+    def refuse_verp_sender(self) -> None:
+        """Remember that it refused the senders of VERP."""
+        self._lessons['sender'].learn()
 
     @property
     def max_recipients(self) -> Optional[int]:
