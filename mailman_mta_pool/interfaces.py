@@ -75,6 +75,11 @@ class ITransactionConnection(IConnection):
     is_open = Attribute("""\
         True if there is a connection to the server, as far as we know.""")
 
+    can_ask = Attribute("""\
+        True if it can be given a transaction that is a question, see
+        `mailman_mta_pool.wire.transaction.Transaction`.  One that cannot
+        reports each recipient of a question as not attempted.""")
+
     connects_lazily = Attribute("""\
         True if it connects when it first sends: `open` proves nothing then.
         """)

@@ -58,6 +58,7 @@ class FakeConnection:
     That is given `feed`, which it awaits, and `report`.
     """
 
+    can_ask = True
     connects_lazily = False
     is_open = False
 

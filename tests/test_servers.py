@@ -10,10 +10,11 @@ import unittest
 
 from importlib.resources import files
 from tests.once import once
-from tests.servers import exim, postfix, sink
+from tests.servers import exim, nginx, postfix, sink
 from tests.servers.exim import Exim
 from tests.servers.loopback import HOST, is_listening, wait_until
 from tests.servers.maillog import MailLog
+from tests.servers.nginx import NginxMailProxy
 from tests.servers.postfix import Postfix
 from tests.servers.proxy import DelayingProxy
 from tests.servers.recorder import Recorder
@@ -200,6 +201,64 @@ class TestExim(unittest.TestCase):
         with Exim(queue_only=True) as server:
             send(server, 'anne@example.org')
             self.assertEqual(server.queued(), 1)
+
+    def test_change(self):
+        with Exim(rules='  deny\n    message = not yet') as server:
+            with self.assertRaises(smtplib.SMTPRecipientsRefused):
+                send(server, 'anne@example.org')
+            self.assertIn('not yet', server.log('reject'))
+            port = server.port
+            server.change(rules='')
+            self.assertEqual(server.port, port)
+            send(server, 'anne@example.org')
+            self.assertEqual(
+                [message.recipients for message in server.messages()],
+                [['anne@example.org']])
+
+
+@unittest.skipIf(postfix.available() or nginx.available(),
+                 postfix.available() or nginx.available())
+@once
+class TestNginxMailProxy(unittest.TestCase):
+    def test_hands_on_what_postfix_can_do(self):
+        with Postfix() as server:
+            with NginxMailProxy((HOST, server.port)) as proxy:
+                send(proxy, 'anne@example.org', 'bart@example.org')
+                self.assertEqual(
+                    server.delivered(),
+                    {'anne@example.org': 1, 'bart@example.org': 1})
+                self.assertGreater(len(proxy.pids()), 1)
+            self.assertEqual(proxy.pids(), set())
+            self.assertFalse(is_listening(proxy.port))
+            self.assertFalse(os.path.exists(proxy.directory))
+
+    def test_announces_what_postfix_cannot(self):
+        with Postfix(smtpd_discard_ehlo_keywords='chunking') as server:
+            with NginxMailProxy((HOST, server.port)) as proxy:
+                with smtplib.SMTP(proxy.host, proxy.port) as client:
+                    client.ehlo()
+                    self.assertTrue(client.has_extn('pipelining'))
+                    self.assertTrue(client.has_extn('chunking'))
+                    client.mail(SENDER)
+                    self.assertEqual(client.rcpt('anne@example.org')[0], 250)
+                    client.send(b'BDAT 1\r\nS')
+                    self.assertEqual(client.getreply(), (
+                        521, b'5.5.1 Error: command not implemented'))
+                    with self.assertRaises(smtplib.SMTPServerDisconnected):
+                        client.noop()
+
+    def test_hides_why_mail_was_refused(self):
+        with Postfix(message_size_limit=4096) as server:
+            with NginxMailProxy((HOST, server.port)) as proxy:
+                with smtplib.SMTP(proxy.host, proxy.port) as client:
+                    client.ehlo()
+                    self.assertEqual(
+                        client.mail(SENDER, ['SIZE=5000'])[0], 250)
+                    self.assertEqual(
+                        client.rcpt('anne@example.org'),
+                        (451, b'4.3.2 Internal server error'))
+                    with self.assertRaises(smtplib.SMTPServerDisconnected):
+                        client.noop()
 
 
 @unittest.skipIf(sink.available(), sink.available())

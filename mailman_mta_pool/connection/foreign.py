@@ -22,12 +22,14 @@ from mailman_mta_pool.interfaces import (
     ITransactionConnection,
     LATER,
 )
+from mailman_mta_pool.wire.order import tick
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     outcome_of_all,
     Result,
+    Span,
     Stage,
     Transaction,
 )
@@ -116,6 +118,8 @@ def _unavailable(relay: str, error: Exception) -> Optional[RelayUnavailable]:
 class ForeignConnection:
     """Drives an `IConnection` one message at a time."""
 
+    # `sendmail` always sends something.
+    can_ask = False
     connects_lazily = True
 
     def __init__(self, connection: Any, relay: str,
@@ -124,6 +128,8 @@ class ForeignConnection:
         self._connection = connection
         self._relay = relay
         self._quit_timeout = quit_timeout
+        # Its own reconnecting is not seen, and its calls are in order anyhow.
+        self._number = tick()
         self._woken: Optional[asyncio.Event] = None
         self._ended: Optional[asyncio.Future] = None
         # True if its thread is busy with a call whose end is not awaited.
@@ -197,7 +203,17 @@ class ForeignConnection:
                 await self._woken.wait()
                 self._check_aborted()
                 continue
-            await self._send(given, report)
+            await self._send(given, self._timed(report))
+
+    def _timed(self, report: Callable[[Outcome], None],
+               ) -> Callable[[Outcome], None]:
+        """Return a `report` for one transaction, which gives it its span."""
+        begun = tick()
+
+        def report_with_span(outcome: Outcome) -> None:
+            report(outcome._replace(
+                span=Span(self._number, begun, tick())))
+        return report_with_span
 
     async def _send(self, transaction: Transaction,
                     report: Callable[[Outcome], None]) -> None:
@@ -205,6 +221,9 @@ class ForeignConnection:
         if transaction.verp is not None:
             # There is no way to tell it.
             report(outcome_of_all(transaction, _NO_XVERP))
+            return
+        if transaction.asks:
+            report(outcome_of_all(transaction, _NOT_ATTEMPTED))
             return
         try:
             call = asyncio.get_running_loop().run_in_executor(

@@ -42,6 +42,7 @@ _COMMANDS = frozenset([b'MAIL', b'RCPT', b'DATA', b'BDAT', b'RSET', b'QUIT'])
 class SMTPConnection:
     """A connection in clear text."""
 
+    can_ask = True
     connects_lazily = False
 
     def __init__(self, host: str, port: int, sessions_per_connection: int,
@@ -266,7 +267,7 @@ def _addresses_of(host: str, port: int) -> Addresses:
 
 def _as_smtplib_tells(outcome: Outcome) -> Dict[str, Tuple[int, bytes]]:
     """Return or raise what `smtplib.SMTP.sendmail` would."""
-    transaction, results = outcome
+    transaction, results, _ = outcome
     refused: Dict[str, Tuple[int, bytes]] = {}
     # Was it an answer to RCPT that ended it?
     is_cut_short = any(

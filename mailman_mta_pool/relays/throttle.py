@@ -171,7 +171,7 @@ class Throttle:
         self._pace.refused(now)
         if given_at < max(pause.until, self._quota_pause.until):
             if pause.extend(now, wait):
-                self._tell_of_rate(reply, remedy)
+                self._tell(reply, 'the rate', remedy)
             return
         is_again = pause.is_shortly_after(now, SHORTLY)
         if wait is None or is_again:
@@ -179,12 +179,7 @@ class Throttle:
         if wait is None or pause.is_repeated:
             self._pace.hesitate()
         pause.begin(now, wait)
-        self._tell_of_rate(reply, remedy)
-
-    def _tell_of_rate(self, reply: Reply, remedy: str) -> None:
-        rate = self._pace.rate(self._clock())
-        self._tell(reply, 'the rate', (
-            'as usual' if rate is None else f'{rate:.1f} messages/s'), remedy)
+        self._tell(reply, 'the rate', remedy)
 
     def hold(self, reply: Reply, wait: Optional[float], given_at: float,
              remedy: str = '') -> None:
@@ -202,13 +197,13 @@ class Throttle:
         pause = self._quota_pause
         if given_at < pause.until:
             if pause.extend(now, wait):
-                self._tell(reply, 'a quota', 'as usual', remedy)
+                self._tell(reply, 'a quota', remedy)
             return
         if wait is None or pause.is_repeated:
             self._pace.hesitate()
         pause.begin(now, wait)
         self._probed_at = now
-        self._tell(reply, 'a quota', 'as usual', remedy)
+        self._tell(reply, 'a quota', remedy)
 
     def may_probe(self) -> bool:
         """Ask to give a transaction in spite of a pause about a quota.
@@ -226,11 +221,15 @@ class Throttle:
         self._probed_at = now
         return True
 
-    def _tell(self, reply: Reply, about: str, then: str, remedy: str) -> None:
+    def _tell(self, reply: Reply, about: str, remedy: str) -> None:
         self._reason = reply
+        now = self._clock()
+        seconds = self._paused_for(now)
+        rate = self._pace.rate(now)
         log.warning(
-            '%s: %s; this is about %s: nothing is sent for %.1f s, then %s%s',
-            self._relay, reply, about, self.paused_for, then,
+            '%s: %s; this is about %s: nothing is sent for %.*f s, then %s%s',
+            self._relay, reply, about, 0 if seconds >= 60 else 1, seconds,
+            'as usual' if rate is None else f'{rate:.1f} messages/s',
             remedy and f'; {remedy}')
 
     # Connections.

@@ -15,6 +15,7 @@ from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.lessons import Lessons, Pipelining
+from mailman_mta_pool.wire.order import tick
 from mailman_mta_pool.wire.pipeline import Command, Pipeline
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from mailman_mta_pool.wire.resync import Resync
@@ -52,6 +53,8 @@ _STAGES = {
     Command.data: Stage.data,
     # It is the word for the content, as DATA is.
     Command.bdat: Stage.data,
+    # A question has it in the place of DATA.
+    Command.rset: Stage.data,
     Command.end: Stage.end,
     }
 
@@ -87,6 +90,7 @@ class Conversation:
         :param authenticated: True if we have authenticated.
         """
         self._server = server
+        self._session = tick()
         self._clock = clock
         self._pipelining = (
             pipelining and server.pipelining and
@@ -230,7 +234,7 @@ class Conversation:
         if self.is_over and not exchange.settled:
             exchange.lose(self._out.sent)
         if exchange.settled:
-            self._outcomes.append(exchange.outcome())
+            self._outcomes.append(exchange.outcome(self._session))
             return
         self._exchanges.append(exchange)
         self._queued.append(exchange)
@@ -296,11 +300,14 @@ class Conversation:
                 self._begin(self._queued.popleft(), is_quiet)
             elif self._pipelining or self._awaited:
                 return
-            elif exchange.hopeless:
+            elif not exchange.hopeless or (
+                    exchange.asks and exchange.mail_accepted):
+                self._pipeline.send_next(exchange)
+            elif exchange.asks:
+                self._settle(exchange, Event.answered)
+            else:
                 self._resync.must_reset = exchange.mail_accepted
                 self._settle(exchange, Event.declined)
-            else:
-                self._pipeline.send_next(exchange)
 
     def _may_begin(self) -> bool:
         if self._pipelining:
@@ -309,6 +316,12 @@ class Conversation:
 
     def _begin(self, exchange: Exchange, is_quiet: bool) -> None:
         pipeline, trial = self._pipeline, self._chunking_trial
+        exchange.begun = tick()
+        if exchange.asks and self._pipelining:
+            # What follows need not wait: whatever is answered, the server's
+            # transaction is closed.
+            pipeline.send_question(exchange)
+            return
         is_small = exchange.unanswered <= MAX_UNANSWERED
         if is_small and trial.is_proved and not self._is_unproved:
             pipeline.send_whole(exchange)
@@ -316,7 +329,7 @@ class Conversation:
             return
         self._open = exchange
         if (is_small and is_quiet and not self._is_unproved and
-                trial.claim()):
+                not exchange.asks and trial.claim()):
             pipeline.send_trial(exchange)
             trial.begin(exchange, self._out.added)
         elif self._pipelining:
@@ -363,7 +376,7 @@ class Conversation:
         awaited = self._awaited
         if not awaited:
             raise ProtocolError(f'a reply to nothing: {reply}')
-        command, exchange, _ = awaited.popleft()
+        command, exchange, end = awaited.popleft()
         if exchange is None:
             self._take_between(command, reply)
             return 1
@@ -385,8 +398,10 @@ class Conversation:
             exchange.take_mail(reply)
         elif command is _DATA:
             self._take_data(exchange, reply)
-        else:
+        elif command is _BDAT:
             self._take_chunk(exchange, reply)
+        else:
+            self._take_reset(exchange, reply, end)
         return 1
 
     def _take_between(self, command: Command, reply: Reply) -> None:
@@ -433,6 +448,24 @@ class Conversation:
         self._resync.must_reset = True
         if self._pipelining_trial.is_open:
             self._pipelining_trial.pass_()
+
+    def _take_reset(self, exchange: Exchange, reply: Reply,
+                    end: int) -> None:
+        """Take the answer to the RSET that ends a question.
+
+        :param end: The count of octets sent once RSET is.
+        """
+        if self._out.sent < end:
+            raise ProtocolError(f'RSET was answered before it was sent: '
+                                f'{reply}')
+        self._resync.take(Command.rset, reply)
+        if self._resync.last_word is not None:
+            self.is_over = True
+            return
+        if self._pipelining_trial.is_open:
+            self._pipelining_trial.pass_()
+        exchange.take_reset()
+        self._settle(exchange, Event.answered)
 
     def _decline(self, exchange: Exchange, reply: Reply) -> None:
         """The server does not want the content."""
@@ -498,7 +531,7 @@ class Conversation:
         self._octets -= exchange.transaction.content.size
         if self._open is exchange:
             self._open = None
-        self._outcomes.append(exchange.outcome())
+        self._outcomes.append(exchange.outcome(self._session))
 
     def _settle_all(self) -> None:
         """Settle what is left, when no more answers come."""
@@ -506,7 +539,7 @@ class Conversation:
         for exchange in self._exchanges:
             if not exchange.settled:
                 exchange.lose(self._out.sent)
-            outcome = exchange.outcome()
+            outcome = exchange.outcome(self._session)
             is_in_doubt = is_in_doubt or bool(outcome.having(Fate.in_doubt))
             self._outcomes.append(outcome)
         if is_in_doubt and self._chunking_trial.is_proved:

@@ -131,22 +131,23 @@ def mail_command(
     """Make the MAIL command with the parameters that this server takes.
 
     They are SIZE (RFC 1870), BODY=8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531),
-    RET and ENVID (RFC 3461), and Postfix's XVERP.
+    RET and ENVID (RFC 3461), and Postfix's XVERP.  A question has no content
+    that could be described, and nobody is to be notified of it.
 
     :param transaction: One that `refuse_message` let pass.
     :param server: What the server offers.
     :param international: True if a recipient is not ASCII.
     :return: The command line with its CRLF.
     """
-    sender, _, content, verp, envid, _ = transaction
+    sender, _, content, verp, envid, _, asks = transaction
     parameters = ''
-    if server.size is not None:
+    if server.size is not None and not asks:
         parameters += f' SIZE={content.size}'
-    if content.eight_bit and server.eight_bit_mime:
+    if content.eight_bit and server.eight_bit_mime and not asks:
         parameters += ' BODY=8BITMIME'
     if international or not sender.isascii():
         parameters += ' SMTPUTF8'
-    if envid is not None and server.dsn:
+    if envid is not None and server.dsn and not asks:
         parameters += f' RET=HDRS{_envid_parameter(envid)}'
     if verp is not None:
         parameters += f' XVERP={verp.delimiters}'

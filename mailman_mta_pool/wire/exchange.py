@@ -10,17 +10,19 @@ from mailman_mta_pool.wire.envelope import (
     refuse_message,
     refuse_recipient,
 )
+from mailman_mta_pool.wire.order import tick
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.states import Event, MOVES, State
 from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
     Result,
+    Span,
     Stage,
     Transaction,
 )
 from public import public
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 
 # Looking up a member of an Enum takes longer than the rest of what is done for
@@ -34,6 +36,9 @@ _LAST = frozenset([Stage.data, Stage.end])
 class Exchange:
     """A transaction that is being sent, and what is known of each recipient.
 
+    :ivar asks: True if it is a question, which has no content.
+    :ivar begun: The tick before its first command; 0 as long as none is
+        queued for sending.
     :ivar commands: MAIL and the RCPTs that are still to be sent.
     :ivar begin: The count of octets sent before its first command; before its
         content, once that is on its way on its own.
@@ -43,9 +48,9 @@ class Exchange:
     :ivar unanswered: How many recipients have had no answer to their RCPT.
     """
 
-    __slots__ = ('_is_firm', '_named', '_results', '_to_come', 'begin',
-                 'by_bdat', 'commands', 'end', 'mail_accepted', 'state',
-                 'transaction', 'unanswered')
+    __slots__ = ('_heard', '_is_firm', '_named', '_results', '_to_come',
+                 'asks', 'begin', 'begun', 'by_bdat', 'commands', 'end',
+                 'mail_accepted', 'state', 'transaction', 'unanswered')
 
     def __init__(self, transaction: Transaction,
                  server: Capabilities) -> None:
@@ -55,7 +60,9 @@ class Exchange:
         """
         self.transaction = transaction
         self.state = State.queued
+        self.asks = transaction.asks
         self.begin = 0
+        self.begun = 0
         self.end: Optional[int] = None
         self.by_bdat = False
         self.mail_accepted = False
@@ -63,6 +70,8 @@ class Exchange:
         self._results: List[Optional[Result]] = []
         # The indices of the recipients to whom an RCPT goes.
         self._named: Sequence[int] = ()
+        # In a question: the results of those who were accepted at RCPT.
+        self._heard: Dict[int, Result] = {}
         # The recipients to whom the content may still go.
         self._to_come = 0
         # Was every answer after that to MAIL a refusal for good?
@@ -90,7 +99,8 @@ class Exchange:
             names = [recipients[index] for index in self._named]
             international = not all(map(str.isascii, names))
         self._to_come = self.unanswered = len(names)
-        notify = self.transaction.envid is not None and server.dsn
+        notify = (self.transaction.envid is not None and server.dsn and
+                  not self.asks)
         self.commands = [
             mail_command(self.transaction, server, international),
             *rcpt_commands(names, notify)]
@@ -137,21 +147,25 @@ class Exchange:
                   if result is not None and result.fate is Fate.refused and
                   result.stage is not Stage.here and
                   result.reply is not None and result.reply.code >= 500}
-        if not _LAST.isdisjoint(stages):
+        if not _LAST.isdisjoint(stages) or self.asks and _RCPT in stages:
+            # Nor does what follows a question depend on its answers.
             return True
         return bool(stages) and (
             one_by_one or not self._is_firm if self.hopeless
             else self.by_bdat)
 
-    def outcome(self) -> Outcome:
+    def outcome(self, session: int) -> Outcome:
         """Return the results.
 
+        :param session: The number of the session that it was in.
         :raises IllegalMove: if a recipient has none.
         """
         if not self.settled:
             raise IllegalMove(f'{self.state}: an outcome without results')
+        ended = tick()
         return Outcome(
-            self.transaction, tuple(self._results))    # type: ignore
+            self.transaction, tuple(self._results),    # type: ignore
+            Span(session, self.begun or ended, ended))
 
     # The answers, in the order in which they come.
 
@@ -178,6 +192,10 @@ class Exchange:
         if reply.code < 300:
             if not self.mail_accepted:
                 raise ProtocolError(f'RCPT without MAIL was accepted: {reply}')
+            if self.asks:
+                self._heard.update(dict.fromkeys(
+                    self._named[begin:begin + count],
+                    Result(Fate.not_attempted, _DATA, reply)))
         elif reply.code < 400:
             raise ProtocolError(f'RCPT was answered with {reply}')
         elif self.mail_accepted:
@@ -193,6 +211,15 @@ class Exchange:
         else:
             self.refuse_rest(Stage.end, reply)
 
+    def take_reset(self) -> None:
+        """Take note that RSET was answered: that is all of the question.
+
+        Had there been a reply too many before, RSET would have got the answer
+        to the last RCPT.  So somebody was accepted, if anybody seems to be.
+        """
+        for index, accepted in self._heard.items():
+            self._results[index] = accepted
+
     def refuse_rest(self, stage: Stage, reply: Reply) -> None:
         """Refuse with this reply those who had not been refused before."""
         self._is_firm = self._is_firm and reply.code >= 500
@@ -202,7 +229,7 @@ class Exchange:
     def distrust(self) -> None:
         """Forget the answers: they may have been meant for other commands."""
         known = [result for result in self._results if result is not None]
-        if self.state is State.abandoned or any(
+        if self.state is State.abandoned or not self.asks and any(
                 result.fate is Fate.not_attempted for result in known):
             # Nobody can have got the content, and 354 proved that the
             # refusals are theirs; or BDAT was not understood.

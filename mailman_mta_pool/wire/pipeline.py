@@ -37,8 +37,9 @@ class Command(enum.Enum):
 
 # Looking up a member of an Enum takes longer than the rest of what is done for
 # a reply.
-_MAIL, _RCPT, _DATA, _BDAT, _END = (
-    Command.mail, Command.rcpt, Command.data, Command.bdat, Command.end)
+_MAIL, _RCPT, _DATA, _BDAT, _END, _RSET = (
+    Command.mail, Command.rcpt, Command.data, Command.bdat, Command.end,
+    Command.rset)
 
 # The command that a reply will answer, the transaction that it is about, if
 # any, and the count of octets sent once the whole group of the command is.
@@ -70,6 +71,12 @@ class Pipeline:
         self._send_group(exchange, b'DATA\r\n')
         self.awaited.append((_DATA, exchange, self.out.added))
         exchange.move(Event.envelope)
+
+    def send_question(self, exchange: Exchange) -> None:
+        """Queue MAIL, all RCPTs and RSET (RFC 2920, section 3.1)."""
+        self._send_group(exchange, b'RSET\r\n')
+        self.awaited.append((_RSET, exchange, self.out.added))
+        exchange.move(Event.question)
 
     def send_whole(self, exchange: Exchange) -> None:
         """Queue all of a transaction, with BDAT (RFC 3030)."""
@@ -114,17 +121,22 @@ class Pipeline:
         """Queue one command of the envelope, where each waits for its reply.
 
         :param exchange: The first command is MAIL; after the last RCPT comes
-            DATA.
+            DATA, or RSET if it is a question.
         """
         exchange.begin = self.out.added
-        command = _MAIL
-        if exchange.state is not State.queued:
-            command = _RCPT if exchange.commands else _DATA
-        self.out.add(exchange.commands.pop(0) if exchange.commands
-                     else b'DATA\r\n')
+        if exchange.commands:
+            is_first = exchange.state is State.queued
+            command = _MAIL if is_first else _RCPT
+            line = exchange.commands.pop(0)
+        elif exchange.asks:
+            command, line = _RSET, b'RSET\r\n'
+        else:
+            command, line = _DATA, b'DATA\r\n'
+        self.out.add(line)
         self.awaited.append((command, exchange, self.out.added))
         if command is _MAIL:
-            exchange.move(Event.envelope)
+            exchange.move(
+                Event.question if exchange.asks else Event.envelope)
 
     def send_between(self, command: Command, line: bytes) -> None:
         """Queue a command that is not about a transaction.

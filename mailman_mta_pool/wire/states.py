@@ -13,6 +13,8 @@ class State:
     queued = 'queued'
     #: MAIL and what follows it has been sent; the content has not.
     envelope = 'envelope'
+    #: MAIL and what follows it in a question has been sent.
+    asked = 'asked'
     #: The envelope and the first octet of the content have been sent, by the
     #: first BDAT that the server ever got.
     trial = 'trial'
@@ -32,6 +34,8 @@ class Event:
 
     #: MAIL, RCPT (and DATA) were queued for sending.
     envelope = 'envelope sent'
+    #: MAIL of a question, RCPT (and RSET) were queued for sending.
+    question = 'question sent'
     #: Envelope and BDAT 1 were queued for sending in one group.
     trial = 'envelope and one octet sent'
     #: Envelope and BDAT … LAST were queued for sending in one group.
@@ -43,7 +47,7 @@ class Event:
     nobody = 'go ahead for nobody'
     #: No content is wanted, or wanted for nobody.
     declined = 'declined'
-    #: The end of the content was answered.
+    #: The end of the content was answered, or the end of the question.
     answered = 'answered'
     #: A refusal was the last answer.
     doubted = 'doubted'
@@ -57,6 +61,7 @@ class Event:
 MOVES: Dict[str, Dict[str, str]] = {
     State.queued: {
         Event.envelope: State.envelope,
+        Event.question: State.asked,
         Event.trial: State.trial,
         Event.whole: State.content,
         Event.lost: State.done,
@@ -65,6 +70,11 @@ MOVES: Dict[str, Dict[str, str]] = {
         Event.go_ahead: State.content,
         Event.nobody: State.abandoned,
         Event.declined: State.done,
+        Event.doubted: State.doubted,
+        Event.lost: State.done,
+        },
+    State.asked: {
+        Event.answered: State.done,
         Event.doubted: State.doubted,
         Event.lost: State.done,
         },

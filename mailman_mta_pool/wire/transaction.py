@@ -60,6 +60,9 @@ class Transaction(NamedTuple):
     :ivar stand_in: An address that is named to the server in the place of
         each recipient, as Mailman's [devmode] wants; None if the recipients
         are named themselves.
+    :ivar asks: True for a question: MAIL, the RCPTs and RSET are sent, and no
+        content, so that nobody gets anything.  A recipient whose RCPT was
+        accepted ends as not attempted at `Stage.data`, with that reply.
     """
 
     sender: str
@@ -68,6 +71,7 @@ class Transaction(NamedTuple):
     verp: Optional[Verp] = None
     envid: Optional[str] = None
     stand_in: Optional[str] = None
+    asks: bool = False
 
     @property
     def names(self) -> Tuple[str, ...]:
@@ -104,15 +108,43 @@ class Result(NamedTuple):
 
 
 @public
+class Span(NamedTuple):
+    """When a transaction was on its way; see `mailman_mta_pool.wire.order`.
+
+    :ivar session: The number of the connection's session.
+    :ivar begun: The tick before its first command was sent; if none was, the
+        tick at which its outcome was made.
+    :ivar ended: The tick at which its outcome was made.
+    """
+
+    session: int = 0
+    begun: int = 0
+    ended: int = 0
+
+    def precedes(self, other: 'Span') -> bool:
+        """Return True if one was answered before the other was read.
+
+        A server works on the transactions of one session in their order,
+        however many of them are in flight.
+
+        :param other: Of the transaction that may have come later.
+        """
+        return (self.ended < other.begun or
+                self.session == other.session and self.begun < other.begun)
+
+
+@public
 class Outcome(NamedTuple):
     """A transaction, and what became of each of its recipients.
 
     :ivar transaction: As it was submitted.
     :ivar results: One result for each recipient, in the same order.
+    :ivar span: When it was on its way.
     """
 
     transaction: Transaction
     results: Tuple[Result, ...]
+    span: Span = Span()
 
     @property
     def alike(self) -> Optional[Result]:
@@ -140,10 +172,12 @@ class Outcome(NamedTuple):
         return Outcome(
             self.transaction._replace(
                 recipients=tuple(recipients[index] for index in indices)),
-            tuple(self.results[index] for index in indices))
+            tuple(self.results[index] for index in indices), self.span)
 
 
 @public
-def outcome_of_all(transaction: Transaction, result: Result) -> Outcome:
+def outcome_of_all(transaction: Transaction, result: Result,
+                   span: Span = Span()) -> Outcome:
     """Return the outcome in which every recipient ended alike."""
-    return Outcome(transaction, (result,) * len(transaction.recipients))
+    return Outcome(
+        transaction, (result,) * len(transaction.recipients), span)

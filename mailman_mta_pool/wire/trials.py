@@ -144,7 +144,7 @@ class PipeliningTrial:
 
     def judge(self, command: Command, exchange: Exchange,
               reply: Reply) -> None:
-        """Look at a reply to MAIL, RCPT or DATA, before it counts.
+        """Look at a reply to MAIL, RCPT, DATA or RSET, before it counts.
 
         :raises ProtocolError: if the server has lost the thread of the group.
         """
@@ -170,5 +170,5 @@ class PipeliningTrial:
             one of a group, the server has read nothing of the rest.
         """
         if (self.is_open and not self._is_proved and
-                command in (Command.rcpt, Command.data)):
+                command in (Command.rcpt, Command.data, Command.rset)):
             self._lessons.learn_pipelining(Pipelining.off)

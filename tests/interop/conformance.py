@@ -202,7 +202,7 @@ class Conformance:
 
     def assertOutcomes(self, outcomes):
         """Each recipient had what the server does with it, and why."""
-        for transaction, results in outcomes:
+        for transaction, results, _ in outcomes:
             for recipient, result in zip(transaction.recipients, results):
                 code = code_of(recipient)
                 if code is None:
@@ -225,11 +225,11 @@ class Conformance:
     def assertInOrder(self, sender, outcomes):
         """The server took them in our order, under the ids that we know."""
         told = []
-        for transaction, results in outcomes:
+        for transaction, results, _ in outcomes:
             ids = {self.queue_id(result.reply.text) for result in results
                    if result.fate is Fate.accepted}
             self.assertLessEqual(len(ids), 1)
             told.extend((queue_id, transaction.sender) for queue_id in ids)
-        own = {transaction.sender for transaction, _ in outcomes}
+        own = {transaction.sender for transaction, _, _ in outcomes}
         self.assertEqual(
             told, [pair for pair in self.accepted() if pair[1] in own])

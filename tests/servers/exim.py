@@ -173,7 +173,17 @@ class Exim:
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix='exim-')
         make_passable(self.directory)
+        user = pwd.getpwnam(USER)
+        for name in ('spool', 'log', 'mail'):
+            os.mkdir(self._path(name), 0o750)
+            os.chown(self._path(name), user.pw_uid, user.pw_gid)
+        self.port = free_port()
         self._configure()
+        self.start()
+        return self
+
+    def start(self):
+        """Start the server again, on the same port, after `stop()`."""
         # In the foreground, as the leader of a process group that the
         # processes of the connections and of the deliveries stay in.
         self._daemon = subprocess.Popen(
@@ -185,17 +195,27 @@ class Exim:
         except BaseException:
             self.__exit__()
             raise
-        return self
+
+    def stop(self):
+        """Stop the server, and keep its spool, its logs and its port."""
+        end_group(self._daemon.pid)
+        self._daemon.wait()
+        self._daemon.stderr.close()
+
+    def change(self, rules):
+        """Change the rules, as an administrator does, and start again.
+
+        :param rules: The beginning of the ACL for RCPT.
+        """
+        self._options['rules'] = rules
+        self.stop()
+        self._configure()
+        self.start()
 
     def _path(self, *names):
         return os.path.join(self.directory, *names)
 
     def _configure(self):
-        user = pwd.getpwnam(USER)
-        for name in ('spool', 'log', 'mail'):
-            os.mkdir(self._path(name), 0o750)
-            os.chown(self._path(name), user.pw_uid, user.pw_gid)
-        self.port = free_port()
         with open(self._path('exim.conf'), 'w') as fp:
             fp.write(CONFIGURATION.format(
                 binary=BINARY, user=USER, host=HOST, port=self.port,
@@ -208,9 +228,7 @@ class Exim:
         return is_accepting(self.port)
 
     def __exit__(self, *ignore):
-        end_group(self._daemon.pid)
-        self._daemon.wait()
-        self._daemon.stderr.close()
+        self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def pids(self):

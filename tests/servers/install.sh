@@ -7,13 +7,15 @@
 #
 # Debian's mail servers exclude one another: Postfix is installed, and Exim
 # unpacked into a directory of its own, MTA_POOL_CACHE, which other users must
-# be able to enter.
+# be able to enter.  nginx is unpacked there as well, because the package would
+# start a web server.
 
 set -eu
 
 cache=${MTA_POOL_CACHE:-/var/cache/mailman-mta-pool}
 libraries='libdb5.3 libevent-2.1-7 libgnutls-dane0 libgnutls30 libidn12
     libidn2-0 libnsl2 libpcre2-8-0'
+nginx_libraries='libcrypt1 libpcre2-8-0 libssl3 zlib1g'
 
 install_packages() {
     missing=
@@ -23,6 +25,22 @@ install_packages() {
     test -z "$missing" && return
     # shellcheck disable=SC2086
     apt-get -qq install --no-install-recommends $missing >/dev/null
+}
+
+# Unpack packages into a directory below the cache: unpack DIRECTORY PACKAGE...
+unpack() {
+    directory=$1
+    shift
+    mkdir -p "$cache"
+    (
+        cd "$cache"
+        for package in "$@"; do
+            apt-get -qq -o APT::Sandbox::User=root download \
+                "$package" >/dev/null
+            dpkg -x "$package"_*.deb "$directory"
+            rm "$package"_*.deb
+        done
+    )
 }
 
 install_postfix() {
@@ -45,14 +63,15 @@ install_exim() {
         useradd --system --user-group --no-create-home --badname \
             --home-dir /nonexistent --shell /usr/sbin/nologin Debian-exim
     test -x "$cache/exim/usr/sbin/exim4" && return
-    mkdir -p "$cache"
-    (
-        cd "$cache"
-        apt-get -qq -o APT::Sandbox::User=root download \
-            exim4-daemon-light >/dev/null
-        dpkg -x exim4-daemon-light_*.deb exim
-        rm exim4-daemon-light_*.deb
-    )
+    unpack exim exim4-daemon-light
+}
+
+install_nginx() {
+    # shellcheck disable=SC2086
+    install_packages $nginx_libraries
+    # The module is unpacked last.
+    test -e "$cache/nginx/usr/lib/nginx/modules/ngx_mail_module.so" && return
+    unpack nginx nginx libnginx-mod-mail
 }
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -64,4 +83,5 @@ export DEBIAN_FRONTEND=noninteractive
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -qq update
 install_postfix
 install_exim
+install_nginx
 install_postgresql

@@ -24,6 +24,7 @@ STATES, EVENTS = values(State), values(Event)
 WAYS = {
     State.queued: (),
     State.envelope: (Event.envelope,),
+    State.asked: (Event.question,),
     State.trial: (Event.trial,),
     State.content: (Event.whole,),
     State.abandoned: (Event.envelope, Event.nobody),
@@ -40,6 +41,8 @@ STORIES = {
     (Event.envelope, Event.nobody, Event.lost),
     (Event.envelope, Event.declined),
     (Event.envelope, Event.lost),
+    (Event.question, Event.answered),
+    (Event.question, Event.lost),
     (Event.trial, Event.go_ahead, Event.answered),
     (Event.trial, Event.go_ahead, Event.lost),
     (Event.trial, Event.declined),
@@ -51,7 +54,7 @@ STORIES = {
     (*way, Event.doubted, end)
     for way in ((Event.envelope,), (Event.envelope, Event.go_ahead),
                 (Event.trial,), (Event.trial, Event.go_ahead),
-                (Event.whole,))
+                (Event.whole,), (Event.question,))
     for end in (Event.proved, Event.lost)
     }
 
@@ -130,11 +133,11 @@ class TestMoves(unittest.TestCase):
         exchange.take_rcpts(Reply(550, (b'',)), 1)
         self.assertFalse(exchange.settled)
         with self.assertRaises(IllegalMove):
-            exchange.outcome()
+            exchange.outcome(1)
         exchange.take_end(Reply(250, (b'',)))
         self.assertTrue(exchange.settled)
         self.assertEqual(
-            [result.fate for result in exchange.outcome().results],
+            [result.fate for result in exchange.outcome(1).results],
             [Fate.refused, Fate.accepted])
 
 
@@ -162,12 +165,12 @@ class TestOneEnd(unittest.TestCase):
                 exchange.take_rcpts(Reply(250, (b'',)), 1)
                 exchange.take_rcpts(Reply(550, (b'5.1.1 No',)), 1)
                 self.ENDS[first](exchange)
-                results = exchange.outcome().results
+                results = exchange.outcome(1).results
                 self.assertEqual(
                     results[1], (Fate.refused, Stage.rcpt,
                                  Reply(550, (b'5.1.1 No',))))
                 self.ENDS[second](exchange)
-                self.assertEqual(exchange.outcome().results, results)
+                self.assertEqual(exchange.outcome(1).results, results)
 
     def test_lost(self):
         for end, sent, fate in ((None, 99, Fate.not_attempted),
@@ -178,7 +181,7 @@ class TestOneEnd(unittest.TestCase):
                 exchange = exchange_in(State.content)
                 exchange.end = end
                 exchange.lose(sent)
-                result, = exchange.outcome().results
+                result, = exchange.outcome(1).results
                 self.assertIs(result.fate, fate)
                 self.assertIsNone(result.reply)
                 self.assertEqual(exchange.state, State.done)
