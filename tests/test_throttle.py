@@ -196,8 +196,23 @@ class TestPauses(ThrottleCase):
         given_at = self.throttle.given()
         self.throttle.slow_down(RATE, None, given_at)
         self.pass_pause()
+        follower = self.throttle.given()
+        self.clock.wait(0.1)
         self.throttle.slow_down(SAID, 5, given_at)
         self.assertAlmostEqual(self.throttle.paused_for, 5 + MARGIN)
+        # What was accepted before that is no sign that the pause helped.
+        self.throttle.accepted(follower)
+        self.pass_pause()
+        self.refuse()
+        self.assertAlmostEqual(self.throttle.paused_for, 2)
+
+    def test_acceptance_ends_no_rate_pause(self):
+        # A connection may have been given one just before it heard of it.
+        self.refuse()
+        self.clock.wait(0.1)
+        self.accept(1)
+        self.assertAlmostEqual(self.throttle.ready_in(), 0.9)
+        self.assertEqual(self.throttle.reason, RATE)
 
     def test_said_wait_is_exact(self):
         for self.chance in (0.0, 1.0):
@@ -258,6 +273,15 @@ class TestRate(ThrottleCase):
         before = self.rate
         self.refuse()
         self.assertAlmostEqual(self.rate, before / 2)
+
+    def test_no_more_than_was_in_use(self):
+        self.accept(200)
+        self.refuse()
+        self.pass_pause()
+        # 100/s is allowed, and 10/s are sent.
+        self.accept(20, seconds=2)
+        self.refuse()
+        self.assertAlmostEqual(self.rate, 5, delta=0.5)
 
     def test_few_messages_beside_a_pause_are_no_measure(self):
         self.accept(200)
@@ -369,6 +393,15 @@ class TestRate(ThrottleCase):
         self.refuse(wait=5)
         self.assertIsNone(self.rate)
 
+    def test_refused_sooner_than_the_wait_was_long(self):
+        self.accept(14)
+        self.refuse(wait=300)
+        self.pass_pause()
+        self.clock.wait(200)
+        self.accept(14)
+        self.refuse(wait=300)
+        self.assertEqual(self.rate, 7)
+
 
 class TestTrial(ThrottleCase):
     """After a pause whose length is a guess, one transaction goes ahead."""
@@ -386,6 +419,13 @@ class TestTrial(ThrottleCase):
 
     def test_one_goes_ahead(self):
         self.refuse()
+        self.pass_pause()
+        self.assertEqual(self.given_within(0.9), 1)
+
+    def test_one_goes_ahead_where_a_said_wait_did_not_help(self):
+        self.refuse(wait=5)
+        self.pass_pause()
+        self.refuse(wait=5)
         self.pass_pause()
         self.assertEqual(self.given_within(0.9), 1)
 
@@ -477,14 +517,14 @@ class TestQuota(ThrottleCase):
 
     def test_quota_during_a_rate_pause(self):
         given_at = self.throttle.given()
-        self.refuse()
+        self.refuse(wait=5)
         self.throttle.hold(QUOTA, None, given_at)
         self.assertEqual(self.throttle.paused_for, 900)
         self.assertEqual(self.throttle.reason, QUOTA)
         # The rate pause is to pass before anything is tried.
-        self.clock.wait(0.9)
+        self.clock.wait(4)
         self.assertFalse(self.throttle.may_probe())
-        self.clock.wait(0.2)
+        self.clock.wait(1.1)
         self.assertTrue(self.throttle.may_probe())
 
     def test_no_probe_without_a_quota(self):
