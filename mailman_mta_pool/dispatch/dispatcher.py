@@ -44,6 +44,9 @@ _IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
 # A pause of the relay that is longer than this, in seconds, is spent in
 # Mailman's retry queue.
 LONGEST_SLEEP = 900.0
+# For so many seconds a post waits to be the one that finds out whether a
+# pause is over.
+LONGEST_PROBE_WAIT = 3.0
 
 
 @public
@@ -90,6 +93,7 @@ class Dispatcher:
         # When the transactions in hand were given, by identity.
         self._given: Dict[int, float] = {}
         self._timer: Optional[asyncio.TimerHandle] = None
+        self._gives_up_at: Optional[float] = None
         self._is_concluded = False
         self.accepted = 0
         self._backlog = Backlog()
@@ -137,7 +141,7 @@ class Dispatcher:
         if not self.is_over:
             for transaction in transactions:
                 self._backlog.append(transaction)
-            if self.paused_for > LONGEST_SLEEP and not self._may_probe:
+            if self.paused_for >= LONGEST_SLEEP and not self._may_probe:
                 self.give_up_pause()
             else:
                 self._set_to_work(len(transactions))
@@ -299,7 +303,7 @@ class Dispatcher:
                 others, str(reply), '' if notice is None else notice.remedy)
         elif notice is not None:
             self._heed(notice, self._clock())
-            if self.paused_for > LONGEST_SLEEP:
+            if self.paused_for >= LONGEST_SLEEP:
                 self.give_up_pause()
 
     def _give_up(self, error: RelayUnavailable) -> None:
@@ -380,11 +384,22 @@ class Dispatcher:
         if self._may_probe and throttle.may_probe():
             self._may_probe = False
             return False
-        if throttle.paused_for > LONGEST_SLEEP and not self._given:
-            self.give_up_pause()
+        if throttle.paused_for >= LONGEST_SLEEP and not self._given:
+            self._wait_for_probe()
         else:
             self._set_timer(wait)
         return True
+
+    def _wait_for_probe(self) -> None:
+        """Give up, unless a transaction may go in spite of the pause soon."""
+        now = self._clock()
+        if self._gives_up_at is None:
+            self._gives_up_at = now + LONGEST_PROBE_WAIT
+        if (self._may_probe and not self.relay.throttle.is_said and
+                now < self._gives_up_at):
+            self._set_timer(LONGEST_PROBE_WAIT / 10)
+        else:
+            self.give_up_pause()
 
     def _set_timer(self, seconds: float) -> None:
         """Look again after so many seconds, if not earlier."""
@@ -457,7 +472,7 @@ class Dispatcher:
         if is_served or outcome.having(Fate.accepted):
             self.accepted += 1
             self._backlog.elsewhere = frozenset()
-            self.relay.throttle.accepted(given_at)
+            self._note_accepted(given_at)
         left = (None if is_served or outcome.transaction.asks
                 else remainder_of(outcome))
         if left is not None:
@@ -481,6 +496,13 @@ class Dispatcher:
         self._conclude()
         if not use.in_hand and self.is_done:
             self._changed()
+
+    def _note_accepted(self, given_at: float) -> None:
+        throttle = self.relay.throttle
+        throttle.accepted(given_at)
+        if throttle.reason is not None and self._backlog:
+            # The relay may be ready earlier than it was.
+            self._set_timer(throttle.ready_in())
 
     def _conclude(self) -> None:
         """Decide on those who are left, once all others are settled."""

@@ -103,9 +103,10 @@ class PostLog:
                       len(ledger.untried) + len(ledger.deferred),
                       ledger.denial.remedy and f'; {ledger.denial.remedy}')
         if ledger.used_up is not None:
-            log.error('A quota of the mail server is used up: %s; %s is tried '
-                      'again later for %d recipients', ledger.used_up.reply,
-                      name, len(ledger.untried) + len(ledger.deferred))
+            # The words are in the line on the pause.
+            log.error('A quota of the mail server is used up; %s is tried '
+                      'again later for %d recipients', name,
+                      len(ledger.untried) + len(ledger.deferred))
         if ledger.rejection is not None:
             log.error('The mail server rejects %s: %s; it is in the shunt '
                       'queue for %d recipients', name, ledger.rejection,

@@ -40,10 +40,14 @@ from typing import (
 
 log = logging.getLogger('mailman.smtp')
 
-# So many refusals in the same words, in so many domains, make a suspicion.
+# So many refusals in the same words, in so many domains, make a suspicion; so
+# do so many in one domain.
 SUSPICIOUS_RECIPIENTS, SUSPICIOUS_DOMAINS = 3, 2
-# So many have to be tried before it is about us, if nobody was accepted yet.
+SUSPICIOUS_IN_DOMAIN = 10
+# So many others, in so many domains, or so many in fewer, have to be tried
+# before it is about us, if nobody was accepted yet.
 WIDE_RECIPIENTS, WIDE_DOMAINS = 10, 5
+WIDE_IN_FEW_DOMAINS = 20
 # How many are asked about at once: Postfix hangs up after twenty errors.
 ASKED_AT_ONCE = 10
 # How many recipients who had been accepted may be refused for a reason of
@@ -110,6 +114,8 @@ class _Group:
     :ivar held: The refusals on which nothing is decided yet.
     :ivar run: Those of them since which nobody was accepted.
     :ivar followed: Those after whom somebody was accepted.
+    :ivar is_suspected: True since there was a suspicion, until somebody is
+        accepted.
     :ivar is_told: True if the log has told of the suspicion.
     """
 
@@ -119,8 +125,11 @@ class _Group:
         self.held: Dict[str, _Held] = {}
         self.run: Dict[str, _Held] = {}
         self._domains: Dict[str, int] = {}
+        # Those refused since there was a suspicion: their number and domains.
+        self._others: Set[str] = set()
+        self._other_domains: Set[str] = set()
         self.followed: Set[str] = set()
-        self.is_told = False
+        self.is_suspected = self.is_told = False
         self._tried_with_plain: Set[str] = set()
 
     @property
@@ -136,20 +145,21 @@ class _Group:
 
     @property
     def is_suspicious(self) -> bool:
-        if self.judgement.needs_login and self.run:
+        if self.judgement.stage is Stage.mail:
             # "Authentication required" needs no second word.
-            return True
-        return len(self.run) >= SUSPICIOUS_RECIPIENTS and (
-            self.judgement.stage is Stage.mail or
+            return (len(self.run) >= SUSPICIOUS_RECIPIENTS or
+                    bool(self.run) and self.judgement.needs_login)
+        return len(self.run) >= SUSPICIOUS_IN_DOMAIN or (
+            len(self.run) >= SUSPICIOUS_RECIPIENTS and
             len(self._domains) >= SUSPICIOUS_DOMAINS)
 
     @property
     def is_wide(self) -> bool:
         """True if enough have been tried, though nobody was accepted yet."""
         return (self.judgement.stage is Stage.mail or
-                self.judgement.needs_login or
-                len(self.run) >= WIDE_RECIPIENTS and
-                len(self._domains) >= WIDE_DOMAINS)
+                len(self._others) >= WIDE_IN_FEW_DOMAINS or
+                len(self._others) >= WIDE_RECIPIENTS and
+                len(self._other_domains) >= WIDE_DOMAINS)
 
     def hold(self, held: _Held) -> None:
         domain = _domain(held.recipient)
@@ -157,6 +167,9 @@ class _Group:
         if held.recipient not in self.run:
             self._domains[domain] = self._domains.get(domain, 0) + 1
         self.run[held.recipient] = held
+        if self.is_suspected:
+            self._others.add(held.recipient)
+            self._other_domains.add(domain)
 
     def leave_run(self, recipient: str) -> None:
         """Take a recipient out of the run."""
@@ -170,6 +183,12 @@ class _Group:
         """Begin a new run: somebody was accepted after all of them."""
         self.run.clear()
         self._domains.clear()
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        self.is_suspected = False
+        self._others.clear()
+        self._other_domains.clear()
 
     def note_accepted(self, place: Place) -> None:
         """End the run of those who were refused before an acceptance."""
@@ -177,6 +196,8 @@ class _Group:
             if held.place.precedes(place):
                 self.followed.add(held.recipient)
                 self.leave_run(held.recipient)
+        if not self.run:
+            self._begin_again()
 
     def not_asked_plainly(self, sender: Optional[str]) -> List[_Held]:
         """Return those who were refused with the sender of VERP only."""
@@ -312,6 +333,7 @@ class Contrast:
             if not group.is_suspicious:
                 continue
             self._tell_of_suspicion(group)
+            group.is_suspected = True
             if not self._ask_about(group):
                 elsewhere |= group.domains
         return self._orders(frozenset(elsewhere)), decided

@@ -58,8 +58,11 @@ class Rejection:
         self._suspects = suspects
         self._held: Dict[str, _Refused] = {}
         self._followed: Set[str] = set()
-        # Recipients who were tried twice.
-        self._retried: Set[str] = set()
+        # Recipients who are tried once more, and the words of their refusals;
+        # those who were refused again; and the words that did not last.
+        self._retried: Dict[str, str] = {}
+        self._refused_twice: Dict[str, _Refused] = {}
+        self._passing: Set[str] = set()
         # Transactions refused as a whole, while one recipient is tried alone.
         self._parts: List[_Refused] = []
         self._candidates: List[Transaction] = []
@@ -73,7 +76,8 @@ class Rejection:
     @property
     def is_watching(self) -> bool:
         """True if an acceptance matters at present."""
-        return bool(self._held or self._parts or self._on_trial)
+        return bool(self._held or self._parts or self._on_trial or
+                    self._retried)
 
     @property
     def is_over(self) -> bool:
@@ -83,8 +87,8 @@ class Rejection:
     @property
     def held(self) -> Dict[str, Judgement]:
         """Those on whom nothing is decided, and their refusals."""
-        found = {name: refused.judgement
-                 for name, refused in self._held.items()}
+        found = {name: refused.judgement for name, refused in (
+            *self._held.items(), *self._refused_twice.items())}
         for refused in self._parts:
             found.update((name, refused.judgement)
                          for name in refused.transaction.recipients)
@@ -106,6 +110,10 @@ class Rejection:
         self._followed.update(
             name for name, refused in self._held.items()
             if refused.place.precedes(place))
+        if self._retried:
+            self._passing.update(
+                words for words in map(
+                    self._retried.get, transaction.recipients) if words)
         if not self._is_trial(transaction):
             return ()
         self._on_trial = None
@@ -149,7 +157,8 @@ class Rejection:
         judgement = refused.judgement
         if name in self._retried and _may_be_own(judgement):
             # Others were accepted between the two.
-            return Orders(), [Decision(name, judgement, True)]
+            self._refused_twice[name] = refused
+            return Orders(), []
         self._held[name] = refused
         if self._is_mailmans_own and _may_be_own(judgement):
             # As stock: Mailman registers it.
@@ -233,16 +242,29 @@ class Rejection:
         if self._parts:
             # The trial told nothing.
             return Orders(), []
-        again = [self._held.pop(name).transaction
-                 for name in list(self._held) if name in self._followed and
-                 _may_be_own(self._held[name].judgement)]
-        for transaction in again:
-            self._retried.update(transaction.recipients)
+        again = self._once_more()
         if again:
-            return Orders(again=tuple(again)), []
+            return Orders(again=again), []
+        if self._refused_twice:
+            return Orders(), self._decide_on_refused_twice()
         if self._held and not self.has_accepted:
             return self._conclude_alone()
         return Orders(), []
+
+    def _once_more(self) -> Tuple[Transaction, ...]:
+        """Return what goes once more: others were accepted meanwhile."""
+        names = [name for name, refused in self._held.items()
+                 if name in self._followed and _may_be_own(refused.judgement)]
+        self._retried.update(
+            (name, self._held[name].judgement.words) for name in names)
+        return tuple(self._held.pop(name).transaction for name in names)
+
+    def _decide_on_refused_twice(self) -> List[Decision]:
+        """They are charged, unless the same words were taken back."""
+        twice, self._refused_twice = self._refused_twice, {}
+        return [Decision(name, refused.judgement,
+                         refused.judgement.words not in self._passing)
+                for name, refused in twice.items()]
 
     def _conclude_alone(self) -> Tuple[Orders, List[Decision]]:
         """Decide though nobody of this post was served."""
