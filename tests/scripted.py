@@ -263,6 +263,8 @@ class Scripted:
         self.open = set()
         #: Each command as (number of the connection, line).
         self.commands = []
+        #: When each of these commands came, in seconds of a monotonic clock.
+        self.times = []
         #: The `Accepted` ones, oldest first.
         self.accepted = []
         self._script = script
@@ -316,6 +318,7 @@ class Scripted:
         with self._changed:
             if command not in ('CONNECT', 'CONTENT'):
                 self.commands.append((session.number, command))
+                self.times.append(time.monotonic())
                 self._changed.notify_all()
         if self._delay:
             self._stopping.wait(self._delay)

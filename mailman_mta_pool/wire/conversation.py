@@ -91,6 +91,9 @@ class Conversation:
         """
         self._server = server
         self._session = tick()
+        self._authenticated = authenticated
+        # What the server said when it had forgotten the login.
+        self._wants_login: Optional[Reply] = None
         self._clock = clock
         self._pipelining = (
             pipelining and server.pipelining and
@@ -286,7 +289,7 @@ class Conversation:
         while True:
             exchange = self._open
             if exchange is None:
-                if self._resync.is_in_doubt:
+                if self._resync.is_in_doubt or self._wants_login is not None:
                     self._resync.ask_for_proof()
                     self.is_over = self._resync.has_quit
                     return
@@ -416,6 +419,9 @@ class Conversation:
         if command is Command.quit:
             # What has not been sent will not be.
             self._settle_all()
+            if self._wants_login is not None:
+                raise ProtocolError(
+                    f'the server forgot our login: {self._wants_login}')
 
     def _prove(self) -> None:
         """The replies are in step: what was refused, was refused."""
@@ -520,6 +526,8 @@ class Conversation:
     # What is settled.
 
     def _settle(self, exchange: Exchange, event: str) -> None:
+        if self._authenticated and exchange.hopeless:
+            self._look_for_login(exchange)
         if not self._resync.doubts(exchange):
             self._finish(exchange, event)
         elif self._open is exchange:
@@ -533,12 +541,24 @@ class Conversation:
             self._open = None
         self._outcomes.append(exchange.outcome(self._session))
 
+    def _look_for_login(self, exchange: Exchange) -> None:
+        """Find out whether the server has forgotten that we authenticated.
+
+        Then this connection is done for.  What is in flight has answers of
+        its own, perhaps good ones; QUIT goes behind it and ends the dialogue.
+        """
+        reply = exchange.give_up_without_login()
+        if reply is not None:
+            self._wants_login = reply
+
     def _settle_all(self) -> None:
         """Settle what is left, when no more answers come."""
         is_in_doubt = False
         for exchange in self._exchanges:
             if not exchange.settled:
                 exchange.lose(self._out.sent)
+            if self._authenticated and exchange.hopeless:
+                self._look_for_login(exchange)
             outcome = exchange.outcome(self._session)
             is_in_doubt = is_in_doubt or bool(outcome.having(Fate.in_doubt))
             self._outcomes.append(outcome)

@@ -11,7 +11,7 @@ from mailman_mta_pool.wire.envelope import (
     refuse_recipient,
 )
 from mailman_mta_pool.wire.order import tick
-from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.replies import Reply, wants_login
 from mailman_mta_pool.wire.states import Event, MOVES, State
 from mailman_mta_pool.wire.transaction import (
     Fate,
@@ -126,6 +126,33 @@ class Exchange:
     def hopeless(self) -> bool:
         """True if every recipient has been refused."""
         return self._to_come == 0
+
+    def give_up_without_login(self) -> Optional[Reply]:
+        """Settle that nobody was attempted, if the server wants a login.
+
+        It is for who has authenticated.  One recipient among others for whom
+        it wants a login is only refused.
+
+        :return: What the server said; None if it was something else.
+        """
+        refused = {
+            index: result for index, result in (
+                (index, self._results[index]) for index in self._named)
+            if result is not None and result.fate is Fate.refused and
+            result.stage is not _END and result.reply is not None and
+            wants_login(result.reply)}
+        if not refused:
+            return None
+        _, stage, reply = next(iter(refused.values()))
+        if stage is not _DATA and len(refused) < len(self._named):
+            return None
+        # Nobody is to be suspected of what befell all of them.
+        not_attempted = Result(
+            Fate.not_attempted, Stage.connect if stage is _RCPT else stage,
+            reply)
+        for index in refused:
+            self._results[index] = not_attempted
+        return reply
 
     def is_doubtful(self, one_by_one: bool) -> bool:
         """True if a reply too many could have refused somebody for good.

@@ -62,6 +62,18 @@ class Reply(NamedTuple):
 
 
 @public
+def wants_login(reply: Reply) -> bool:
+    """Return True if a reply says that we have not authenticated.
+
+    RFC 4954, section 6, has 530 for it.  go-smtp says "502 5.7.0 Please
+    authenticate first", also to who had authenticated, after a second EHLO.
+    """
+    return reply.code == 530 or (
+        reply.code >= 500 and reply.enhanced == '5.7.0' and
+        b'authenticat' in reply.text.lower())
+
+
+@public
 class ReplyParser:
     """Turn bytes, split anywhere, into replies."""
 

@@ -11,7 +11,7 @@ from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.exchange import Exchange
 from mailman_mta_pool.wire.lessons import Chunking, Lessons, Pipelining
 from mailman_mta_pool.wire.pipeline import Command
-from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply
+from mailman_mta_pool.wire.replies import NOT_UNDERSTOOD, Reply, wants_login
 from public import public
 from typing import Optional
 
@@ -148,7 +148,8 @@ class PipeliningTrial:
 
         :raises ProtocolError: if the server has lost the thread of the group.
         """
-        if reply.code not in LOST_THREAD or self._is_proved:
+        if (reply.code not in LOST_THREAD or self._is_proved or
+                wants_login(reply)):
             return
         if (command is Command.mail or exchange.mail_accepted and
                 (command is Command.rcpt or not exchange.hopeless)):

@@ -18,7 +18,6 @@ from tests.fault.cases import always
 from tests.fault.resolver import PLUGIN, SILENT_HOST
 from tests.fault.syscalls import call_as, CAN_BECOME, start_as
 from tests.scripted import CLOSE, HANG, Scripted
-from tests.servers.loopback import make_passable
 from tests.site import POST
 from tests.site_case import SiteTestCase
 
@@ -168,8 +167,6 @@ class TestLimits(SiteTestCase):
 
     def start_as(self, user, site):
         """Start a runner to which the limit of threads applies."""
-        # Mailman asks whether the user may read the configuration.
-        make_passable(site.directory)
         runner = start_as(user, site.start_runner)
         self.wait_until_up(site)
         return runner

@@ -60,6 +60,8 @@ class Population:
         add_languages()
         with transaction():
             self.mlist = create_list('ant@example.com')
+            # Nobody reads these, and they take most of the time.
+            self.mlist.send_welcome_message = False
             self.recipients = []
             for number, name in enumerate(names):
                 self.recipients.append(self._add(number, name))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Look-ups that stock makes for each recipient, remembered.
+"""Look-ups that stock makes for each recipient, remembered, and no processes.
 
 They say nothing about the recipient, and are most of what stock's rendering
 costs; without them the same time is enough for three times as many examples.
@@ -8,14 +8,18 @@ costs; without them the same time is enough for three times as many examples.
 
 import functools
 import mailman.handlers.decorate
+import mailman_mta_pool.rendering.remembered
 
 from contextlib import contextmanager, ExitStack
 from mailman.archiving import mailarchive, mhonarc
 from mailman.interfaces.domain import IDomainManager
 from mailman.interfaces.mailinglist import IListArchiverSet
 from mailman.interfaces.template import ITemplateManager
+from mailman.utilities import protocols
 from mailman.utilities.string import expand
+from mailman_mta_pool.rendering.fetching import Answer
 from public import public
+from requests import HTTPError
 from types import SimpleNamespace
 from unittest import mock
 from zope.component import getGlobalSiteManager, getUtility
@@ -69,6 +73,18 @@ class _Templates:
         return self._contents[uri]
 
 
+def _fetch(uri, username, password):
+    """Fetch a template in this process; see `fetching.fetch`.
+
+    The time limit, for which that starts another process, is a subject of
+    other tests.
+    """
+    try:
+        return Answer(200, protocols.get(uri))
+    except HTTPError as error:
+        return Answer(error.response.status_code)
+
+
 @functools.lru_cache(None)
 def _archivers(mlist):
     return SimpleNamespace(archivers=[
@@ -96,5 +112,7 @@ def remembered():
         resources.enter_context(mock.patch.object(
             mailman.handlers.decorate, 'IListArchiverSet',
             _archivers))
+        resources.enter_context(mock.patch.object(
+            mailman_mta_pool.rendering.remembered, 'fetch', _fetch))
         resources.callback(_archivers.cache_clear)
         yield

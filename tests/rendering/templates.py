@@ -65,7 +65,9 @@ class Templates:
     def __init__(self):
         self._server = ThreadingHTTPServer(('127.0.0.1', 0), _Handler)
         self._server.texts = {}
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        # So often, in seconds, the server looks whether it is to stop.
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
     def close(self):

@@ -37,7 +37,8 @@ public(BAD=BAD, GOOD=GOOD, INTERNATIONAL=INTERNATIONAL)
 class Case(NamedTuple):
     """Everything that makes one example.
 
-    :ivar messages: Sender, recipients and raw content of each.
+    :ivar messages: Sender, recipients and raw content of each; it has none if
+        it is a question.
     :ivar offers: What the server offers.
     :ivar script: How the server answers.
     :ivar schedule: Who moves when.
@@ -45,7 +46,7 @@ class Case(NamedTuple):
     :ivar many: With how many recipients the content waits for the answers.
     """
 
-    messages: Tuple[Tuple[str, Tuple[str, ...], bytes], ...]
+    messages: Tuple[Tuple[str, Tuple[str, ...], Optional[bytes]], ...]
     offers: Dict[str, Optional[str]]
     script: bytes = b''
     schedule: bytes = b''
@@ -94,8 +95,12 @@ class Run:
             case.offers, Script(case.script), case.authenticated)
         plain = (not case.pipelining or 'PIPELINING' not in case.offers or
                  case.pipelining_known is Pipelining.off)
+        begun = [message for message in case.messages
+                 if self._places(message)]
         self.witness = Witness(
-            plain, case.pipelining_known is Pipelining.proved)
+            plain, case.pipelining_known is Pipelining.proved,
+            case.authenticated,
+            [number for number, (*_, raw) in enumerate(begun) if raw is None])
         # Each look at the clock takes its time.
         clock = count().__next__
         self.lessons = lessons_with(clock, case.known, case.pipelining_known)
@@ -108,7 +113,8 @@ class Run:
                          tired_after=case.tired_after,
                          surplus=case.surplus)
         self.link.run([
-            Transaction(sender, recipients, Content(raw))
+            Transaction(sender, recipients, Content(raw or b''),
+                        asks=raw is None)
             for sender, recipients, raw in case.messages], case.schedule)
 
     def check(self):
@@ -128,7 +134,7 @@ class Run:
             for place, result in enumerate(results):
                 if place in places:
                     _compare(result, self.witness.verdict(
-                        number, places.index(place)))
+                        number, places.index(place), len(places)))
                 else:
                     self._check_refused_here(result)
             if places:
@@ -136,12 +142,24 @@ class Run:
                 self._check_truth(message, results, number)
 
     def check_refusals(self):
-        """Nobody is refused for good, but by ourselves."""
+        """Nobody is refused for good, but by ourselves.
+
+        Nor is a question answered as if somebody were accepted, if not.
+        """
         self._check_reports()
-        for outcome in self.link.outcomes:
-            for result in outcome.results:
+        outcomes = {id(outcome.transaction): outcome
+                    for outcome in self.link.outcomes}
+        number = -1
+        for message, transaction in zip(
+                self._case.messages, self.link.submitted):
+            number += bool(self._places(message))
+            for result in outcomes[id(transaction)].results:
                 if result.fate is Fate.refused and result.reply.code >= 500:
                     self._check_refused_here(result)
+                if (result.fate is Fate.not_attempted and
+                        result.reply is not None and result.reply.code < 300):
+                    assert message[2] is None, result
+                    assert number in self.server.welcome, result
 
     def _check_reports(self):
         """Each one exactly once."""
@@ -169,8 +187,13 @@ class Run:
                 [name for name in submitted if name in sent])
 
     def _check_error(self):
-        """The only faults of this server are not to know BDAT, or groups."""
+        """What this server does not know are BDAT, groups, or the login."""
         if self.link.error is None:
+            return
+        begun = filter(None, map(self._places, self._case.messages))
+        if any(self.witness.login_forgotten(number, len(places))
+               for number, places in enumerate(begun)):
+            assert 'login' in str(self.link.error)
             return
         last = len(self.witness.lines) - 1
         if self.witness.trial_failed(last):
@@ -188,7 +211,7 @@ class Run:
         good = GOOD + INTERNATIONAL * ('SMTPUTF8' in offers)
         limit = int(offers.get('SIZE') or 0)
         if (sender and sender not in good or
-                limit and len(canonical(raw)) > limit):
+                limit and len(canonical(raw or b'')) > limit):
             return []
         return [place for place, recipient in enumerate(recipients)
                 if recipient in good]
@@ -210,7 +233,9 @@ class Run:
             f'MAIL FROM:<{sender}'.encode()), mail
         wanted = any(not name.isascii() for name in [sender, *named])
         assert (b' SMTPUTF8' in mail) == wanted, mail
-        assert (b' SIZE=' in mail) == ('SIZE' in self._case.offers), mail
+        assert (b' SIZE=' in mail) == (
+            'SIZE' in self._case.offers and raw is not None), mail
+        assert raw is not None or b' BODY=' not in mail, mail
         assert rcpts == [f'RCPT TO:<{recipient}>'.encode()
                          for recipient in named[:len(rcpts)]]
 
@@ -219,7 +244,7 @@ class Run:
         sender, recipients, raw = message
         accepted = [taken for taken in self.server.accepted
                     if taken.number == number]
-        assert len(accepted) <= 1
+        assert len(accepted) <= (raw is not None)
         claimed = tuple(
             recipient for recipient, result in zip(recipients, results)
             if result.fate is Fate.accepted)

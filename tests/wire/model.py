@@ -81,6 +81,8 @@ class Server:
 
     :ivar accepted: The messages it has taken responsibility for.
     :ivar answers: All the replies that it has given.
+    :ivar welcome: The numbers of the MAIL commands after which somebody was
+        accepted.
     :ivar closed: Has it closed the connection?  It reads nothing then.
     """
 
@@ -100,6 +102,7 @@ class Server:
         self._reset_needed = False
         self._bdat = None
         self.accepted = []
+        self.welcome = set()
         self.answers = []
         self.closed = False
 
@@ -221,6 +224,7 @@ class Server:
                 raise Broken('MAIL had no SMTPUTF8: {!r}'.format(line))
         if not self._unwilling('RCPT', mood, detail):
             self._recipients.append(recipient)
+            self.welcome.add(self._number)
             self._answer(251 if detail == 15 else 250, detail=detail)
 
     def _data(self, line):

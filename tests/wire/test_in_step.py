@@ -32,8 +32,9 @@ from tests.wire.test_model import ALL, CASES, MANY_THINGS, PROFILE
 
 BY_DATA = ('PIPELINING',)
 BY_BDAT = ('PIPELINING', 'CHUNKING')
-# It differs from every reply of the model's.
+# They differ from every reply of the model's.
 SURPLUS = b'550 5.1.1 Nothing of the kind\r\n'
+WELCOME = b'250 2.1.5 Whoever you may be\r\n'
 
 
 def bdat(**how):
@@ -122,6 +123,19 @@ class TestSurplus(unittest.TestCase):
         # refusal that is the last word counts, for many servers do so.
         case._replace(
             surplus=(place, SURPLUS), cut=None, tired_after=None,
+            script=bytes(octet % 208 for octet in case.script)).run()
+
+    @settings(PROFILE)
+    @given(CASES, st.integers(1, 20))
+    def test_questions(self, case, place):
+        # Nobody was accepted of whom the question says so, unless somebody
+        # else was.
+        case._replace(
+            surplus=(place, WELCOME), cut=None, tired_after=None,
+            messages=tuple(
+                (sender, recipients, raw if number % 2 else None)
+                for number, (sender, recipients, raw)
+                in enumerate(case.messages)),
             script=bytes(octet % 208 for octet in case.script)).run()
 
 

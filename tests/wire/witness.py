@@ -37,6 +37,7 @@ class _Transaction:
         self.bdat = None
         self.chunk = None
         self.end = None
+        self.rset = None
 
 
 @public
@@ -47,14 +48,18 @@ class Witness:
     :ivar lines: The MAIL and RCPT commands of each transaction.
     """
 
-    def __init__(self, one_by_one, is_proved):
+    def __init__(self, one_by_one, is_proved, authenticated, questions):
         """Begin after EHLO.
 
         :param one_by_one: Has the client to wait for each reply?
         :param is_proved: Does the client know that groups are understood?
+        :param authenticated: Has it authenticated?
+        :param questions: Which transactions are questions, counted in MAILs.
         """
         self._one_by_one = one_by_one
         self._is_proved = is_proved
+        self._authenticated = authenticated
+        self._questions = questions
         self._framing = Framing()
         self._undecided = None
         # A command that is the last of its group, and where its reply is.
@@ -107,6 +112,12 @@ class Witness:
             self.lines.append([])
         if verb in (b'MAIL', b'RCPT'):
             self.lines[-1].append(line)
+        if (verb in (b'DATA', b'BDAT') and
+                len(self._transactions) - 1 in self._questions):
+            raise Broken('a content in a question')
+        if (verb == b'RSET' and self._transactions and
+                self._transactions[-1].rset is None):
+            self._transactions[-1].rset = position
         if verb in (b'EHLO', b'QUIT'):
             self._last = verb, position
         if verb == b'RCPT':
@@ -168,11 +179,24 @@ class Witness:
         return (bool(reply) and reply.code in (500, 502, 503) and
                 not self.hopeless(number))
 
-    def verdict(self, number, index):
+    def login_forgotten(self, number, total):
+        """Is a login wanted for each recipient, though there was one?
+
+        :param total: How many recipients there are.
+        """
+        if not self._authenticated or number >= len(self._transactions):
+            return False
+        rcpts = self._transactions[number].rcpts
+        replies = [self._reply(position) for position in rcpts]
+        return len(rcpts) == total and all(
+            reply and reply.code == 530 for reply in replies)
+
+    def verdict(self, number, index, total):
         """Say what the client must believe in the end.
 
         :param number: The number of the transaction, counted in MAILs.
         :param index: The number of the recipient in it, counted in RCPTs.
+        :param total: How many recipients there are.
         """
         if number >= len(self._transactions):
             return Verdict(Fate.not_attempted)
@@ -182,6 +206,9 @@ class Witness:
         if not self._is_proved and self.thread_lost(number):
             # Nothing counts that was said in this group.
             return Verdict(Fate.not_attempted)
+        if self.login_forgotten(number, total):
+            return Verdict(Fate.not_attempted, Stage.connect,
+                           self._reply(transaction.rcpts[0]))
         if self.not_understood(number) and self._reply(rcpt).code < 300:
             return self._lost(transaction, index)
         for stage, position in ((Stage.mail, transaction.mail),
@@ -192,6 +219,11 @@ class Witness:
             reply = self._reply(position)
             if reply is not None and reply.code >= 400:
                 return Verdict(Fate.refused, stage, reply)
+        if number in self._questions:
+            if self._reply(transaction.rset) is None:
+                return self._lost(transaction, index)
+            return Verdict(
+                Fate.not_attempted, Stage.data, self._reply(rcpt))
         return self._undecided_by_refusal(transaction, index)
 
     def _undecided_by_refusal(self, transaction, index):
