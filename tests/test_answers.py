@@ -4,6 +4,9 @@
 import re
 import unittest
 
+from docs.catalogue import catalogue_table
+from docutils import nodes
+from docutils.core import publish_doctree
 from hypothesis import given, strategies as st
 from importlib.resources import files
 from mailman_mta_pool.configuration.answers import (
@@ -164,6 +167,23 @@ class TestShipped(unittest.TestCase):
         master = text.partition('[answer.master]')[2].partition('\n[')[0]
         for key in ('stage', 'reply', 'about', 'wait', 'remedy', 'source'):
             self.assertRegex(master, rf'# [^\n]+\n{key}:')
+
+    def test_table_for_the_documents(self):
+        text = (files('mailman_mta_pool.settlement') /
+                'answers.cfg').read_text('utf-8')
+        tree = publish_doctree(
+            catalogue_table(text), settings_overrides={
+                'halt_level': 2, 'report_level': 2})
+        rows = [
+            [entry.astext() for entry in row.findall(nodes.entry)]
+            for row in tree.findall(nodes.row)][1:]
+        self.assertEqual(len(rows), len(shipped_answers()))
+        for row, entry in zip(rows, shipped_answers()):
+            self.assertEqual(row[:2], [entry.about.value, entry.name])
+            self.assertEqual(row[3], ' '.join(filter(None, (
+                '|'.join(entry.codes), '|'.join(entry.enhanced),
+                entry.text))))
+            self.assertEqual(row[4], entry.source)
 
     def test_some_of_each(self):
         self.assertEqual(
