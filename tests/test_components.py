@@ -300,6 +300,30 @@ class TestForeignConnection(unittest.TestCase):
         self.send({}, count=5)
         self.assertTrue(self.is_still_open)
 
+    def test_it_cannot_ask(self):
+        question = Transaction(
+            'ant@example.com', tuple(RECIPIENTS), Content(b''), asks=True)
+        waiting = [question]
+        outcome = self.send(
+            {}, feed=lambda octets: waiting.pop() if waiting else None)
+        self.assertFalse(self.connection.can_ask)
+        self.assertEqual(
+            outcome.alike, (Fate.not_attempted, Stage.connect, None))
+        self.assertIs(outcome.transaction, question)
+        self.assertFalse(hasattr(self.fake, 'got'))
+
+    def test_spans(self):
+        last = self.send({}, count=2).span
+        # `send` leaves the first one there.
+        first = self.outcomes.pop().span
+        self.assertEqual(first.session, last.session)
+        self.assertTrue(first.precedes(last))
+        self.assertFalse(last.precedes(first))
+        self.assertLess(last.begun, last.ended)
+        other = self.send({}).span
+        self.assertNotEqual(other.session, last.session)
+        self.assertTrue(last.precedes(other))
+
     def test_a_thread_of_its_own(self):
         self.send({}, count=5)
         self.assertEqual(self.fake.quits, 1)

@@ -145,6 +145,47 @@ class TestStockBugs(DeliverTestCase):
                 self.assertEqual(sorted(server.served), RECIPIENTS)
 
 
+class TestForgottenLogin(DeliverTestCase):
+    """A server that forgets that we have authenticated."""
+
+    def deliver_to(self, is_known):
+        """Deliver to each member alone.
+
+        :param is_known: Called with the number of the connection at each
+            MAIL; False if the login of that connection is forgotten.
+        :return: The temporary failures, the permanent ones, and the server.
+        """
+        def script(command, session):
+            if command.startswith('MAIL') and not is_known(session.number):
+                return '502 5.7.0 Please authenticate first.'
+            return None
+        with Scripted(script, extensions=(
+                'PIPELINING', 'AUTH PLAIN')) as server:
+            return (*self.deliver(server, verp=True, mta=dict(
+                smtp_user='anne', smtp_pass='secret',
+                max_delivery_threads=1)), server)
+
+    def test_once(self):
+        mails = []
+
+        def is_known(connection):
+            mails.append(connection)
+            return connection > 1 or len(mails) == 1
+        temporary, permanent, server = self.deliver_to(is_known)
+        self.assertEqual((temporary, permanent), ([], []))
+        self.assertEqual(sorted(server.served), RECIPIENTS)
+        self.assertEqual(server.connections, 2)
+
+    def test_always(self):
+        temporary, permanent, server = self.deliver_to(
+            lambda connection: False)
+        self.assertEqual((temporary, permanent), (RECIPIENTS, []))
+        self.assertEqual(server.served, [])
+        # A few for the post, and not a few for each member.
+        self.assertGreater(server.connections, 1)
+        self.assertLess(server.connections, 2 * len(RECIPIENTS))
+
+
 class TestSameAsStock(DeliverTestCase):
     """Same results, same exceptions, same lines in the log, same mail."""
 

@@ -112,6 +112,35 @@ class TestGroups(SessionTestCase):
                              [['accepted'], ['refused'], ['refused']])
 
 
+class TestSpans(SessionTestCase):
+    """In which order the server has seen what was in flight."""
+
+    def test_question_behind_a_transaction(self):
+        pairs = [(envelope('a') + 'DATA\r\n', OK + OK + GO),
+                 (HI + envelope('b') + RESET, 4 * OK)]
+        with served(answering(*pairs)) as sock:
+            client = self.client(sock)
+            fates = client.run(
+                transaction('a'), transaction('b')._replace(asks=True))
+        self.assertEqual(fates, [['accepted'], ['not_attempted']])
+        first, second = [outcome.span for outcome in client.outcomes]
+        self.assertEqual(first.session, second.session)
+        self.assertTrue(first.precedes(second))
+        self.assertFalse(second.precedes(first))
+
+    def test_two_connections(self):
+        def span():
+            pairs = [(envelope('a') + 'DATA\r\n', OK + OK + GO), (HI, OK)]
+            with served(answering(*pairs)) as sock:
+                client = self.client(sock)
+                client.run(transaction('a'))
+            return client.outcomes[0].span
+        first, second = span(), span()
+        self.assertNotEqual(first.session, second.session)
+        self.assertTrue(first.precedes(second))
+        self.assertFalse(second.precedes(first))
+
+
 class TestFullBuffers(SessionTestCase):
     """25 megabytes to a server that answers at once and does not read."""
 
@@ -264,6 +293,22 @@ class TestLost(SessionTestCase):
             with self.assertRaisesRegex(ConnectionLost, 'Broken pipe'):
                 client.run(transaction('a', text=1024 * LINE))
         self.assertEqual(client.fates(), [['refused']])
+
+
+class TestForgottenLogin(SessionTestCase):
+    """A server that has forgotten that we have authenticated."""
+
+    def test_ends_with_an_error(self):
+        pairs = [(envelope('a') + 'DATA\r\n',
+                  '502 5.7.0 Please authenticate first.\r\n' + 2 * NO),
+                 ('QUIT\r\n', '221 2.0.0 Bye\r\n')]
+        with served(answering(*pairs)) as sock:
+            client = self.client(
+                sock, Dialogue('PIPELINING', authenticated=True))
+            with self.assertRaisesRegex(ProtocolError, 'login'):
+                client.run(transaction('a'), transaction('b'))
+            self.assertEqual(client.fates(), 2 * [['not_attempted']])
+            self.assertFalse(client.session.is_alive())
 
 
 class TestAbort(SessionTestCase):

@@ -15,6 +15,7 @@ from mailman.config import config
 from mailman.interfaces.configuration import InvalidConfigurationError
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.configuration.answers import shipped_answers
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.loading import load, settings_of_plugin
 from mailman_mta_pool.settings import Settings
@@ -60,8 +61,13 @@ def schema_keys():
         if line.startswith('['):
             section = line.strip('[]').replace('relay.master', 'relay.mta')
         elif line and not line.startswith('#'):
-            key, _, default = line.partition(': ')
-            yield section, key, default
+            key, _, default = line.partition(':')
+            yield section, key, default.strip()
+
+
+def plain_keys():
+    """Those of `schema_keys` whose value is not a file."""
+    return (item for item in schema_keys() if item[1] != 'answers')
 
 
 def flattened(value, prefix=''):
@@ -112,14 +118,15 @@ class TestSchema(SettingsTestCase):
         ours = flattened(asdict(self.loaded('')))
         for name, value in flattened(asdict(Settings())).items():
             if name not in ('.relay.port', '.relay.max_connections',
-                            '.delivery.max_recipients'):
+                            '.delivery.max_recipients',
+                            '.delivery.answers'):
                 with self.subTest(name=name):
                     self.assertEqual(ours[name], value)
 
     def test_every_key_arrives(self):
         default = flattened(asdict(self.loaded('')))
         arrived = set()
-        for section, key, value in schema_keys():
+        for section, key, value in plain_keys():
             text, expected = CHANGED.get(value, ('77s', 77.0))
             changed = flattened(asdict(self.loaded(
                 f'[{section}]\n{key}: {text}\n')))
@@ -145,7 +152,7 @@ class TestSchema(SettingsTestCase):
     def test_every_key_is_explained(self):
         lines = schema_lines()
         for _, key, value in schema_keys():
-            above = lines[lines.index(f'{key}: {value}') - 1]
+            above = lines[lines.index(f'{key}: {value}'.strip()) - 1]
             with self.subTest(key=key):
                 self.assertTrue(above.startswith('# '), above)
 
@@ -183,7 +190,7 @@ class TestSchema(SettingsTestCase):
 
 class TestMistakes(SettingsTestCase):
     def test_bad_values(self):
-        for section, key, value in schema_keys():
+        for section, key, value in plain_keys():
             kind = KINDS.get(value) or (
                 'a whole number' if value.isdigit() else 'a duration')
             for bad in BAD.get(kind, BAD_WORDS):
@@ -269,6 +276,50 @@ class TestMistakes(SettingsTestCase):
                 with self.assertRaises(ConfigurationError) as caught:
                     load()
                 self.assertIn(name, str(caught.exception))
+
+
+class TestAnswers(SettingsTestCase):
+    """A site's own answers, in a file of their own."""
+
+    def setUp(self):
+        super().setUp()
+        self.answers_path = os.path.join(
+            os.path.dirname(self.path), 'answers.cfg')
+        self.write(f'[delivery]\nanswers: {self.answers_path}\n')
+
+    def write_answers(self, text):
+        with open(self.answers_path, 'w', encoding='utf-8') as fp:
+            fp.write(text)
+
+    def test_shipped(self):
+        self.assertEqual(
+            self.loaded('').delivery.answers, shipped_answers())
+
+    def test_own_go_first(self):
+        self.write_answers('[answer.mine]\nreply: 550\nabout: us\n')
+        answers = load().delivery.answers
+        self.assertEqual(answers[0].name, 'mine')
+        self.assertEqual(answers[1:], shipped_answers())
+
+    def test_from_a_package(self):
+        self.write(
+            '[delivery]\n'
+            'answers: python:mailman_mta_pool.settlement.answers\n')
+        self.assertEqual(load().delivery.answers, shipped_answers() * 2)
+
+    def test_mistake(self):
+        self.write_answers('[answer.mine]\nreply: 550\nabout: them\n')
+        with self.assertRaises(ConfigurationError) as caught:
+            load()
+        self.assertIn(
+            f'{self.answers_path}: [answer.mine] about',
+            str(caught.exception))
+
+    def test_missing_file(self):
+        with self.assertRaises(ConfigurationError) as caught:
+            load()
+        for words in (self.path, '[delivery] answers', self.answers_path):
+            self.assertIn(words, str(caught.exception))
 
 
 class TestMTA(unittest.TestCase):

@@ -13,7 +13,7 @@ from lazr.config import as_boolean, as_timedelta, ConfigSchema
 from mailman.config.config import load_external
 from mailman.interfaces.configuration import InvalidConfigurationError
 from public import public
-from typing import Any, Callable
+from typing import Any, Callable, Iterable, List
 
 
 # The server named by [mta], and what is said of all servers.
@@ -47,7 +47,8 @@ class Section:
 
         :param place: The file, as the operator knows it.
         :param name: The section's name without brackets.
-        :param section: The lazr.config section.
+        :param section: The lazr.config section, or another mapping of keys
+            to texts.
         """
         self._place = place
         self._name = name
@@ -57,15 +58,30 @@ class Section:
         """Return a value as it stands."""
         return self._section[key].strip()
 
-    def _read(self, key: str, convert: Callable[[str], Any],
+    def mistake(self, key: str, problem: str) -> ConfigurationError:
+        """Return the error that names a key of this section.
+
+        :param key: The key.
+        :param problem: What is wrong with it, and what would be right.
+        """
+        return ConfigurationError(
+            self._place, f'[{self._name}] {key}', problem)
+
+    def value(self, key: str, convert: Callable[[str], Any],
               remedy: str) -> Any:
+        """Return a value of any kind.
+
+        :param key: The key.
+        :param convert: Makes a value of its text, and raises ValueError,
+            KeyError or OverflowError if it makes no sense.
+        :param remedy: What would be right.
+        :raises ConfigurationError: if `convert` raises one of these.
+        """
         text = self.text(key)
         try:
             return convert(text)
         except (ValueError, KeyError, OverflowError):
-            raise ConfigurationError(
-                self._place, f'[{self._name}] {key}',
-                f'{text!r} is not {remedy}') from None
+            raise self.mistake(key, f'{text!r} is not {remedy}') from None
 
     def whole(self, key: str, least: int = 0) -> int:
         """Return a whole number of `least` or more."""
@@ -74,7 +90,7 @@ class Section:
             if number < least:
                 raise ValueError(text)
             return number
-        return self._read(key, convert, f'a whole number of {least} or more')
+        return self.value(key, convert, f'a whole number of {least} or more')
 
     def seconds(self, key: str, zero: bool = False) -> float:
         """Return a duration in seconds; 0 only where `zero` is True."""
@@ -86,18 +102,18 @@ class Section:
             if duration == 0 and not zero:
                 raise ValueError(text)
             return duration
-        return self._read(
+        return self.value(
             key, convert, 'a duration such as 90s, 10m or 1h30m' +
             (', or 0' if zero else ''))
 
     def boolean(self, key: str) -> bool:
         """Return True for yes, False for no."""
-        return self._read(key, as_boolean, 'yes or no')
+        return self.value(key, as_boolean, 'yes or no')
 
     def choice(self, key: str, *values: str) -> str:
         """Return one of several words."""
         choices = {value: value for value in values}
-        return self._read(
+        return self.value(
             key, lambda text: choices[text.lower()],
             ', '.join(values[:-1]) + f' or {values[-1]}')
 
@@ -115,12 +131,24 @@ def read_configuration(path: str) -> str:
     :return: The text; '' for the defaults.
     :raises ConfigurationError: for a file that cannot be read or decoded.
     """
+    return read_named_file(
+        path, 'mailman.cfg', '[plugin.mta_pool] configuration')
+
+
+@public
+def read_named_file(path: str, place: str, key: str) -> str:
+    """Return the text of a file that a configuration file names.
+
+    :param path: A file, a `python:` path, or '' for none.
+    :param place: The configuration file that names it, for error messages.
+    :param key: The key that does so, with its section.
+    :return: The text; '' for none.
+    :raises ConfigurationError: for a file that cannot be read or decoded.
+    """
     try:
         return load_external(path) if path else ''
     except (OSError, ValueError, ImportError) as error:
-        raise ConfigurationError(
-            'mailman.cfg', '[plugin.mta_pool] configuration',
-            f'{path}: {error}') from error
+        raise ConfigurationError(place, key, f'{path}: {error}') from error
 
 
 @public
@@ -136,14 +164,22 @@ def plugin_configuration(path: str, text: str) -> Any:
     defaults = (files(__package__) / 'schema.cfg').read_text('utf-8')
     place = path or 'schema.cfg'
     schema = ConfigSchema('schema.cfg', StringIO(defaults))
-    own = _parsed(text, place)
-    _refuse_the_unknown(place, own, _parsed(defaults, 'schema.cfg'))
+    own = parsed(text, place)
+    _refuse_the_unknown(place, own, parsed(defaults, 'schema.cfg'))
     loaded = schema.loadFile(StringIO(_for_lazr(own)), place)
     loaded.validate()
     return loaded
 
 
-def _parsed(text: str, place: str) -> RawConfigParser:
+@public
+def parsed(text: str, place: str) -> RawConfigParser:
+    """Return the sections of a file.
+
+    :param text: What the file says.
+    :param place: The file, for error messages.
+    :raises ConfigurationError: for text that is not a configuration file,
+        and for a section or a key that stands there twice.
+    """
     parser = RawConfigParser()
     try:
         parser.read_string(text, place)
@@ -160,6 +196,31 @@ def _parsed(text: str, place: str) -> RawConfigParser:
     return parser
 
 
+@public
+def sections_of(own: RawConfigParser) -> List[str]:
+    """Return the sections that a file has, [DEFAULT] among them."""
+    return (['DEFAULT'] if own.defaults() else []) + own.sections()
+
+
+@public
+def refuse_unknown_keys(place: str, own: RawConfigParser, section: str,
+                        known: Iterable[str], schema: str) -> None:
+    """Name the first key of a section that means nothing.
+
+    :param place: The file, for error messages.
+    :param own: What it says.
+    :param section: The section.
+    :param known: The keys that such a section can have.
+    :param schema: The file of the package that explains them.
+    :raises ConfigurationError: for a key that is not one of these.
+    """
+    for key, _ in own.items(section):
+        if key not in known:
+            raise ConfigurationError(
+                place, f'[{section}] {key}',
+                f'unknown key; the {schema} of the package lists them all')
+
+
 def _refuse_the_unknown(place: str, own: RawConfigParser,
                         schema: RawConfigParser) -> None:
     """Name the first section or key that means nothing.
@@ -168,8 +229,7 @@ def _refuse_the_unknown(place: str, own: RawConfigParser,
     master, and over sections that end in .master, .optional or .template.
     For a value outside ASCII it raises an error that names no key.
     """
-    sections = (['DEFAULT'] if own.defaults() else []) + own.sections()
-    for section in sections:
+    for section in sections_of(own):
         if section.startswith('relay.') and section not in RELAYS:
             raise ConfigurationError(
                 place, f'[{section}]', 'no such relay; [relay.mta] is the '
@@ -179,11 +239,9 @@ def _refuse_the_unknown(place: str, own: RawConfigParser,
             raise ConfigurationError(
                 place, f'[{section}]', 'unknown section; the schema.cfg of '
                 'the package lists them all')
+        refuse_unknown_keys(
+            place, own, section, schema.options(known), 'schema.cfg')
         for key, value in own.items(section):
-            if not schema.has_option(known, key):
-                raise ConfigurationError(
-                    place, f'[{section}] {key}', 'unknown key; the '
-                    'schema.cfg of the package lists them all')
             if not value.isascii():
                 raise ConfigurationError(
                     place, f'[{section}] {key}',

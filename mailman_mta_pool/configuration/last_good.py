@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The last good settings: a mistake in the file stops no delivery."""
+"""The last good settings: a mistake in a file stops no delivery."""
 
 import logging
 
@@ -9,71 +9,97 @@ from mailman_mta_pool.configuration.files import (
 )
 from mailman_mta_pool.configuration.loading import (
     configuration_path,
-    settings_of_plugin,
+    read_answers,
+    settings_of,
+    Sources,
+    sources_of,
     with_mta,
 )
 from mailman_mta_pool.settings import Settings
 from public import public
-from typing import Optional
+from typing import Optional, Tuple
 
 
 log = logging.getLogger('mailman.smtp')
 
 
 class _LastGood:
-    """The plugin's own settings, of its file when that was last good."""
+    """The plugin's own settings, of its files when they were last good."""
 
     def __init__(self) -> None:
-        self._path = ''
+        # The files that the settings in force were made of.
+        self._sources = Sources('', '', '', '')
         self._settings: Optional[Settings] = None
-        # The file's text when it was last read, or why it could not be read.
-        self._seen = ''
+        # The texts of the files when they were last read, and after them
+        # what was wrong.
+        self._seen: Tuple[str, ...] = ()
 
     def settings(self) -> Settings:
         path = configuration_path()
-        if self._settings is None or path != self._path:
-            text = read_configuration(path)
-            self._settings = settings_of_plugin(path, text)
-            self._path, self._seen = path, text
+        if self._settings is None or path != self._sources.path:
+            sources = sources_of(path, read_configuration(path))
+            settings = settings_of(sources)
+            self._adopt(sources, settings)
         else:
-            self._look_again()
-        return with_mta(self._settings)
+            settings = self._look_again(self._settings)
+        return with_mta(settings)
 
-    def _look_again(self) -> None:
-        """Adopt a file that has changed, or log once what is wrong with it.
+    def _adopt(self, sources: Sources, settings: Settings) -> None:
+        self._sources, self._settings = sources, settings
+        self._seen = sources.text, sources.answers_text
+
+    def _look_again(self, settings: Settings) -> Settings:
+        """Adopt files that have changed, or log once what is wrong with them.
 
         The texts are compared, because an edit may leave the time and the
         size of a file as they were.
+
+        :param settings: Those in force.
+        :return: Those in force from now on.
         """
-        text: Optional[str] = None
+        before = self._sources
+        seen: Tuple[str, ...] = ()
         try:
-            text = read_configuration(self._path)
-            if text == self._seen:
-                return
-            settings = settings_of_plugin(self._path, text)
-            self._refuse_incomplete(text)
+            text = read_configuration(before.path)
+            seen = (text,)
+            if text == before.text:
+                now = before._replace(
+                    answers_text=read_answers(
+                        before.path, before.answers_path))
+            else:
+                now = sources_of(before.path, text)
+            seen = (text, now.answers_text)
+            if seen == self._seen:
+                return settings
+            changed = settings_of(now)
+            _refuse_incomplete(now.path, now.text)
+            _refuse_incomplete(now.answers_path, now.answers_text)
         except ConfigurationError as error:
-            seen = str(error) if text is None else text
+            seen += (str(error),)
             if seen != self._seen:
                 self._seen = seen
                 log.error('%s; the last good settings hold', error)
-            return
-        self._seen = text
-        self._settings = settings
-        log.info('%s has changed, and its settings are in force', self._path)
+            return settings
+        log.info('%s has changed, and its settings are in force',
+                 now.answers_path if self._seen[0] == text else now.path)
+        self._adopt(now, changed)
+        return changed
 
-    def _refuse_incomplete(self, text: str) -> None:
-        """Refuse a text that may be the first part of a longer one.
 
-        Such a text can be valid: an empty one has all the defaults, and
-        `split: 20` may be the beginning of `split: 20000`.
+def _refuse_incomplete(path: str, text: str) -> None:
+    """Refuse a text that may be the first part of a longer one.
 
-        :raises ConfigurationError: if it does not end with a newline.
-        """
-        if not text.endswith('\n'):
-            raise ConfigurationError(
-                self._path, 'the last line', 'has no newline at its end, so '
-                'the file may be half written')
+    Such a text can be valid: an empty one has all the defaults, and
+    `split: 20` may be the beginning of `split: 20000`.
+
+    :param path: The file, or '' for none.
+    :param text: What it says.
+    :raises ConfigurationError: if it does not end with a newline.
+    """
+    if path and not text.endswith('\n'):
+        raise ConfigurationError(
+            path, 'the last line', 'has no newline at its end, so '
+            'the file may be half written')
 
 
 _last_good = _LastGood()
@@ -83,13 +109,13 @@ _last_good = _LastGood()
 def last_good_settings() -> Settings:
     """Return the settings that are in force in this process.
 
-    The plugin's own configuration file is read each time.  A mistake that was
-    made since is logged once for each change of the file, and the settings
-    that were in force remain.
+    The plugin's own configuration file, and the answers that it names, are
+    read each time.  A mistake that was made since is logged once for each
+    change of a file, and the settings that were in force remain.
 
     :return: The settings.
-    :raises ConfigurationError: if a value of [mta] is no good, or if the
-        plugin's own file has a mistake, and has had it since this process
-        first read it.
+    :raises ConfigurationError: if a value of [mta] is no good, or if one
+        of the plugin's own files has a mistake, and has had it since this
+        process first read it.
     """
     return _last_good.settings()

@@ -8,9 +8,11 @@ own file, whose schema is `schema.cfg`, says the rest.
 from dataclasses import replace
 from lazr.config import as_boolean
 from mailman.config import config
+from mailman_mta_pool.configuration.answers import answers_in, shipped_answers
 from mailman_mta_pool.configuration.files import (
     plugin_configuration,
     read_configuration,
+    read_named_file,
     Section,
 )
 from mailman_mta_pool.settings import (
@@ -22,7 +24,7 @@ from mailman_mta_pool.settings import (
     WireSettings,
 )
 from public import public
-from typing import Any
+from typing import Any, NamedTuple
 
 
 PLUGIN_CLASS = 'mailman_mta_pool.plugin.MTAPoolPlugin'
@@ -58,17 +60,72 @@ def configuration_path() -> str:
 
 
 @public
+class Sources(NamedTuple):
+    """The files that settings are made of, and what they say.
+
+    :ivar path: The plugin's own configuration file, or '' for the defaults.
+    :ivar text: Its text.
+    :ivar answers_path: The site's own answers, or '' for none.
+    :ivar answers_text: The text of these.
+    """
+
+    path: str
+    text: str
+    answers_path: str
+    answers_text: str
+
+
+@public
+def sources_of(path: str, text: str) -> Sources:
+    """Read the files that the plugin's own configuration file names.
+
+    :param path: The file, for error messages, or '' for the defaults.
+    :param text: What it says.
+    :raises ConfigurationError: for a mistake in the file by which what it
+        names cannot be found, and for a file that cannot be read.
+    """
+    place = path or 'schema.cfg'
+    delivery = Section(
+        place, 'delivery', plugin_configuration(path, text).delivery)
+    answers_path = delivery.text('answers')
+    return Sources(path, text, answers_path, read_answers(path, answers_path))
+
+
+@public
+def read_answers(path: str, answers_path: str) -> str:
+    """Return the text of a site's own answers.
+
+    :param path: The plugin's own configuration file, which names them.
+    :param answers_path: As in [delivery] answers: a file, a `python:` path,
+        or '' for none.
+    :raises ConfigurationError: for a file that cannot be read or decoded.
+    """
+    return read_named_file(answers_path, path, '[delivery] answers')
+
+
+@public
 def settings_of_plugin(path: str, text: str) -> Settings:
     """Return the settings that the plugin's own configuration file makes.
 
     :param path: The file, for error messages, or '' for the defaults.
     :param text: What it says.
+    :return: As with `settings_of`.
+    :raises ConfigurationError: as with `sources_of` and `settings_of`.
+    """
+    return settings_of(sources_of(path, text))
+
+
+@public
+def settings_of(sources: Sources) -> Settings:
+    """Return the settings that the plugin's own files make.
+
+    :param sources: The files.
     :return: The settings; what comes from [mta] is left at its default.
     :raises ConfigurationError: naming the file, the section and the key of
         the first value that is no good.
     """
-    own = plugin_configuration(path, text)
-    place = path or 'schema.cfg'
+    own = plugin_configuration(sources.path, sources.text)
+    place = sources.path or 'schema.cfg'
     pool = Section(place, 'pool', own.pool)
     delivery = Section(place, 'delivery', own.delivery)
     return Settings(
@@ -91,6 +148,8 @@ def settings_of_plugin(path: str, text: str) -> Settings:
             max_recipients_server_verp=delivery.whole(
                 'max_recipients_server_verp', least=1),
             dsn=delivery.boolean('dsn'),
+            answers=answers_in(sources.answers_text, sources.answers_path) +
+            shipped_answers(),
             ),
         )
 

@@ -201,6 +201,104 @@ class TestWhileRunning(ConfigurationTestCase):
         self.assertQuiet(site)
 
 
+ANSWERS = '[answer.mine]\nreply: 550 Not today\nabout: us\n'
+# What is done to the site's own answers, and what the line about it names.
+ANSWERS_MISTAKES = {
+    'an unknown key': (
+        with_text(ANSWERS + 'codes: 550\n'),
+        ('answers.cfg: [answer.mine] codes',)),
+    'an unknown section': (
+        with_text('[answers.mine]\n'), ('answers.cfg: [answers.mine]',)),
+    'a bad value': (
+        with_text(ANSWERS.replace('us', 'them')),
+        ('answers.cfg: [answer.mine] about', "'them'")),
+    'a pattern that makes no sense': (
+        with_text(ANSWERS.replace('Not', '(Not')),
+        ('answers.cfg: [answer.mine] reply', 'regular expression')),
+    'half an entry': (
+        with_text(ANSWERS[:-4]), ('answers.cfg: [answer.mine] about',)),
+    'half a value that looks good': (
+        with_text(ANSWERS + 'remedy: Wa'), ('answers.cfg', 'newline')),
+    'no file': (
+        moved_away, ('mta_pool.cfg: [delivery] answers', 'No such file')),
+    'another encoding': (
+        with_text('# na\xefve\n' + ANSWERS),
+        ('mta_pool.cfg: [delivery] answers', 'utf-8')),
+    }
+
+
+class TestAnswers(ConfigurationTestCase):
+    """The site's own answers are a part of the settings."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.use(Scripted())
+        self.site = self.edited_site(self.server, members=1)
+        self.answers = self.site.directory / 'answers.cfg'
+        self.good = f'[delivery]\nanswers: {self.answers}\n'
+        self.path.write_text(self.good)
+        self.answers.write_text(ANSWERS)
+        self.posts = 0
+
+    def deliver(self):
+        self.site.post()
+        self.posts += 1
+        self.server.wait_for(
+            lambda server: len(server.served) == self.posts)
+        self.site.wait_until_empty()
+
+    def start(self):
+        self.use(self.site.runner())
+        self.site.wait_for(
+            lambda: self.lines(self.site, 'out runner started'),
+            'the runner')
+        self.deliver()
+
+    def test_mistakes(self):
+        self.start()
+        for number, (name, (change, words)) in enumerate(
+                ANSWERS_MISTAKES.items()):
+            with self.subTest(name):
+                change(self.answers)
+                for _ in range(2):
+                    self.deliver()
+                # One line for each mistake, and not with every post.
+                line, = self.lines(self.site, HELD)[number:]
+                for word in words:
+                    self.assertIn(word, line)
+                self.answers.write_text(ANSWERS)
+                self.deliver()
+                self.assertEqual(
+                    len(self.lines(self.site, 'answers.cfg', ADOPTED)),
+                    number + 1)
+        self.assertQuiet(self.site)
+
+    def test_either_file(self):
+        self.start()
+        self.path.write_text(BAD)
+        self.deliver()
+        # What the answers say meanwhile counts when both are good.
+        self.answers.write_text(ANSWERS + '[answer.other]\n')
+        self.deliver()
+        self.assertEqual(len(self.lines(self.site, HELD)), 1)
+        self.path.write_text(self.good)
+        self.deliver()
+        self.assertEqual(len(self.lines(
+            self.site, HELD, 'answers.cfg: [answer.other]')), 1)
+        self.assertEqual(self.lines(self.site, ADOPTED), [])
+        self.answers.write_text(ANSWERS)
+        self.deliver()
+        self.assertEqual(len(self.lines(self.site, ADOPTED)), 1)
+        self.assertEqual(len(self.lines(self.site, HELD)), 2)
+
+    def test_at_the_start(self):
+        self.answers.write_text(ANSWERS.replace('us', 'them'))
+        with self.assertRaises(SiteError) as caught:
+            self.site.mailman('start')
+        line, = str(caught.exception).splitlines()
+        self.assertIn(f'{self.answers}: [answer.mine] about', line)
+
+
 class TestCommands(ConfigurationTestCase):
     """Only runners refuse, and the commands that start them."""
 

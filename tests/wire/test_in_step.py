@@ -128,15 +128,13 @@ class TestSurplus(unittest.TestCase):
     @settings(PROFILE)
     @given(CASES, st.integers(1, 20))
     def test_questions(self, case, place):
-        # Nobody was accepted of whom the question says so, unless somebody
-        # else was.
+        # Where a question says that somebody was accepted, somebody was.  Half
+        # of what this server is asked for, it refuses for the time being.
         case._replace(
             surplus=(place, WELCOME), cut=None, tired_after=None,
-            messages=tuple(
-                (sender, recipients, raw if number % 2 else None)
-                for number, (sender, recipients, raw)
-                in enumerate(case.messages)),
-            script=bytes(octet % 208 for octet in case.script)).run()
+            messages=tuple((sender, recipients, None)
+                           for sender, recipients, _ in case.messages),
+            script=bytes(octet % 2 * 192 for octet in case.script)).run()
 
 
 class TestProof(unittest.TestCase):
