@@ -17,6 +17,7 @@ from mailman_mta_pool.settings import (
     RelaySettings,
     WireSettings,
 )
+from mailman_mta_pool.settlement.orders import NO_ORDERS
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.transaction import Fate, Transaction
 from public import public
@@ -46,7 +47,19 @@ class Outcomes:
     def __init__(self):
         self.failures = {}
         self.settled = []
-        self.settle = self.settled.append
+
+    def settle(self, outcome):
+        """Keep an outcome."""
+        self.settled.append(outcome)
+        return NO_ORDERS
+
+    def conclude(self):
+        """Nobody is held."""
+        return NO_ORDERS
+
+    def hear_of_opening(self, word, reply):
+        """Whatever the server says, it is about us."""
+        return None
 
 
 @public

@@ -22,8 +22,10 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.network.border import Border, border
 from mailman_mta_pool.relays.pool import Pool
+from mailman_mta_pool.relays.throttle import Throttle
 from mailman_mta_pool.settings import DeliverySettings, PoolSettings
 from mailman_mta_pool.settlement.ledger import Ledger
+from mailman_mta_pool.settlement.orders import NO_ORDERS
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.replies import Reply
@@ -106,6 +108,7 @@ class FakeRelay:
     def __init__(self, converse, connections=1):
         self.pool_settings = PoolSettings(max_connections=connections)
         self.lessons = Lessons(time.monotonic)
+        self.throttle = Throttle(self.name, connections)
         self.pool = Pool(
             lambda: FakeConnection(converse, self), self.pool_settings)
 
@@ -124,7 +127,17 @@ class Books:
     failures = {}
 
     def __init__(self, outcomes):
-        self.settle = outcomes.append
+        self._outcomes = outcomes
+
+    def settle(self, outcome):
+        self._outcomes.append(outcome)
+        return NO_ORDERS
+
+    def conclude(self):
+        return NO_ORDERS
+
+    def hear_of_opening(self, word, reply):
+        return None
 
 
 class Together:
@@ -150,7 +163,7 @@ async def waited(event):
 
 
 class Turn:
-    is_over = is_urgent = is_too_late = False
+    is_over = is_urgent = is_too_late = is_awaited = False
 
 
 class DispatchTestCase(unittest.TestCase):

@@ -129,6 +129,16 @@ class Dispatcher:
 
     # What the main thread posts.
 
+    def do(self, step: Callable[..., Any], *args: Any) -> None:
+        """Call a method; a mistake of ours in it ends the dispatch.
+
+        The main thread would wait for ever for what comes of it otherwise.
+        """
+        try:
+            step(*args)
+        except Exception as error:
+            self.fail(error)
+
     def make_ready(self, count: int) -> None:
         """Start so many agents, though nothing is waiting yet."""
         if not self.is_over:
@@ -408,7 +418,7 @@ class Dispatcher:
         if self._timer is not None and self._timer.when() <= when:
             return
         self._cancel_timer()
-        self._timer = loop.call_at(when, self._go_on)
+        self._timer = loop.call_at(when, self.do, self._go_on)
 
     def _cancel_timer(self) -> None:
         timer, self._timer = self._timer, None

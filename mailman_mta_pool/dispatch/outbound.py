@@ -121,7 +121,7 @@ class Outbound:
         try:
             if self._has_begun:
                 self._check_thread()
-            self._border.post(function, *args)
+            self._border.post(self._dispatcher.do, function, *args)
             self._has_begun = True
         except LocalFailure as error:
             self._local_failure = error

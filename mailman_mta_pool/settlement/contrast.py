@@ -54,6 +54,9 @@ ASKED_AT_ONCE = 10
 # their own, and how often a connection may be lost, while the server is asked.
 MAX_GOOD_TRIED, MAX_LOST = 3, 2
 MAX_GOOD = 4
+# How often a recipient is sent the post once more, because the server took the
+# recipient when it was asked.
+MAX_SENT_AGAIN = 3
 # So few recipients make no contrast: a welcome, a probe.
 FEW_RECIPIENTS = 2
 _NOTHING = Content(b'')
@@ -228,6 +231,11 @@ class _Question(NamedTuple):
     transaction: Transaction
 
 
+def _is_accepted(result: Result) -> bool:
+    """Return True if the server accepted a recipient it was asked about."""
+    return result.reply is not None and result.reply.code < 300
+
+
 def _domain(recipient: str) -> str:
     return recipient.rpartition('@')[2].lower()
 
@@ -266,6 +274,7 @@ class Contrast:
         self._question: Optional[_Question] = None
         # True until the question has been given to the dispatcher.
         self._is_new_question = False
+        self._sent_again: Dict[str, int] = {}
         self._lost = 0
         self._bad_good = 0
         self._cannot_ask = False
@@ -433,16 +442,17 @@ class Contrast:
             None)
         if of_relay is not None:
             return self._ask_later(question, of_relay), [], []
-        if any(result.fate is Fate.not_attempted and
-               result.stage is not Stage.data for result in outcome.results):
+        if not all(judgement is not None or _is_accepted(result)
+                   for judgement, result in zip(judgements, outcome.results)):
             return self._lose(), [], []
+        place = Place(outcome.span, len(judgements))
         if question.good is None:
-            return self._hear_of(question, judgements)
+            return self._hear_of(question, judgements, place)
         first, *others, last = judgements
         for name, judgement in zip(question.good, (first, last)):
             if judgement is not None:
                 return self._refuse_good(question, name, judgement), [], []
-        return self._hear_of(question, others)
+        return self._hear_of(question, others, place)
 
     def _judged(self, result: Result) -> Optional[Judgement]:
         if result.fate is Fate.refused and result.reply is not None:
@@ -478,7 +488,7 @@ class Contrast:
         return self._orders()
 
     def _hear_of(self, question: _Question,
-                 judgements: List[Optional[Judgement]],
+                 judgements: List[Optional[Judgement]], place: Place,
                  ) -> Tuple[Orders, List[Decision], List[Transaction]]:
         """Decide on those who were asked about."""
         group = question.group
@@ -487,12 +497,19 @@ class Contrast:
             if held.recipient not in group.held:
                 continue
             if judgement is None:
-                self._release(group, held, is_own=False)
-                again.append(held.transaction._replace(
-                    sender=question.transaction.sender))
+                released = self._release(group, held, is_own=False)
+                if self._may_go_again(held.recipient):
+                    again.append(held.transaction._replace(
+                        sender=question.transaction.sender))
+                else:
+                    decided.append(released)
             elif judgement.about is About.recipient:
                 decided.append(self._release(
                     group, held, True, judgement))
+            elif judgement.words != group.words:
+                # The first refusal told nothing; perhaps this one does.
+                self._release(group, held, False)
+                self.hold(held.transaction, judgement, place)
             else:
                 refused.append((held, judgement))
         if question.good is not None:
@@ -503,6 +520,14 @@ class Contrast:
             question.good is None and bool(again) and not refused and
             self._was_verp(question)))
         return orders, decided, again
+
+    def _may_go_again(self, recipient: str) -> bool:
+        """Return True a few times for each recipient.
+
+        A server may accept whom it is asked about, and refuse the post.
+        """
+        self._sent_again[recipient] = self._sent_again.get(recipient, 0) + 1
+        return self._sent_again[recipient] <= MAX_SENT_AGAIN
 
     def _was_verp(self, question: _Question) -> bool:
         return any(held.transaction.sender != question.transaction.sender

@@ -26,6 +26,7 @@ from mailman_mta_pool.settlement.table import (
     limit_in,
     limit_of,
     may_mind_verp,
+    needs_login,
     over_the_limit,
     refuses_verp,
     says_too_many_recipients,
@@ -111,7 +112,6 @@ class _Reading:
             outcome.results[index].stage in CONTENT
             for index in self.late) else None
         self.sender: Optional[Judgement] = None
-        self.is_held = False
 
     def recipient(self, index: int) -> str:
         return self.transaction.recipients[index]
@@ -309,7 +309,7 @@ class Ledger:
             if result.fate is Fate.accepted:
                 reading.served.append(index)
             elif result.fate is not Fate.refused:
-                self._defer_unanswered(reading.recipient(index), result)
+                self._read_unanswered(reading, index, result)
             elif index not in reading.late:
                 assert result.reply is not None
                 # A server says the same of many.
@@ -318,8 +318,16 @@ class Ledger:
                     judged[key] = self._judge.judge(*key)
                 self._read_refusal(reading, index, judged[key])
 
-    def _defer_unanswered(self, recipient: str, result: Result) -> None:
-        if result.fate is Fate.in_doubt:
+    def _read_unanswered(self, reading: _Reading, index: int,
+                         result: Result) -> None:
+        recipient = reading.recipient(index)
+        if result.reply is not None and needs_login(result.reply):
+            # On each of several connections that had authenticated.
+            self._contrast.hold(
+                reading.to([index]), Judgement(
+                    About.us, Stage.mail, result.reply),
+                reading.place(index))
+        elif result.fate is Fate.in_doubt:
             self.in_doubt += 1
             self.deferred[recipient] = (
                 NO_REPLY_CODE, b'The connection was lost before the server '
@@ -351,7 +359,6 @@ class Ledger:
                 about in (About.recipient, About.recipients)):
             self._refuse_for_now(reading.recipient(index), judgement)
         else:
-            reading.is_held = True
             self._contrast.hold(
                 reading.to([index]), judgement, reading.place(index))
 
