@@ -17,14 +17,10 @@ from mailman_mta_pool.dispatch.remainder import (
     remainder_of,
 )
 from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
-from mailman_mta_pool.errors import (
-    PhaseTimeout,
-    RelayPaused,
-    RelayUnavailable,
-)
+from mailman_mta_pool.errors import PhaseTimeout, RelayPaused, RelayUnavailable
 from mailman_mta_pool.interfaces import Given, LATER
 from mailman_mta_pool.settings import About, DeliverySettings
-from mailman_mta_pool.settlement.orders import Notice, NO_ORDERS, Orders
+from mailman_mta_pool.settlement.orders import NO_ORDERS, Notice, Orders
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import (
     Fate,
