@@ -138,7 +138,7 @@ class Dispatcher:
     def make_ready(self, count: int) -> None:
         """Start so many agents, though nothing is waiting yet."""
         if not self.is_over:
-            while len(self._agents) < min(count, self._ceiling):
+            while len(self._agents) < min(count, self._most_agents):
                 self._start_agent()
 
     def take(self, transactions: List[Transaction], octets: int) -> None:
@@ -442,7 +442,8 @@ class Dispatcher:
             opened.
         """
         throttle = self.relay.throttle
-        words = notice.reply, notice.wait, given_at, notice.remedy
+        words = (notice.reply, notice.wait, given_at, notice.remedy,
+                 notice.usual)
         if notice.about is About.quota:
             throttle.hold(*words)
             return

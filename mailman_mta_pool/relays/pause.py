@@ -56,15 +56,19 @@ class Pause:
         """
         return now - self.until < max(span, self.until - self.began)
 
-    def begin(self, now: float, wait: Optional[float]) -> None:
+    def begin(self, now: float, wait: Optional[float],
+              usual: Optional[float] = None) -> None:
         """Begin another pause.
 
         :param wait: How long the server says it is, in seconds; None if the
             server does not say.
+        :param usual: How long the first one is for such an answer, in
+            seconds; None if that is not known.
         """
         was_repeated = self.is_repeated
+        first = self._first if usual is None else usual
         self._length = min(
-            max(2 * self._length, self._first), self._longest)
+            max(2 * self._length, first), max(self._longest, first))
         self.is_said = wait is not None
         if wait is None:
             length = self._length * self._jitter()

@@ -122,6 +122,7 @@ class Throttle:
         self._rate_pause.restart()
         self._quota_pause.restart()
         # It was a probe, or the pause was over.
+        self._rate_pause.end(now)
         self._quota_pause.end(now)
         self._pace.quicken(now)
         if self._pace.rate(now) is None and self._paused_for(now) == 0:
@@ -153,7 +154,7 @@ class Throttle:
         return self._reason
 
     def slow_down(self, reply: Reply, wait: Optional[float], given_at: float,
-                  remedy: str = '') -> None:
+                  remedy: str = '', usual: Optional[float] = None) -> None:
         """Pause, and cut the rate: the server has spoken of the rate.
 
         An answer to what was given before the latest pause ended belongs to
@@ -165,6 +166,8 @@ class Throttle:
             was a pause shortly before.
         :param given_at: What `given` returned for the transaction.
         :param remedy: A sentence for the log; '' if there is none.
+        :param usual: How long to wait at first where the server does not say,
+            in seconds; None if nothing is known of such an answer.
         """
         now = self._clock()
         pause = self._rate_pause
@@ -178,11 +181,12 @@ class Throttle:
             self._pace.cut(now, pause.until)
         if wait is None or pause.is_repeated:
             self._pace.hesitate()
-        pause.begin(now, wait)
+        pause.begin(now, wait, usual)
+        self._probed_at = now
         self._tell(reply, 'the rate', remedy)
 
     def hold(self, reply: Reply, wait: Optional[float], given_at: float,
-             remedy: str = '') -> None:
+             remedy: str = '', usual: Optional[float] = None) -> None:
         """Pause for long: the server has spoken of a quota that is used up.
 
         An answer to what was given before the latest such pause ended, a
@@ -192,6 +196,7 @@ class Throttle:
         :param wait: Likewise.
         :param given_at: Likewise.
         :param remedy: Likewise.
+        :param usual: Likewise.
         """
         now = self._clock()
         pause = self._quota_pause
@@ -201,21 +206,21 @@ class Throttle:
             return
         if wait is None or pause.is_repeated:
             self._pace.hesitate()
-        pause.begin(now, wait)
+        pause.begin(now, wait, usual)
         self._probed_at = now
         self._tell(reply, 'a quota', remedy)
 
     def may_probe(self) -> bool:
-        """Ask to give a transaction in spite of a pause about a quota.
+        """Ask to give a transaction in spite of a pause.
 
         The end of a pause that the server did not name is a guess.
 
         :return: True once a second at most, and not in the first second.
         """
         now = self._clock()
-        pause = self._quota_pause
-        if (pause.remaining(now) == 0 or pause.is_said or
-                self._rate_pause.remaining(now) > 0 or
+        pauses = [pause for pause in (self._rate_pause, self._quota_pause)
+                  if pause.remaining(now) > 0]
+        if (not pauses or any(pause.is_said for pause in pauses) or
                 now - self._probed_at < PROBE_INTERVAL):
             return False
         self._probed_at = now

@@ -463,7 +463,7 @@ class Contrast:
         """The server does not want to be asked now."""
         assert judgement.about is not None
         notice = Notice(judgement.about, judgement.reply, judgement.wait,
-                        judgement.remedy)
+                        judgement.remedy, judgement.usual)
         if judgement.about is About.quota:
             return Orders(notice=notice, halt=True)
         self._question = question

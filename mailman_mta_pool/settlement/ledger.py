@@ -239,11 +239,12 @@ class Ledger:
             return self._hear(outcome)
         alike = outcome.alike
         if alike is not None and alike.fate is Fate.accepted:
-            again = self._note_served(
+            orders = self._note_served(
                 outcome, range(len(outcome.results)))
-            if again or self._verp_refusals:
-                return Orders(again=again, halt=self._halts,
-                              plain_sender=self._compare_sender(outcome))
+            if orders is not NO_ORDERS or self._verp_refusals:
+                return orders._replace(
+                    halt=self._halts,
+                    plain_sender=self._compare_sender(outcome))
             return HALT_ORDERS if self._halts else NO_ORDERS
         reading = _Reading(outcome)
         self._read(reading)
@@ -405,7 +406,9 @@ class Ledger:
         """Return what is to be done about an outcome that was read."""
         again: List[Transaction] = []
         if reading.served:
-            again.extend(self._note_served(reading.outcome, reading.served))
+            divided = self._note_served(reading.outcome, reading.served)
+            again.extend(divided.again)
+            reading.limit = reading.limit or divided.limit
         elif self._contrast.is_watching or not self._contrast.good:
             self._note_named(reading)
         orders = self._weigh(reading)
@@ -419,7 +422,7 @@ class Ledger:
             self._exhaust(reading.notice)
         return orders._replace(
             again=tuple(again), notice=reading.notice,
-            limit=reading.limit,
+            limit=reading.limit or orders.limit,
             plain_sender=bool(reading.served and self._verp_refusals) and (
                 self._compare_sender(reading.outcome)),
             no_verp=(sender is not None and sender.stage is Stage.mail and
@@ -471,8 +474,8 @@ class Ledger:
         return again
 
     def _note_served(self, outcome: Outcome, indices: Sequence[int],
-                     ) -> Tuple[Transaction, ...]:
-        """Enter those who have got the post; return what goes again."""
+                     ) -> Orders:
+        """Enter those who have got the post; return what follows."""
         recipients = outcome.transaction.recipients
         if len(indices) < len(recipients):
             recipients = tuple(recipients[index] for index in indices)
@@ -562,7 +565,7 @@ def _notice(judgement: Judgement) -> Optional[Notice]:
     if judgement.about not in _OF_THE_RELAY:
         return None
     return Notice(judgement.about, judgement.reply, judgement.wait,
-                  judgement.remedy)
+                  judgement.remedy, judgement.usual)
 
 
 class _Nobody:

@@ -14,15 +14,17 @@ class Notice(NamedTuple):
 
     :ivar about: `About.rate`, `About.quota` or `About.connections`.
     :ivar reply: The server's words.
-    :ivar wait: How many seconds nothing is to be sent, if the reply or the
-        catalogue says so.
+    :ivar wait: How many seconds nothing is to be sent, if the reply says so.
     :ivar remedy: A sentence for the log, which may be empty.
+    :ivar usual: How many seconds nothing is to be sent at first, if the reply
+        does not say and the catalogue does.
     """
 
     about: About
     reply: Reply
     wait: Optional[float] = None
     remedy: str = ''
+    usual: Optional[float] = None
 
 
 @public

@@ -10,7 +10,7 @@ one of them is tried alone: it may be their number.
 from mailman_mta_pool.settings import About
 from mailman_mta_pool.settlement.contrast import Decision, Place
 from mailman_mta_pool.settlement.memory import Memory
-from mailman_mta_pool.settlement.orders import Orders
+from mailman_mta_pool.settlement.orders import NO_ORDERS, Orders
 from mailman_mta_pool.settlement.table import Judgement
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
@@ -97,12 +97,12 @@ class Rejection:
     # What the answers say.
 
     def note_accepted(self, place: Place, transaction: Transaction,
-                      ) -> Tuple[Transaction, ...]:
+                      ) -> Orders:
         """Take note that the server accepted a content.
 
         :param place: Where that stands in the order of the replies.
         :param transaction: Which.
-        :return: What is to be sent again.
+        :return: What is to be done about those that were refused.
         """
         self.has_accepted = True
         self._run = [refused for refused in self._run
@@ -115,12 +115,13 @@ class Rejection:
                 words for words in map(
                     self._retried.get, transaction.recipients) if words)
         if not self._is_trial(transaction):
-            return ()
+            return NO_ORDERS
         self._on_trial = None
         self._number_matters = True
         parts, self._parts = self._parts, []
-        return tuple(half for refused in parts for half in _halves(
-            _without(refused.transaction, transaction.recipients)))
+        return _divided([
+            _without(refused.transaction, transaction.recipients)
+            for refused in parts])
 
     def _is_trial(self, transaction: Transaction) -> bool:
         return (self._on_trial is not None and
@@ -179,7 +180,7 @@ class Rejection:
             self._parts.append(refused)
             return self._conclude_on(judgement)
         if self._number_matters:
-            return Orders(again=_halves(refused.transaction)), []
+            return _divided([refused.transaction]), []
         self._parts.append(refused)
         if self._on_trial is not None or self.is_over:
             return Orders(), []
@@ -289,6 +290,14 @@ def _may_be_own(judgement: Judgement) -> bool:
 def _without(transaction: Transaction, names: Tuple[str, ...]) -> Transaction:
     return transaction._replace(recipients=tuple(
         name for name in transaction.recipients if name not in names))
+
+
+def _divided(transactions: List[Transaction]) -> Orders:
+    """Send them again in halves, and let the others be no larger."""
+    halves = tuple(half for transaction in transactions
+                   for half in _halves(transaction))
+    return Orders(again=halves, limit=max(
+        (len(half.recipients) for half in halves), default=None))
 
 
 def _halves(transaction: Transaction) -> Tuple[Transaction, ...]:

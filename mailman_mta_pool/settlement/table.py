@@ -34,8 +34,9 @@ class Judgement(NamedTuple):
     :ivar about: Whom or what; None if the reply proves nothing.
     :ivar stage: The command that was refused.
     :ivar reply: The refusal.
-    :ivar wait: How many seconds the reply, or the catalogue, asks to wait.
+    :ivar wait: How many seconds the reply asks to wait.
     :ivar remedy: A sentence for the log, which may be empty.
+    :ivar usual: How many seconds to wait at first, by the catalogue.
     """
 
     about: Optional[About]
@@ -43,6 +44,7 @@ class Judgement(NamedTuple):
     reply: Reply
     wait: Optional[float] = None
     remedy: str = ''
+    usual: Optional[float] = None
 
     @property
     def is_permanent(self) -> bool:
@@ -157,7 +159,8 @@ class Judge:
         answer = self._catalogue.find(_WORDS.get(stage, ''), reply)
         if answer is not None:
             return self._complete(Judgement(
-                answer.about, stage, reply, answer.wait, answer.remedy))
+                answer.about, stage, reply, remedy=answer.remedy,
+                usual=answer.wait))
         return self._complete(Judgement(_about(stage, reply), stage, reply))
 
     def judge_opening(self, word: str, reply: Reply) -> Judgement:
@@ -170,7 +173,8 @@ class Judge:
         if answer is None:
             return Judgement(None, Stage.connect, reply)
         return self._complete(Judgement(
-            answer.about, Stage.connect, reply, answer.wait, answer.remedy))
+            answer.about, Stage.connect, reply, remedy=answer.remedy,
+            usual=answer.wait))
 
     def _complete(self, judgement: Judgement) -> Judgement:
         """Read how long the server wants us to wait."""
