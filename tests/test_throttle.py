@@ -206,13 +206,15 @@ class TestPauses(ThrottleCase):
         self.refuse()
         self.assertAlmostEqual(self.throttle.paused_for, 2)
 
-    def test_acceptance_ends_no_rate_pause(self):
-        # A connection may have been given one just before it heard of it.
+    def test_acceptance_of_a_probe_ends_a_rate_pause(self):
         self.refuse()
-        self.clock.wait(0.1)
+        self.pass_pause()
+        self.refuse()
+        self.clock.wait(1.1)
+        self.assertGreater(self.throttle.paused_for, 0)
+        self.assertTrue(self.throttle.may_probe())
         self.accept(1)
-        self.assertAlmostEqual(self.throttle.ready_in(), 0.9)
-        self.assertEqual(self.throttle.reason, RATE)
+        self.assertEqual(self.throttle.paused_for, 0)
 
     def test_said_wait_is_exact(self):
         for self.chance in (0.0, 1.0):
