@@ -10,6 +10,8 @@ from mailman_mta_pool.dispatch.agent import Agent
 from mailman_mta_pool.dispatch.dispatcher import Dispatcher
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.pool import Pool
+from mailman_mta_pool.relays.throttle import Throttle
+from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
@@ -19,11 +21,14 @@ from unittest import mock
 #: Each class, and what the main thread may read or call; see the table in
 #: docs/design.rst.
 OWNED = {
-    Dispatcher: {'octets', 'is_done', 'is_connected'},
+    Dispatcher: {'octets', 'is_done', 'is_connected', 'paused_for'},
     Agent: set(),
     Pool: {'statistics'},
     # The last offer is an attribute.
     Lessons: {'verp_refused'},
+    Throttle: {'paused_for'},
+    # The ledger is closed when the dispatch is over.
+    Memory: {'remember_good'},
     SMTPConnection: {'sendmail', 'quit'},
     Session: set(),
     Conversation: set(),
