@@ -390,6 +390,9 @@ class Dispatcher:
         if self._may_probe and throttle.may_probe():
             self._may_probe = False
             return False
+        if self._may_probe and throttle.paused_for and not throttle.is_said:
+            # It may probe soon.
+            wait = min(wait, LONGEST_PROBE_WAIT / 10)
         if throttle.paused_for >= LONGEST_SLEEP and not self._given:
             self._wait_for_probe()
         else:

@@ -15,7 +15,12 @@ from collections import deque
 from mailman_mta_pool.settings import About
 from mailman_mta_pool.settlement.memory import Finding, Memory
 from mailman_mta_pool.settlement.orders import Notice, Orders
-from mailman_mta_pool.settlement.table import Judge, Judgement
+from mailman_mta_pool.settlement.table import (
+    is_accepted,
+    Judge,
+    Judgement,
+    OF_THE_RELAY,
+)
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.transaction import (
     Fate,
@@ -59,8 +64,8 @@ MAX_GOOD = 4
 MAX_SENT_AGAIN = 3
 # So few recipients make no contrast: a welcome, a probe.
 FEW_RECIPIENTS = 2
+public(FEW_RECIPIENTS=FEW_RECIPIENTS)
 _NOTHING = Content(b'')
-_OF_THE_RELAY = {About.rate, About.quota, About.connections}
 
 
 @public
@@ -229,11 +234,6 @@ class _Question(NamedTuple):
     good: Optional[Tuple[str, str]]
     is_ours: bool
     transaction: Transaction
-
-
-def _is_accepted(result: Result) -> bool:
-    """Return True if the server accepted a recipient it was asked about."""
-    return result.reply is not None and result.reply.code < 300
 
 
 def _domain(recipient: str) -> str:
@@ -438,11 +438,11 @@ class Contrast:
         judgements = [self._judged(result) for result in outcome.results]
         of_relay = next((
             judgement for judgement in judgements
-            if judgement is not None and judgement.about in _OF_THE_RELAY),
+            if judgement is not None and judgement.about in OF_THE_RELAY),
             None)
         if of_relay is not None:
             return self._ask_later(question, of_relay), [], []
-        if not all(judgement is not None or _is_accepted(result)
+        if not all(judgement is not None or is_accepted(result)
                    for judgement, result in zip(judgements, outcome.results)):
             return self._lose(), [], []
         place = Place(outcome.span, len(judgements))

@@ -27,6 +27,7 @@ from mailman_mta_pool.settlement.table import (
     limit_of,
     may_mind_verp,
     needs_login,
+    OF_THE_RELAY,
     over_the_limit,
     refuses_verp,
     says_too_many_recipients,
@@ -60,7 +61,6 @@ NO_REPLY_CODE = 444
 # So many recipients in a row, for whom only the plain sender is accepted, show
 # that the relay does not take the senders of VERP.
 VERP_REFUSALS = 3
-_OF_THE_RELAY = frozenset([About.rate, About.quota, About.connections])
 
 
 @public
@@ -344,7 +344,7 @@ class Ledger:
         if judgement.stage is Stage.here:
             # An address that we do not send to this server: 5.1.3, 5.6.7.
             self._refuse(reading.recipient(index), judgement)
-        elif about in _OF_THE_RELAY:
+        elif about in OF_THE_RELAY:
             reading.notice = _notice(judgement)
             reading.again.append(index)
         elif self._minds_verp(reading, judgement):
@@ -352,10 +352,10 @@ class Ledger:
             reading.plain.append(index)
         elif judgement.stage in CONTENT:
             self._read_refused_content(reading, index, judgement)
-        elif about is About.message and judgement.is_permanent or (
-                judgement.is_size):
+        elif (about is About.message and judgement.is_final and
+              not self._rejection.has_accepted):
             self._rejection.reject(judgement)
-        elif judgement.reply.code < 500 and about in (
+        elif not judgement.is_final and about in (
                 None, About.message, About.recipients) or (
                 about in (About.recipient, About.recipients)):
             self._refuse_for_now(reading.recipient(index), judgement)
@@ -381,13 +381,13 @@ class Ledger:
         if judgement.about is About.sender:
             return True
         return (judgement.stage is Stage.mail and judgement.about is None and
-                judgement.reply.code >= 500)
+                judgement.is_final)
 
     def _read_refused_content(self, reading: _Reading, index: int,
                               judgement: Judgement) -> None:
         about, recipients = judgement.about, reading.transaction.recipients
         accepted = limit_of(reading.outcome)
-        if judgement.reply.code < 500:
+        if not judgement.is_final:
             self._refuse(reading.recipient(index), judgement)
         elif about is About.recipient and accepted > 1:
             reading.singles.append(index)
@@ -396,7 +396,7 @@ class Ledger:
         elif about is About.recipients and len(recipients) > 1:
             reading.limit = limit_in(judgement.reply, accepted)
             reading.again.append(index)
-        elif judgement.is_size:
+        elif judgement.is_size and not self._rejection.has_accepted:
             self._rejection.reject(judgement)
         else:
             reading.refusal = judgement
@@ -562,7 +562,7 @@ class Ledger:
 
 
 def _notice(judgement: Judgement) -> Optional[Notice]:
-    if judgement.about not in _OF_THE_RELAY:
+    if judgement.about not in OF_THE_RELAY:
         return None
     return Notice(judgement.about, judgement.reply, judgement.wait,
                   judgement.remedy, judgement.usual)

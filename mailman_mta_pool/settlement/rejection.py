@@ -8,7 +8,11 @@ one of them is tried alone: it may be their number.
 """
 
 from mailman_mta_pool.settings import About
-from mailman_mta_pool.settlement.contrast import Decision, Place
+from mailman_mta_pool.settlement.contrast import (
+    Decision,
+    FEW_RECIPIENTS,
+    Place,
+)
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.settlement.orders import NO_ORDERS, Orders
 from mailman_mta_pool.settlement.table import Judgement
@@ -20,7 +24,6 @@ from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 # So many transactions refused in the same words, and none accepted since, stop
 # the post.
 RUN_LENGTH = 3
-FEW_RECIPIENTS = 2
 
 
 class _Refused(NamedTuple):
@@ -29,6 +32,18 @@ class _Refused(NamedTuple):
     transaction: Transaction
     judgement: Judgement
     place: Place
+
+
+class _Divided:
+    """A refused transaction that was sent again in halves.
+
+    :ivar size: How many recipients the larger half has.
+    :ivar accepted: How many of the halves were accepted.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.accepted = 0
 
 
 @public
@@ -68,16 +83,11 @@ class Rejection:
         self._candidates: List[Transaction] = []
         self._on_trial: Optional[Transaction] = None
         self._number_matters = False
+        self._divided: Dict[Tuple[str, ...], _Divided] = {}
         self._run: List[_Refused] = []
         self.has_accepted = False
         self.rejection: Optional[Judgement] = None
         self.denial: Optional[Judgement] = None
-
-    @property
-    def is_watching(self) -> bool:
-        """True if an acceptance matters at present."""
-        return bool(self._held or self._parts or self._on_trial or
-                    self._retried)
 
     @property
     def is_over(self) -> bool:
@@ -114,14 +124,34 @@ class Rejection:
             self._passing.update(
                 words for words in map(
                     self._retried.get, transaction.recipients) if words)
+        limit = self._limit_by(transaction) if self._divided else None
         if not self._is_trial(transaction):
-            return NO_ORDERS
+            return NO_ORDERS if limit is None else Orders(limit=limit)
         self._on_trial = None
         self._number_matters = True
         parts, self._parts = self._parts, []
-        return _divided([
-            _without(refused.transaction, transaction.recipients)
-            for refused in parts])
+        return Orders(again=tuple(
+            half for refused in parts for half in self._divide(
+                _without(refused.transaction, transaction.recipients))))
+
+    def _divide(self, transaction: Transaction) -> Tuple[Transaction, ...]:
+        halves = _halves(transaction)
+        if len(halves) > 1:
+            whole = _Divided(len(halves[0].recipients))
+            self._divided.update((half.recipients, whole) for half in halves)
+        return halves
+
+    def _limit_by(self, transaction: Transaction) -> Optional[int]:
+        """Return what is learnt of the number of recipients, if anything.
+
+        If both halves are accepted of what was refused as a whole, nobody
+        among them stood out, and it was their number.
+        """
+        whole = self._divided.pop(transaction.recipients, None)
+        if whole is None:
+            return None
+        whole.accepted += 1
+        return whole.size if whole.accepted > 1 else None
 
     def _is_trial(self, transaction: Transaction) -> bool:
         return (self._on_trial is not None and
@@ -175,12 +205,12 @@ class Rejection:
                       ) -> Tuple[Orders, List[Decision]]:
         judgement = refused.judgement
         if not self.has_accepted and (
-                judgement.about is not None):
+                judgement.about in (About.us, About.sender)):
             # What these words mean is known, and nothing contradicts.
             self._parts.append(refused)
             return self._conclude_on(judgement)
         if self._number_matters:
-            return _divided([refused.transaction]), []
+            return Orders(again=self._divide(refused.transaction)), []
         self._parts.append(refused)
         if self._on_trial is not None or self.is_over:
             return Orders(), []
@@ -290,14 +320,6 @@ def _may_be_own(judgement: Judgement) -> bool:
 def _without(transaction: Transaction, names: Tuple[str, ...]) -> Transaction:
     return transaction._replace(recipients=tuple(
         name for name in transaction.recipients if name not in names))
-
-
-def _divided(transactions: List[Transaction]) -> Orders:
-    """Send them again in halves, and let the others be no larger."""
-    halves = tuple(half for transaction in transactions
-                   for half in _halves(transaction))
-    return Orders(again=halves, limit=max(
-        (len(half.recipients) for half in halves), default=None))
 
 
 def _halves(transaction: Transaction) -> Tuple[Transaction, ...]:

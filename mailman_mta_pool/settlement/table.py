@@ -55,6 +55,11 @@ class Judgement(NamedTuple):
         return self.reply.code >= 500 and self.reply.code != _STORAGE_CODE
 
     @property
+    def is_final(self) -> bool:
+        """True if the server does not want to be asked again: 5xx."""
+        return self.reply.code >= 500
+
+    @property
     def words(self) -> str:
         """The server's words, without what differs from case to case."""
         return words_of(self.reply)
@@ -108,7 +113,7 @@ TABLE: Tuple[_Row, ...] = (
     _Row(_NO_RCPT, '552 ', About.message),
     _Row(RCPT, '552 ', About.recipient),
     )
-_SIZE = re.compile(r'552 |5.. 5\.3\.4$')
+_SIZE = re.compile(r'5.. 5\.3\.4$')
 _AUTHENTICATE = re.compile(rb'authenticat', re.IGNORECASE)
 _SECURITY = '5.7.0'
 
@@ -119,6 +124,15 @@ def _codes(reply: Reply) -> str:
 
 def _matches(reply: Reply, pattern: Pattern[str]) -> bool:
     return pattern.match(_codes(reply)) is not None
+
+
+@public
+def is_accepted(result: Result) -> bool:
+    """Return True if the server accepted a recipient it was asked about.
+
+    :param result: Of a recipient of a question.
+    """
+    return result.reply is not None and result.reply.code < 300
 
 
 @public
@@ -178,7 +192,7 @@ class Judge:
 
     def _complete(self, judgement: Judgement) -> Judgement:
         """Read how long the server wants us to wait."""
-        if judgement.about not in _OF_THE_RELAY:
+        if judgement.about not in OF_THE_RELAY:
             return judgement
         said = wait_of(judgement.reply, self._now())
         return judgement if said is None else judgement._replace(wait=said)
@@ -187,7 +201,8 @@ class Judge:
 _WORDS = {
     Stage.mail: 'mail', Stage.rcpt: 'rcpt', Stage.data: 'data',
     Stage.end: 'end'}
-_OF_THE_RELAY = frozenset([About.rate, About.quota, About.connections])
+OF_THE_RELAY = frozenset([About.rate, About.quota, About.connections])
+public(OF_THE_RELAY=OF_THE_RELAY)
 
 
 def _about(stage: Stage, reply: Reply) -> Optional[About]:
