@@ -380,8 +380,10 @@ class Ledger:
             return False
         if judgement.about is About.sender:
             return True
-        return (judgement.stage is Stage.mail and judgement.about is None and
-                judgement.is_final)
+        return judgement.stage is Stage.mail and judgement.is_final and (
+            judgement.about is None or
+            # It cannot be sent here, for it is not ASCII.
+            judgement.about is About.message and not judgement.is_size)
 
     def _read_refused_content(self, reading: _Reading, index: int,
                               judgement: Judgement) -> None:

@@ -24,6 +24,9 @@ from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 # So many transactions refused in the same words, and none accepted since, stop
 # the post.
 RUN_LENGTH = 3
+# A smaller number of recipients is not believed to be a server's limit.  What
+# it refused once, for whatever reason, would divide all posts to come.
+LEAST_LIMIT = 10
 
 
 class _Refused(NamedTuple):
@@ -72,6 +75,9 @@ class Rejection:
         self._is_notice = is_notice
         self._suspects = suspects
         self._held: Dict[str, _Refused] = {}
+        # The latest acceptance on each connection.  A refusal that has to be
+        # proved is reported after the acceptances that followed it.
+        self._latest: Dict[int, Place] = {}
         self._followed: Set[str] = set()
         # Recipients who are tried once more, and the words of their refusals;
         # those who were refused again; and the words that did not last.
@@ -115,6 +121,7 @@ class Rejection:
         :return: What is to be done about those that were refused.
         """
         self.has_accepted = True
+        self._latest[place.span.session] = place
         self._run = [refused for refused in self._run
                      if not refused.place.precedes(place)]
         self._followed.update(
@@ -151,7 +158,8 @@ class Rejection:
         if whole is None:
             return None
         whole.accepted += 1
-        return whole.size if whole.accepted > 1 else None
+        is_limit = whole.accepted > 1 and whole.size >= LEAST_LIMIT
+        return whole.size if is_limit else None
 
     def _is_trial(self, transaction: Transaction) -> bool:
         return (self._on_trial is not None and
@@ -186,6 +194,9 @@ class Rejection:
     def _hold_one(self, refused: _Refused) -> Tuple[Orders, List[Decision]]:
         name = refused.transaction.recipients[0]
         judgement = refused.judgement
+        if any(map(refused.place.precedes, self._latest.values())):
+            self._followed.add(name)
+            self._run.remove(refused)
         if name in self._retried and _may_be_own(judgement):
             # Others were accepted between the two.
             self._refused_twice[name] = refused
