@@ -31,6 +31,20 @@ class SiteTestCase(unittest.TestCase):
         """Make a site; see `Site`."""
         return self.use(Site(server, **options))
 
+    def run_together(self, *sites, timeout=60):
+        """Let an `out` runner of each site empty its queue, all at once.
+
+        It takes a runner a second to start, and there are several cores.
+
+        :param sites: The sites, whose queues hold posts.
+        :param timeout: The longest wait for each, in seconds.
+        """
+        with ExitStack() as runners:
+            for site in sites:
+                runners.enter_context(site.runner())
+            for site in sites:
+                site.wait_until_empty(timeout=timeout)
+
     def assertEachOnce(self, site, served, waiting=(), bounced=()):
         """Each member was served once, waits in a queue or has bounced.
 
