@@ -12,8 +12,6 @@
 set -eu
 
 cache=${MTA_POOL_CACHE:-/var/cache/mailman-mta-pool}
-libraries='libdb5.3 libevent-2.1-7 libgnutls-dane0 libgnutls30 libidn12
-    libidn2-0 libnsl2 libpcre2-8-0'
 
 install_packages() {
     missing=
@@ -39,20 +37,31 @@ install_postgresql() {
 }
 
 install_exim() {
-    # shellcheck disable=SC2086
-    install_packages $libraries
     id Debian-exim >/dev/null 2>&1 ||
         useradd --system --user-group --no-create-home --badname \
             --home-dir /nonexistent --shell /usr/sbin/nologin Debian-exim
-    test -x "$cache/exim/usr/sbin/exim4" && return
+    exim_runs && return
     mkdir -p "$cache"
     (
         cd "$cache"
+        rm -f exim4-daemon-light_*.deb
         apt-get -qq -o APT::Sandbox::User=root download \
             exim4-daemon-light >/dev/null
-        dpkg -x exim4-daemon-light_*.deb exim
+        # The libraries have other names in each release, and the package
+        # knows them.  What else it depends on is for a server at work.
+        apt-get -qq satisfy --no-install-recommends "$(
+            dpkg-deb --field exim4-daemon-light_*.deb Depends |
+                tr ',' '\n' | sed -n 's/^ *lib/lib/p' | paste -sd ,)" \
+            >/dev/null
+        dpkg-deb --extract exim4-daemon-light_*.deb exim
         rm exim4-daemon-light_*.deb
     )
+}
+
+# Tell whether Exim is there, and all libraries that it needs.
+exim_runs() {
+    test -x "$cache/exim/usr/sbin/exim4" &&
+        ! ldd "$cache/exim/usr/sbin/exim4" | grep -q 'not found'
 }
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
