@@ -2,6 +2,7 @@
 
 """What tests with real runners have in common."""
 
+import signal
 import unittest
 
 from collections import Counter
@@ -34,16 +35,20 @@ class SiteTestCase(unittest.TestCase):
     def run_together(self, *sites, timeout=60):
         """Let an `out` runner of each site empty its queue, all at once.
 
-        It takes a runner a second to start, and there are several cores.
+        A runner takes a second to start and to stop, and there are several
+        cores.
 
         :param sites: The sites, whose queues hold posts.
         :param timeout: The longest wait for each, in seconds.
         """
-        with ExitStack() as runners:
-            for site in sites:
-                runners.enter_context(site.runner())
-            for site in sites:
-                site.wait_until_empty(timeout=timeout)
+        # If this fails the sites end their runners.
+        runners = [site.start_runner() for site in sites]
+        for site in sites:
+            site.wait_until_empty(timeout=timeout)
+        for runner in runners:
+            runner.signal(signal.SIGTERM)
+        for runner in runners:
+            self.assertEqual(runner.wait(timeout), signal.SIGTERM)
 
     def assertEachOnce(self, site, served, waiting=(), bounced=()):
         """Each member was served once, waits in a queue or has bounced.
