@@ -2,6 +2,7 @@
 
 """What tests with real runners have in common."""
 
+import signal
 import unittest
 
 from collections import Counter
@@ -30,6 +31,24 @@ class SiteTestCase(unittest.TestCase):
     def site(self, server=None, **options):
         """Make a site; see `Site`."""
         return self.use(Site(server, **options))
+
+    def run_together(self, *sites, timeout=60):
+        """Let an `out` runner of each site empty its queue, all at once.
+
+        A runner takes a second to start and to stop, and there are several
+        cores.
+
+        :param sites: The sites, whose queues hold posts.
+        :param timeout: The longest wait for each, in seconds.
+        """
+        # If this fails the sites end their runners.
+        runners = [site.start_runner() for site in sites]
+        for site in sites:
+            site.wait_until_empty(timeout=timeout)
+        for runner in runners:
+            runner.signal(signal.SIGTERM)
+        for runner in runners:
+            self.assertEqual(runner.wait(timeout), signal.SIGTERM)
 
     def assertEachOnce(self, site, served, waiting=(), bounced=()):
         """Each member was served once, waits in a queue or has bounced.

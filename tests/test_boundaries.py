@@ -25,6 +25,7 @@ from tests.site_case import SiteTestCase
 
 SEEDED = 'tests.seeded.deliver'
 FOOTER = 'list:member:regular:footer'
+PERSONALIZATIONS = Personalization.individual, Personalization.none
 HTML = POST.replace(b'text/plain', b'text/html')
 # The last name cannot be spliced.
 MEMBERS = [('anne@example.com', 'Anne'), ('bart@example.com', 'Bart'),
@@ -54,8 +55,14 @@ def foreseen(count):
 class TestRunner(SiteTestCase):
     """Posts that Mailman makes multiparts of."""
 
-    def deliver(self, posts, personalize, signs):
-        """Let one runner deliver some posts; return all that arrived."""
+    def queued(self, posts, personalize, signs):
+        """Put some posts in the queue of a site.
+
+        :param posts: Functions that put a post in the queue of a site.
+        :param personalize: The list's personalization.
+        :param signs: True if Mailman signs the posts.
+        :return: The server and the site.
+        """
         server = self.use(Scripted())
         site = self.site(
             server, members=MEMBERS, outgoing=SEEDED,
@@ -67,18 +74,16 @@ class TestRunner(SiteTestCase):
             site.set_up(server, outgoing=SEEDED, extra=SECTION.format(path))
         for post in posts:
             post(site)
-        site.run()
-        self.assertEqual(site.waiting(), {})
-        self.assertQuiet(site)
-        self.assertEqual(
-            sorted(server.served), sorted(site.members * len(posts)))
-        return server.accepted
+        return server, site
 
-    def assertUnforeseen(self, accepted, posts, depth):
+    def assertUnforeseen(self, server, site, posts, depth):
         """Each post has boundaries of its own, and one copy those of another.
         """
+        self.assertEqual(site.waiting(), {})
+        self.assertQuiet(site)
+        self.assertEqual(sorted(server.served), sorted(site.members * posts))
         by_post = {}
-        for message in accepted:
+        for message in server.accepted:
             found = boundaries(message.content)
             self.assertEqual(len(found), depth)
             name = message_from_bytes(message.content)['message-id']
@@ -97,12 +102,14 @@ class TestRunner(SiteTestCase):
         def posting(number):
             return lambda site: site.post(
                 HTML.replace(b'<post', b'<post%d' % number))
-        for personalize in (Personalization.individual, Personalization.none):
-            for signs in (False, True):
-                with self.subTest(personalize=personalize, signs=signs):
-                    posts = [posting(number) for number in range(3)]
-                    self.assertUnforeseen(
-                        self.deliver(posts, personalize, signs), 3, depth=1)
+        posts = [posting(number) for number in range(3)]
+        played = {
+            (personalize, signs): self.queued(posts, personalize, signs)
+            for personalize in PERSONALIZATIONS for signs in (False, True)}
+        self.run_together(*(site for server, site in played.values()))
+        for (personalize, signs), (server, site) in played.items():
+            with self.subTest(personalize=personalize, signs=signs):
+                self.assertUnforeseen(server, site, 3, depth=1)
 
     def test_multiparts_without_one(self):
         # Such as a digest, which Mailman makes itself.
@@ -124,11 +131,14 @@ class TestRunner(SiteTestCase):
                 directory.mkdir(parents=True, exist_ok=True)
                 Switchboard('out', str(directory)).enqueue(msg, msgdata)
             return post
-        for personalize in (Personalization.individual, Personalization.none):
+        posts = [posting(number) for number in range(3)]
+        played = {
+            personalize: self.queued(posts, personalize, signs=False)
+            for personalize in PERSONALIZATIONS}
+        self.run_together(*(site for server, site in played.values()))
+        for personalize, (server, site) in played.items():
             with self.subTest(personalize=personalize):
-                posts = [posting(number) for number in range(3)]
-                self.assertUnforeseen(
-                    self.deliver(posts, personalize, False), 3, depth=2)
+                self.assertUnforeseen(server, site, 3, depth=2)
 
     def test_boundary_of_an_earlier_copy(self):
         # Whoever has read some copies posts a text with their boundaries in

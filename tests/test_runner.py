@@ -87,7 +87,7 @@ class TestSlowServer(unittest.TestCase):
     def test_five_times_as_fast_as_stock(self):
         # With 20 ms for each command nothing but the dialogue counts, so
         # that a machine that is busy slows both down alike.
-        options = Options(members=60, threads=8, delay=0.02)
+        options = Options(members=30, threads=8, delay=0.02)
         stock, ours = compare(options, stream=io.StringIO())
         self.assertTrue(stock.complete)
         self.assertTrue(ours.complete)
@@ -110,11 +110,13 @@ class TestUnavailable(SiteTestCase):
         self.assertIn(text, lines[0])
 
     def test_unreachable(self):
+        sites = {}
         for verp in (True, False):
+            sites[verp] = self.site(settings={'delivery': {'patience': 0}})
+            sites[verp].post(verp=verp)
+        self.run_together(*sites.values())
+        for verp, site in sites.items():
             with self.subTest(verp=verp):
-                site = self.site(
-                    members=30, settings={'delivery': {'patience': 0}})
-                site.run({'verp': verp})
                 self.assertEachOnce(site, (), waiting=['retry'])
                 self.assertOneLine(site, 'refused')
                 self.assertQuiet(site)
@@ -129,13 +131,16 @@ class TestUnavailable(SiteTestCase):
         def script(command, session):
             if command.startswith('AUTH'):
                 return '535 5.7.8 Authentication credentials invalid'
+        played = {}
         for mechanism in ('PLAIN', 'LOGIN'):
+            server = self.use(Scripted(
+                script, extensions=('PIPELINING', f'AUTH {mechanism}')))
+            site = self.site(server, smtp_user='ant', smtp_pass=PASSWORD)
+            site.post(verp=True)
+            played[mechanism] = server, site
+        self.run_together(*(site for server, site in played.values()))
+        for mechanism, (server, site) in played.items():
             with self.subTest(mechanism=mechanism):
-                server = self.use(Scripted(
-                    script, extensions=('PIPELINING', f'AUTH {mechanism}')))
-                site = self.site(
-                    server, smtp_user='ant', smtp_pass=PASSWORD)
-                site.run({'verp': True})
                 self.assertTrue(server.said('AUTH'))
                 self.assertEqual(server.said('MAIL'), [])
                 self.assertEachOnce(site, (), waiting=['retry'])
@@ -169,12 +174,8 @@ class TestUnavailable(SiteTestCase):
 class TestConfiguration(SiteTestCase):
     """A mistake stops the start, and the queue stays as it is."""
 
-    def refused(self, *words, **options):
-        """Start a runner, which ends with a line that has these words."""
-        site = self.site(**options)
-        path = site.post()
-        octets = path.read_bytes()
-        runner = site.start_runner()
+    def assertRefused(self, runner, site, path, octets, words):
+        """A runner ends with a line that has these words."""
         # Mailman's master does not restart a runner that ends so.
         self.assertEqual(runner.wait(timeout=30), signal.SIGTERM)
         line, = site.said().splitlines()
@@ -183,7 +184,6 @@ class TestConfiguration(SiteTestCase):
         self.assertEqual(site.queue('out').files, [path])
         self.assertEqual(path.read_bytes(), octets)
         self.assertEachOnce(site, (), waiting=['out'])
-        return site
 
     def test_mistakes(self):
         mistakes = {
@@ -205,9 +205,15 @@ class TestConfiguration(SiteTestCase):
                 dict(smtp_secure_mode='magic'),
                 ('mailman.cfg', '[mta]', 'smtp_secure_mode', "'magic'")),
             }
+        started = {}
         for name, (options, words) in mistakes.items():
+            site = self.site(**options)
+            path = site.post()
+            octets = path.read_bytes()
+            started[name] = site.start_runner(), site, path, octets, words
+        for name, refused in started.items():
             with self.subTest(name):
-                site = self.refused(*words, **options)
+                self.assertRefused(*refused)
         # Mended, it goes out.
         server = self.use(Scripted())
         site.set_up(server)
@@ -241,6 +247,30 @@ class TestPosts(SiteTestCase):
         self.assertEqual(len(server.accepted), 1)
         self.assertQuiet(site)
 
+    def by_both(self, members, personalize, posts, footer):
+        """Deliver posts to such a list by stock Mailman and by ours.
+
+        :return: The servers, stock's first, each of which served every member
+            once for each post.
+        """
+        servers, sites = [], []
+        for outgoing in (STOCK, OURS):
+            servers.append(self.use(Scripted()))
+            sites.append(self.site(
+                servers[-1], members=members, outgoing=outgoing,
+                attributes={'personalize': personalize}))
+            sites[-1].write_template(FOOTER, footer)
+            for post in posts:
+                sites[-1].post(post)
+        self.run_together(*sites)
+        for server, site in zip(servers, sites):
+            self.assertEqual(site.waiting(), {})
+            self.assertEqual(site.bounced(), [])
+            self.assertEqual(
+                sorted(server.served), sorted(site.members * len(posts)))
+            self.assertQuiet(site)
+        return servers
+
     def test_names_in_other_scripts(self):
         # The list's language is English, so that names outside ASCII change
         # the charset and the encoding of the whole part.
@@ -250,19 +280,10 @@ class TestPosts(SiteTestCase):
                    for number, name in enumerate(names)]
         for personalize in (Personalization.individual, Personalization.full):
             with self.subTest(personalize=personalize):
-                received = []
-                for outgoing in (STOCK, OURS):
-                    server = self.use(Scripted())
-                    site = self.site(
-                        server, members=members, outgoing=outgoing,
-                        attributes={'personalize': personalize})
-                    site.write_template(
-                        FOOTER, '-- \nFor ${user_name} <${user_address}>,\n'
-                        'on ${display_name}.\n')
-                    site.run({})
-                    self.assertEachOnce(site, server.served)
-                    received.append(contents(server))
-                stock, ours = received
+                stock, ours = [contents(server) for server in self.by_both(
+                    members, personalize, [POST],
+                    '-- \nFor ${user_name} <${user_address}>,\n'
+                    'on ${display_name}.\n')]
                 self.assertEqual(ours, stock)
                 distinct = {content for sender, content in ours.values()}
                 self.assertEqual(len(distinct), len(names))
@@ -282,21 +303,12 @@ class TestPosts(SiteTestCase):
                 # Mailman itself cannot take a text with a name like this.
                 if '\0' not in charset or kind != 'plain':
                     posts.append(self.declaring(charset, kind, len(posts)))
-        received = []
-        for outgoing in (STOCK, OURS):
-            server = self.use(Scripted())
-            site = self.site(
-                server, members=members, outgoing=outgoing,
-                attributes={'personalize': Personalization.individual})
-            site.write_template(FOOTER, 'For $user_name\n')
-            site.run(*({'content': post} for post in posts))
-            self.assertEqual(site.waiting(), {})
-            self.assertQuiet(site)
-            received.append(sorted(
-                (message.recipients, re.sub(
-                    b'={15}[0-9]{19}==', b'boundary', message.content))
-                for message in server.accepted))
-        stock, ours = received
+        stock, ours = [sorted(
+            (message.recipients, re.sub(
+                b'={15}[0-9]{19}==', b'boundary', message.content))
+            for message in server.accepted) for server in self.by_both(
+                members, Personalization.individual, posts,
+                'For $user_name\n')]
         self.assertEqual(len(stock), len(posts) * len(members))
         self.assertEqual(ours, stock)
 
@@ -318,7 +330,7 @@ class TestPosts(SiteTestCase):
         # there is nothing of ours in mailman.cfg but `outgoing`.
         server = self.use(Scripted())
         site = self.site(
-            server, members=10, max_delivery_threads=2, plugin=False)
+            server, max_delivery_threads=2, plugin=False)
         posts = [
             {'content': POST.replace(b'strong', b'strong %d times' % number),
              'verp': number % 2 == 0} for number in range(20)]
@@ -335,7 +347,7 @@ class TestAfterwards(SiteTestCase):
 
     def test_nothing_is_left(self):
         server = self.use(Scripted())
-        site = self.site(server, members=30)
+        site = self.site(server)
         self.assertEqual(site.run({'verp': True}), signal.SIGTERM)
         self.assertEachOnce(site, server.served)
         for name in ('out', 'retry', 'shunt', 'bad'):
@@ -353,37 +365,41 @@ class TestAfterwards(SiteTestCase):
         def script(command, session):
             if command == 'CONNECT':
                 go_on.wait(60)
-        server = self.use(Scripted(script))
+        self.addCleanup(go_on.set)
+        played = {}
         for verp in (True, False):
+            server = self.use(Scripted(script))
+            site = self.site(server)
+            site.post(verp=verp)
+            played[verp] = server, site, site.start_runner()
+        for verp, (server, site, runner) in played.items():
             with self.subTest(verp=verp):
-                go_on.clear()
-                connections = server.connections
-                site = self.site(server)
-                site.post(verp=verp)
-                runner = site.start_runner()
-                server.wait_for(
-                    lambda server: server.connections > connections)
+                server.wait_for(lambda server: server.connections > 0)
                 runner.signal(signal.SIGTERM)
                 self.assertEqual(runner.wait(30), signal.SIGTERM)
                 self.assertEachOnce(site, (), waiting=['out'])
                 self.assertNotIn(SUCCESS, site.log('smtp.log'))
-                go_on.set()
-                served = len(server.served)
-                site.run()
-                self.assertEachOnce(site, server.served[served:])
+        go_on.set()
+        self.run_together(*(site for server, site, runner in played.values()))
+        for verp, (server, site, runner) in played.items():
+            with self.subTest(verp=verp):
+                self.assertEachOnce(site, server.served)
                 self.assertEqual(site.log('smtp.log').count(SUCCESS), 1)
 
     def test_failures_of_both_kinds(self):
         # Stock Mailman would send the later one a notice about the dead one.
         members = [(f'{name}@example.com', name.title())
                    for name in ('anne', 'bart', 'dead', 'later')]
+        played = {}
         for verp in (True, False):
+            server = self.use(Scripted(refuses(
+                dead='550 5.1.1 No such ant', later='450 4.2.1 Come back')))
+            site = self.site(server, members=members)
+            site.post(verp=verp)
+            played[verp] = server, site
+        self.run_together(*(site for server, site in played.values()))
+        for verp, (server, site) in played.items():
             with self.subTest(verp=verp):
-                server = self.use(Scripted(refuses(
-                    dead='550 5.1.1 No such ant',
-                    later='450 4.2.1 Come back')))
-                site = self.site(server, members=members)
-                site.run({'verp': verp})
                 self.assertEachOnce(site, server.served, ['retry'],
                                     bounced=['dead@example.com'])
                 self.assertEqual(
@@ -420,12 +436,12 @@ class TestAfterwards(SiteTestCase):
     def test_under_master(self):
         # As administrators run it: start, restart, unshunt, stop.
         server = self.use(Scripted())
-        site = self.site(server, members=5)
+        site = self.site(server)
         master = site.start_master()
 
         def delivered(times):
             server.wait_for(
-                lambda server: len(server.served) == 5 * times)
+                lambda server: len(server.served) == len(site.members) * times)
             site.wait_for(lambda: site.is_empty('out'), 'an empty queue')
         site.post(verp=True)
         delivered(1)

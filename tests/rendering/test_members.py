@@ -255,8 +255,9 @@ class PostgreSQLLayer(ConfigLayer):
 @once
 class TestMembersInPostgreSQL(TestMembersInSQLite):
     layer = PostgreSQLLayer
-    # It has no NUL in a text.
-    names = tuple(name for name in NAMES if '\0' not in name)
+    # PostgreSQL has no NUL in a text.  With SQLite all names are tried; these
+    # are enough for each way to subscribe, in each language.
+    names = tuple(name for name in NAMES if '\0' not in name)[:20]
 
     def test_it_is_postgresql(self):
         self.assertEqual(config.db.engine.dialect.name, 'postgresql')

@@ -13,9 +13,6 @@
 set -eu
 
 cache=${MTA_POOL_CACHE:-/var/cache/mailman-mta-pool}
-libraries='libdb5.3 libevent-2.1-7 libgnutls-dane0 libgnutls30 libidn12
-    libidn2-0 libnsl2 libpcre2-8-0'
-nginx_libraries='libcrypt1 libpcre2-8-0 libssl3 zlib1g'
 
 install_packages() {
     missing=
@@ -25,22 +22,6 @@ install_packages() {
     test -z "$missing" && return
     # shellcheck disable=SC2086
     apt-get -qq install --no-install-recommends $missing >/dev/null
-}
-
-# Unpack packages into a directory below the cache: unpack DIRECTORY PACKAGE...
-unpack() {
-    directory=$1
-    shift
-    mkdir -p "$cache"
-    (
-        cd "$cache"
-        for package in "$@"; do
-            apt-get -qq -o APT::Sandbox::User=root download \
-                "$package" >/dev/null
-            dpkg -x "$package"_*.deb "$directory"
-            rm "$package"_*.deb
-        done
-    )
 }
 
 install_postfix() {
@@ -56,22 +37,46 @@ install_postgresql() {
     install_packages postgresql
 }
 
+# Unpack packages into a directory below the cache, and install the libraries
+# that they need: unpack DIRECTORY PACKAGE...  The libraries have other names in
+# each release, and the packages know them.  What else the packages depend on is
+# for a server at work.
+unpack() {
+    directory=$1
+    shift
+    mkdir -p "$cache"
+    (
+        cd "$cache"
+        for package in "$@"; do
+            rm -f "$package"_*.deb
+            apt-get -qq -o APT::Sandbox::User=root download \
+                "$package" >/dev/null
+            apt-get -qq satisfy --no-install-recommends "$(
+                dpkg-deb --field "$package"_*.deb Depends |
+                    tr ',' '\n' | sed -n 's/^ *lib/lib/p' |
+                    grep -v '^libnginx' | paste -sd ,)" >/dev/null
+            dpkg-deb --extract "$package"_*.deb "$directory"
+            rm "$package"_*.deb
+        done
+    )
+}
+
+# Tell whether a program is there, and all libraries that it needs.
+runs() {
+    test -x "$cache/$1" && ! ldd "$cache/$1" | grep -q 'not found'
+}
+
 install_exim() {
-    # shellcheck disable=SC2086
-    install_packages $libraries
     id Debian-exim >/dev/null 2>&1 ||
         useradd --system --user-group --no-create-home --badname \
             --home-dir /nonexistent --shell /usr/sbin/nologin Debian-exim
-    test -x "$cache/exim/usr/sbin/exim4" && return
-    unpack exim exim4-daemon-light
+    runs exim/usr/sbin/exim4 || unpack exim exim4-daemon-light
 }
 
 install_nginx() {
-    # shellcheck disable=SC2086
-    install_packages $nginx_libraries
     # The module is unpacked last.
-    test -e "$cache/nginx/usr/lib/nginx/modules/ngx_mail_module.so" && return
-    unpack nginx nginx libnginx-mod-mail
+    test -e "$cache/nginx/usr/lib/nginx/modules/ngx_mail_module.so" &&
+        runs nginx/usr/sbin/nginx || unpack nginx nginx libnginx-mod-mail
 }
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -83,5 +88,5 @@ export DEBIAN_FRONTEND=noninteractive
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -qq update
 install_postfix
 install_exim
-install_nginx
 install_postgresql
+install_nginx
