@@ -530,7 +530,9 @@ class Conversation:
             self._look_for_login(exchange)
         if not self._resync.doubts(exchange):
             self._finish(exchange, event)
-        elif self._open is exchange:
+            return
+        exchange.ended = tick()
+        if self._open is exchange:
             self._open = None
 
     def _finish(self, exchange: Exchange, event: str) -> None:

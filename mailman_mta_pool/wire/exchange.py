@@ -39,6 +39,8 @@ class Exchange:
     :ivar asks: True if it is a question, which has no content.
     :ivar begun: The tick before its first command; 0 as long as none is
         queued for sending.
+    :ivar ended: The tick after its last answer, if that has to be proved
+        before it counts; otherwise 0.
     :ivar commands: MAIL and the RCPTs that are still to be sent.
     :ivar begin: The count of octets sent before its first command; before its
         content, once that is on its way on its own.
@@ -49,7 +51,7 @@ class Exchange:
     """
 
     __slots__ = ('_heard', '_is_firm', '_named', '_results', '_to_come',
-                 'asks', 'begin', 'begun', 'by_bdat', 'commands', 'end',
+                 'asks', 'begin', 'begun', 'by_bdat', 'commands', 'end', 'ended',
                  'mail_accepted', 'state', 'transaction', 'unanswered')
 
     def __init__(self, transaction: Transaction,
@@ -63,6 +65,7 @@ class Exchange:
         self.asks = transaction.asks
         self.begin = 0
         self.begun = 0
+        self.ended = 0
         self.end: Optional[int] = None
         self.by_bdat = False
         self.mail_accepted = False
@@ -189,7 +192,7 @@ class Exchange:
         """
         if not self.settled:
             raise IllegalMove(f'{self.state}: an outcome without results')
-        ended = tick()
+        ended = self.ended or tick()
         return Outcome(
             self.transaction, tuple(self._results),    # type: ignore
             Span(session, self.begun or ended, ended))
