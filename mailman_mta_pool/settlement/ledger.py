@@ -526,6 +526,7 @@ class Ledger:
         recipients = list(recipients)
         self._is_paused = isinstance(unavailable, RelayPaused)
         self._memory.remember_good(self._contrast.good)
+        self._rejection.close()
         held = {**self._contrast.held, **self._rejection.held}
         is_out = unavailable is not None or self._halts
         left = self.unsettled(recipients)

@@ -135,19 +135,29 @@ class Memory:
         was_denied, self._is_denied = self._is_denied, False
         return was_denied
 
-    def is_refused_again(self, message_id: str, words: str) -> bool:
-        """Take note that a message was refused to everybody.
+    def note_refused(self, message_id: str, words: str) -> None:
+        """Take note that a message was refused, and why is not known.
 
         :param message_id: Which message.
         :param words: In which words.
-        :return: True if the same happened before, and another message was
-            accepted since.
         """
-        key, now = (message_id, words), self._clock()
-        since = self._contents.get(key)
-        if since is not None and now < since + CONTENT_LIFETIME:
-            return self._accepted_at is not None and since < self._accepted_at
-        self._contents[key] = now
-        if len(self._contents) > MAX_CONTENTS:
-            self._contents.popitem(last=False)
-        return False
+        if self._refused_at(message_id, words) is None:
+            self._contents[message_id, words] = self._clock()
+            if len(self._contents) > MAX_CONTENTS:
+                self._contents.popitem(last=False)
+
+    def _refused_at(self, message_id: str, words: str) -> Optional[float]:
+        when = self._contents.get((message_id, words))
+        if when is None or when + CONTENT_LIFETIME <= self._clock():
+            return None
+        return when
+
+    def has_accepted_others(self, message_id: str, words: str) -> bool:
+        """Return True if some message was accepted since one was refused.
+
+        :param message_id: Which was refused.
+        :param words: In which words.
+        """
+        when = self._refused_at(message_id, words)
+        return (when is not None and self._accepted_at is not None and
+                when < self._accepted_at)

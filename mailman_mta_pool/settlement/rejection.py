@@ -266,14 +266,26 @@ class Rejection:
         if not self.is_over:
             is_message = not self.has_accepted and (
                 judgement.about is About.message or
-                judgement.about is None and self._memory.is_refused_again(
-                    self._message_id, judgement.words))
+                judgement.about is None and self._was_refused(judgement))
             if is_message:
                 self.rejection = judgement
             else:
                 self.denial = judgement
                 self._memory.deny()
         return Orders(halt=True), []
+
+    def _was_refused(self, judgement: Judgement) -> bool:
+        """Return True if it was so at an earlier attempt, and others were
+        accepted since."""
+        return self._memory.has_accepted_others(
+            self._message_id, judgement.words)
+
+    def close(self) -> None:
+        """Remember what was refused, for the next attempt."""
+        if self.rejection is None:
+            for words in {judgement.words for judgement in
+                          self.held.values()}:
+                self._memory.note_refused(self._message_id, words)
 
     # When everything else is settled.
 
@@ -315,8 +327,7 @@ class Rejection:
         if not (is_few and first.about is None):
             return self._conclude_on(first)
         if any(name in self._suspects for name in self._held):
-            if not self._memory.is_refused_again(
-                    self._message_id, first.words):
+            if not self._was_refused(first):
                 return self._conclude_on(first)
         decided = [Decision(name, refused.judgement, True)
                    for name, refused in self._held.items()]

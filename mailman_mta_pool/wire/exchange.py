@@ -51,8 +51,9 @@ class Exchange:
     """
 
     __slots__ = ('_heard', '_is_firm', '_named', '_results', '_to_come',
-                 'asks', 'begin', 'begun', 'by_bdat', 'commands', 'end', 'ended',
-                 'mail_accepted', 'state', 'transaction', 'unanswered')
+                 'asks', 'begin', 'begun', 'by_bdat', 'commands', 'end',
+                 'ended', 'mail_accepted', 'state', 'transaction',
+                 'unanswered')
 
     def __init__(self, transaction: Transaction,
                  server: Capabilities) -> None:
