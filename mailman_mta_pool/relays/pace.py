@@ -37,6 +37,8 @@ class Pace:
         # When the next one may begin, by the rate and by the head start.
         self._next_at = self._follows_at = float('-inf')
         self._head_start = 0.0
+        # True until something is accepted at the rate that was cut.
+        self._is_untried = False
         # Pairs of a tick and how many messages were accepted in it.
         self._accepted: Deque[List[int]] = deque(maxlen=TICKS)
 
@@ -62,6 +64,7 @@ class Pace:
 
     def count(self, now: float) -> None:
         """Count an accepted message."""
+        self._is_untried = False
         tick = int(now * TICKS)
         if self._accepted and self._accepted[-1][0] == tick:
             self._accepted[-1][1] += 1
@@ -90,11 +93,15 @@ class Pace:
     def cut(self, now: float, resumed_at: float) -> None:
         """Cut the rate to half of what was accepted in the last second.
 
-        Where that second was not one of sending, or nothing was accepted, a
-        rate that there is already is halved.
+        Where that second was not one of sending, a rate that there is already
+        is halved.  It stays as it is if nothing was accepted since the last
+        cut: then the pauses are what was too short.
 
         :param resumed_at: When the latest pause ended.
         """
+        if self._is_untried:
+            return
+        self._is_untried = True
         rate = self.rate(now)
         accepted = self._accepted_lately(now)
         if rate is None:

@@ -400,12 +400,14 @@ def from_the_start(test, passes, row):
 
 
 @public
-def after_50(test, passes, row):
+def after_50(test, passes, row, recipients=EVERYBODY, count=50):
     """Return a subtest in which a row is answered after 50 recipients.
 
     :param test: The `PassesTestCase`.
     :param passes: The `Passes`.
     :param row: A stage and a reply; see `refusing_new`.
+    :param recipients: Who gets the post.
+    :param count: After how many the server begins to answer so.
     """
-    return (row, 'after 50'), partial(
-        test.spared, passes, EVERYBODY, refusing_new(*row), 50)
+    return (row, f'after {count}'), partial(
+        test.spared, passes, recipients, refusing_new(*row), count)

@@ -85,7 +85,8 @@ class TestRate(PassesTestCase):
                 if index % 4 == number])
         with unavailable(way) as passes:
             self.each(passes, [
-                after_50(self, passes, row)
+                # It goes on slowly after that, so there are not many.
+                after_50(self, passes, row, SOME, 20)
                 for index, row in enumerate(ABOUT_THE_RATE)
                 if (index + 1) % 4 == number])
 
