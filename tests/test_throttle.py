@@ -120,6 +120,10 @@ class TestUnthrottled(ThrottleCase):
             ' at most 3 connections>')
 
     def test_given_is_the_time(self):
+        # Without a limit, it is before whatever pause comes next.
+        self.assertLess(self.throttle.given(), self.clock.now)
+        self.refuse()
+        self.pass_pause()
         self.assertEqual(self.throttle.given(), self.clock.now)
 
 

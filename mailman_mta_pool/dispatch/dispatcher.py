@@ -359,7 +359,9 @@ class Dispatcher:
         """
         if use.is_condemned or self.is_over:
             return None
-        if self._backlog and self._must_wait():
+        throttle = self.relay.throttle
+        if (throttle.reason is not None and self._backlog and
+                self._must_wait()):
             return LATER
         lessons = self.relay.lessons
         transaction = self._backlog.take(
@@ -369,7 +371,7 @@ class Dispatcher:
             if self._backlog.is_complete and not self._backlog.holds_back:
                 return None
             return LATER
-        self._given[id(transaction)] = self.relay.throttle.given()
+        self._given[id(transaction)] = throttle.given()
         if not use.in_hand:
             use.answers_before = self.retry.answers
         use.in_hand += 1
@@ -503,7 +505,8 @@ class Dispatcher:
                 # The main thread must not take the dispatch for done.
                 self.fail(error)
                 raise
-        self._conclude()
+        if self._backlog.is_complete:
+            self._conclude()
         if not use.in_hand and self.is_done:
             self._changed()
 

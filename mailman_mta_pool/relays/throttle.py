@@ -51,6 +51,9 @@ class Throttle:
     """When a relay gets the next transaction, and over how many connections.
 
     It lives as long as its relay, so one post learns from another.
+
+    :ivar reason: The reply that led to the pause or the rate; None without
+        both.
     """
 
     def __init__(self, relay: str, max_connections: int,
@@ -72,8 +75,8 @@ class Throttle:
         self._quota_pause = Pause(FIRST_QUOTA_PAUSE, LONGEST_QUOTA_PAUSE)
         self._pace = Pace()
         self._ceiling = Ceiling(relay, max_connections, clock)
-        self._reason: Optional[Reply] = None
-        self._probed_at = float('-inf')
+        self.reason: Optional[Reply] = None
+        self._probed_at = self._free_since = float('-inf')
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -84,7 +87,7 @@ class Throttle:
     def statistics(self) -> ThrottleStatistics:
         """Return what holds now."""
         return ThrottleStatistics(
-            self.paused_for, '' if self._reason is None else str(self._reason),
+            self.paused_for, '' if self.reason is None else str(self.reason),
             self._pace.rate(self._clock()), self.ceiling)
 
     # The next transaction.
@@ -94,7 +97,7 @@ class Throttle:
 
         :return: 0.0 if it may be given to a connection now.
         """
-        if self._reason is None:
+        if self.reason is None:
             return 0.0
         now = self._clock()
         return max(self._paused_for(now), self._pace.ready_in(now))
@@ -102,11 +105,13 @@ class Throttle:
     def given(self) -> float:
         """Note that a transaction was given to a connection.
 
-        :return: The time by the clock, to be named with its outcome.
+        :return: When that was, by the clock, to be named with its outcome;
+            without any limit, it may be the time since when there is none.
         """
+        if self.reason is None:
+            return self._free_since
         now = self._clock()
-        if self._reason is not None:
-            self._pace.space(now)
+        self._pace.space(now)
         return now
 
     def accepted(self, given_at: float) -> None:
@@ -116,8 +121,8 @@ class Throttle:
         """
         now = self._clock()
         self._pace.count(now)
-        began = max(self._rate_pause.began, self._quota_pause.began)
-        if self._reason is None or given_at <= began:
+        if self.reason is None or given_at <= max(
+                self._rate_pause.began, self._quota_pause.began):
             return
         self._rate_pause.restart()
         self._quota_pause.restart()
@@ -126,7 +131,8 @@ class Throttle:
         self._quota_pause.end(now)
         self._pace.quicken(now)
         if self._pace.rate(now) is None and self._paused_for(now) == 0:
-            self._reason = None
+            self.reason = None
+            self._free_since = now
             log.info('%s: mail is accepted, and goes without a limit again',
                      self._relay)
 
@@ -147,11 +153,6 @@ class Throttle:
         pause = max(
             self._rate_pause, self._quota_pause, key=lambda each: each.until)
         return pause.remaining(self._clock()) > 0 and pause.is_said
-
-    @property
-    def reason(self) -> Optional[Reply]:
-        """The reply that led to the pause or the rate; None without both."""
-        return self._reason
 
     def slow_down(self, reply: Reply, wait: Optional[float], given_at: float,
                   remedy: str = '', usual: Optional[float] = None) -> None:
@@ -227,7 +228,7 @@ class Throttle:
         return True
 
     def _tell(self, reply: Reply, about: str, remedy: str) -> None:
-        self._reason = reply
+        self.reason = reply
         now = self._clock()
         seconds = self._paused_for(now)
         rate = self._pace.rate(now)
