@@ -107,13 +107,10 @@ class PostLog:
             log.error('A quota of the mail server is used up; %s is tried '
                       'again later for %d recipients', name,
                       len(ledger.untried) + len(ledger.deferred))
-        if ledger.rejection is not None:
-            log.error('The mail server rejects %s: %s; %s', name,
-                      ledger.rejection, (
-                          f'it is in the shunt queue for '
-                          f'{len(ledger.rejected)} recipients'
-                          if ledger.rejected else
-                          'its recipients are charged with a bounce'))
+        if ledger.rejected:
+            log.error('The mail server rejects %s: %s; it is in the shunt '
+                      'queue for %d recipients', name, ledger.rejection,
+                      len(ledger.rejected))
         if ledger.in_doubt:
             log.warning('%s: %d recipients are tried again later, though '
                         'they may have got it', name, ledger.in_doubt)

@@ -25,7 +25,7 @@ def close_at_the_banner():
 
 @BREAKING(verp=True, served=MANY)
 def refused_at_the_banner_verp():
-    return on('CONNECT', '554 5.3.2 No', '421 4.3.2 Not yet')
+    return on('CONNECT', '421 4.3.2 No', '421 4.3.2 Not yet')
 
 
 @BREAKING(served=MANY)
