@@ -57,6 +57,10 @@ class Outcomes:
         """Nobody is held."""
         return NO_ORDERS
 
+    def hear_of_closing(self, outcome):
+        """The server speaks of nothing."""
+        return None
+
     def hear_of_opening(self, word, reply):
         """Whatever the server says, it is about us."""
         return None

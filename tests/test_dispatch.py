@@ -139,6 +139,9 @@ class Books:
     def hear_of_opening(self, word, reply):
         return None
 
+    def hear_of_closing(self, outcome):
+        return None
+
 
 class Together:
     """Lets so many coroutines go on once all of them are there."""

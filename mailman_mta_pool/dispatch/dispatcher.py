@@ -475,6 +475,7 @@ class Dispatcher:
         """
         use.in_hand -= 1
         given_at = self._given.pop(id(outcome.transaction), 0.0)
+        was_alone = self._backlog.holds_back
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
             # It was disowned.
@@ -488,7 +489,7 @@ class Dispatcher:
         left = (None if is_served or outcome.transaction.asks
                 else remainder_of(outcome))
         if left is not None:
-            outcome = self._set_aside(outcome, left, tried, use)
+            outcome = self._set_aside(outcome, left, tried, use, given_at)
         # The first one may be what broke the connection; the others only
         # happened to be in flight.
         use.is_fruitless = False
@@ -505,6 +506,9 @@ class Dispatcher:
                 # The main thread must not take the dispatch for done.
                 self.fail(error)
                 raise
+        if was_alone and not self._backlog.holds_back:
+            # The other agents have had nothing to do meanwhile.
+            self._set_to_work(len(self._backlog))
         if self._backlog.is_complete:
             self._conclude()
         if not use.in_hand and self.is_done:
@@ -532,12 +536,18 @@ class Dispatcher:
             raise
 
     def _set_aside(self, outcome: Outcome, left: Remainder, tried: float,
-                   use: ConnectionUse) -> Outcome:
+                   use: ConnectionUse, given_at: float) -> Outcome:
         """Keep what is to be sent again; return what is to be settled."""
         if left.limit is not None:
             self.relay.lessons.learn_limit(left.limit)
+        notice = self._ledger.hear_of_closing(outcome)
+        if notice is not None:
+            self._heed(notice, given_at, use)
+            if notice.about is About.quota and not self.is_over:
+                self.stop()
         if not self.is_over:
-            if left.is_whole:
+            # Whoever closes because of the rate has nothing against it.
+            if left.is_whole and notice is None:
                 # A lazy connection that could not connect is no transaction's
                 # fault.
                 event = (Event.cannot_open if use.is_lazy and

@@ -132,7 +132,7 @@ class Ledger:
     """The settlement of one post, recipient by recipient.
 
     While the post is on its way, the network thread alone calls `settle`,
-    `hear_of_opening` and `conclude`.
+    `hear_of_opening`, `hear_of_closing` and `conclude`.
 
     :ivar served: Those for whom the server took responsibility.
     :ivar bounced: Code and text of those refused for good.
@@ -258,6 +258,23 @@ class Ledger:
         :return: What it says of the relay; None if it is about us.
         """
         return _notice(self._judge.judge_opening(word, reply))
+
+    def hear_of_closing(self, outcome: Outcome) -> Optional[Notice]:
+        """Judge what the server said when it closed the connection.
+
+        :param outcome: Of a transaction of which nothing was accepted.
+        :return: What it says of the relay, or None.
+        """
+        for result in outcome.results:
+            if result.fate is Fate.not_attempted and (
+                    result.reply is not None and
+                    result.stage is not Stage.connect):
+                notice = _notice(self._judge.judge(
+                    result.stage, result.reply))
+                if notice is not None and notice.about is About.quota:
+                    self._exhaust(notice)
+                return notice
+        return None
 
     def conclude(self) -> Orders:
         """Decide on those who are held, now that all others are settled.
