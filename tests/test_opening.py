@@ -171,8 +171,10 @@ class TestDialogue(OpeningTestCase):
                             (CLOSE, None), (b'hello\r\n', None),
                             (b'250 not a greeting\r\n', 250)):
             with self.subTest(reply=reply):
-                self.assertTrue(
-                    self.assertFails('greeting', code, reply).waiting_helps)
+                # A refusal for good is the same the next moment.
+                self.assertEqual(
+                    self.assertFails('greeting', code, reply).waiting_helps,
+                    code != 554)
         self.assertEqual(self.loop.time(), 0)
 
     def test_hello(self):
