@@ -24,11 +24,7 @@ from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.network.border import Border, border
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
-from mailman_mta_pool.settings import (
-    About,
-    DeliverySettings,
-    PoolSettings,
-)
+from mailman_mta_pool.settings import About, DeliverySettings, PoolSettings
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.settlement.orders import (
     HALT_ORDERS,
