@@ -82,7 +82,8 @@ class Agent:
         lost = None
         use = ConnectionUse(
             dispatcher.retry.answers, is_stale=is_reused,
-            is_lazy=connection.connects_lazily)
+            is_lazy=connection.connects_lazily,
+            known=dispatcher.relay.lessons.learnt)
         self._connection, self.use = connection, use
         try:
             dispatcher.opened(is_proved=not connection.connects_lazily)

@@ -329,6 +329,9 @@ class Dispatcher:
             # The others that were kept are no better.
             self.relay.pool.close_idle()
             return True
+        if not use.known.issuperset(self.relay.lessons.learnt):
+            # By the simpler dialogue, which it has taught us, it may work.
+            return True
         unavailable = self.retry.lost(error, use, len(self._agents))
         if unavailable is not None:
             self._give_up(unavailable)

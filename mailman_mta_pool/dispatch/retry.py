@@ -12,7 +12,7 @@ from mailman_mta_pool.errors import PhaseTimeout, RelayUnavailable
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional
 
 
 # Pauses between two attempts to open a connection, in seconds.
@@ -96,12 +96,14 @@ class ConnectionUse:
     :ivar answers_before: What `Retry.answers` was with its last answer, or
         when it was last given something after it had had nothing to do.
     :ivar in_hand: How many transactions it has that are not settled.
+    :ivar known: The lessons that the relay had taught us when it was opened.
     :ivar is_condemned: True if the server wants fewer connections: it is to
         be given nothing more, and closed.
     """
 
     def __init__(self, answers: int, is_stale: bool = False,
-                 is_lazy: bool = False) -> None:
+                 is_lazy: bool = False,
+                 known: Iterable[str] = ()) -> None:
         self.lost: List[Transaction] = []
         self.suspects: List[Transaction] = []
         self.is_fruitless = True
@@ -109,6 +111,7 @@ class ConnectionUse:
         self.is_lazy = is_lazy
         self.answers_before = answers
         self.in_hand = 0
+        self.known = frozenset(known)
         self.is_condemned = False
 
     @property
