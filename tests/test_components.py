@@ -327,8 +327,9 @@ class TestForeignConnection(unittest.TestCase):
     def test_a_thread_of_its_own(self):
         self.send({}, count=5)
         self.assertEqual(self.fake.quits, 1)
-        thread, = self.fake.threads
-        self.assertIsNot(thread, threading.current_thread())
+        # It may be another one each time.
+        self.assertTrue(self.fake.threads)
+        self.assertNotIn(threading.current_thread(), self.fake.threads)
 
     def test_some_refused(self):
         outcome = self.send({'bart@example.com': (450, 'Later')})

@@ -605,6 +605,7 @@ class Contrast:
     def _tell_of_suspicion(self, group: _Group) -> None:
         if not group.is_told:
             group.is_told = True
+            remedy = group.judgement.remedy
             log.info('%s refuses %d recipients in a row with "%s": it may '
-                     'speak of us, not of them', self._relay, len(group.run),
-                     group.judgement.reply)
+                     'speak of us, not of them%s', self._relay, len(group.run),
+                     group.judgement.reply, remedy and f'; {remedy}')
