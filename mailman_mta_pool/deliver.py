@@ -32,7 +32,7 @@ from mailman_mta_pool.runner.signals import (
 )
 from mailman_mta_pool.runner.smtplog import PostLog
 from mailman_mta_pool.settings import Settings
-from mailman_mta_pool.settlement.catalogue import Catalogue
+from mailman_mta_pool.settlement.catalogue import catalogue_of
 from mailman_mta_pool.settlement.ledger import Ledger, Post
 from mailman_mta_pool.strategies import plain_sender, strategy_for
 from mailman_mta_pool.strategies.order import in_order, SUSPECTS_KEY
@@ -108,7 +108,7 @@ class _Delivery:
                 plain_sender=self._plain_sender,
                 is_notice=not msgdata.get('to_list', False),
                 suspects=frozenset(msgdata.get(SUSPECTS_KEY, ()))),
-            catalogue=Catalogue(settings.delivery.answers),
+            catalogue=catalogue_of(settings.delivery.answers),
             memory=relay.memory, relay=relay.name,
             shunts=settings.delivery.message_rejected == 'shunt')
 

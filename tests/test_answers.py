@@ -17,7 +17,7 @@ from mailman_mta_pool.configuration.answers import (
 )
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.settings import About, Answer
-from mailman_mta_pool.settlement.catalogue import Catalogue
+from mailman_mta_pool.settlement.catalogue import Catalogue, catalogue_of
 from mailman_mta_pool.wire.replies import Reply
 from tests.replies import REPLIES
 
@@ -194,6 +194,16 @@ class TestCatalogue(unittest.TestCase):
     def assertFits(self, entry, text, fits=True, stage='rcpt'):
         found = Catalogue([entry]).find(stage, reply_of(text))
         self.assertIs(found, entry if fits else None)
+
+    def test_the_latest_is_kept(self):
+        # It is made once for all posts, as long as the file is the same.
+        entries = answer('550 No'),
+        kept = catalogue_of(entries)
+        self.assertIs(catalogue_of(entries), kept)
+        others = answer('551 No'),
+        self.assertIs(
+            catalogue_of(others).find('rcpt', reply_of('551 No')), others[0])
+        self.assertIsNot(catalogue_of(entries), kept)
 
     def test_codes(self):
         for codes, code, fits in (

@@ -66,3 +66,30 @@ def _entry_of(answer: Answer) -> _Entry:
     return _Entry(
         re.compile(f'(?:{alternatives})$' if alternatives else ''),
         re.compile(answer.text, re.IGNORECASE), answer)
+
+
+class _Latest:
+    """The catalogue that was asked for last: to make one takes 7 ms."""
+
+    def __init__(self) -> None:
+        self._answers: Tuple[Answer, ...] = ()
+        self._catalogue = Catalogue(())
+
+    def get(self, answers: Tuple[Answer, ...]) -> Catalogue:
+        # The entries stay the same object from post to post.
+        if answers is not self._answers:
+            self._answers, self._catalogue = answers, Catalogue(answers)
+        return self._catalogue
+
+
+_latest = _Latest()
+
+
+@public
+def catalogue_of(answers: Tuple[Answer, ...]) -> Catalogue:
+    """Return the catalogue of these entries; the latest one is kept.
+
+    :param answers: The entries in the order of search, as in
+        `DeliverySettings`.
+    """
+    return _latest.get(answers)
