@@ -26,7 +26,7 @@ from typing import NamedTuple, Tuple
 
 
 #: How long a pass may take, in seconds, unless the test says otherwise.
-PASS_TIMEOUT = 40
+PASS_TIMEOUT = 90
 #: Failed handshakes are not what takes the time, every post meets the server
 #: anew, and a turn is short.
 SHORT_TURN = {

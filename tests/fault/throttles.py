@@ -352,7 +352,7 @@ class TestQuota(PassesTestCase):
             # gives the post up.
             passes.post(SOME, refuse, last_recip_count=len(SOME),
                         deliver_until=in_days(-1))
-            passes.finish(timeout=10)
+            passes.finish(timeout=30)
             self.assertEnds(passes, retry=SOME)
             self.assertRenewed(passes)
             lines = [line for line in passes.log() if 'Daily' in line]
@@ -360,7 +360,7 @@ class TestQuota(PassesTestCase):
             waiting = passes.site.queue('retry').files
             others = [email for email in EVERYBODY if email not in SOME][:30]
             passes.post(others, refuse)
-            passes.finish(timeout=10)
+            passes.finish(timeout=30)
             self.assertLessEqual(len(passes.said('MAIL')), 1)
             ends = passes.ends()
             self.assertEqual(
