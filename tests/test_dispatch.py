@@ -17,15 +17,21 @@ from mailman_mta_pool.errors import (
     LocalFailure,
     NothingMoreToSend,
     PhaseTimeout,
+    RelayPaused,
     RelayUnavailable,
 )
 from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.network.border import Border, border
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
-from mailman_mta_pool.settings import DeliverySettings, PoolSettings
+from mailman_mta_pool.settings import About, DeliverySettings, PoolSettings
 from mailman_mta_pool.settlement.ledger import Ledger
-from mailman_mta_pool.settlement.orders import NO_ORDERS
+from mailman_mta_pool.settlement.orders import (
+    HALT_ORDERS,
+    NO_ORDERS,
+    Notice,
+    Orders,
+)
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.replies import Reply
@@ -43,6 +49,11 @@ PATIENCE = 20
 ACCEPTED = Result(Fate.accepted, Stage.end, Reply(250, (b'Ok',)))
 NOT_SENT = Result(Fate.not_attempted, Stage.connect, None)
 IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
+REFUSED = Result(Fate.refused, Stage.rcpt, Reply(550, (b'No',)))
+# Of a question: the server would take this recipient.
+NAMED = Result(Fate.not_attempted, Stage.data, Reply(250, (b'Ok',)))
+SLOWLY = Reply(421, (b'Slowly',))
+CROWDED = Reply(421, (b'Crowded',))
 
 
 def address(number):
@@ -52,6 +63,10 @@ def address(number):
 def transaction(number, content=None):
     return Transaction('ant@example.com', (address(number),),
                        content or Content(b'Subject: x\r\n\r\nx\r\n'))
+
+
+def question(number):
+    return transaction(number)._replace(asks=True)
 
 
 class FakeConnection:
@@ -105,10 +120,10 @@ class FakeRelay:
 
     name = 'relay.example.net:25'
 
-    def __init__(self, converse, connections=1):
+    def __init__(self, converse, connections=1, clock=time.monotonic):
         self.pool_settings = PoolSettings(max_connections=connections)
         self.lessons = Lessons(time.monotonic)
-        self.throttle = Throttle(self.name, connections)
+        self.throttle = Throttle(self.name, connections, clock)
         self.pool = Pool(
             lambda: FakeConnection(converse, self), self.pool_settings)
 
@@ -140,6 +155,27 @@ class Books:
         return None
 
 
+class Orderly(Books):
+    """Gives orders, as a test's functions say."""
+
+    def __init__(self, outcomes, settle=lambda outcome: None,
+                 conclude=lambda: None, hear=lambda word, reply: None):
+        super().__init__(outcomes)
+        self._settle = settle
+        self._conclude = conclude
+        self._hear = hear
+
+    def settle(self, outcome):
+        super().settle(outcome)
+        return self._settle(outcome) or NO_ORDERS
+
+    def conclude(self):
+        return self._conclude() or NO_ORDERS
+
+    def hear_of_opening(self, word, reply):
+        return self._hear(word, reply)
+
+
 class Together:
     """Lets so many coroutines go on once all of them are there."""
 
@@ -163,7 +199,19 @@ async def waited(event):
 
 
 class Turn:
+    """A turn that ends when the test says so.
+
+    :ivar ends_for_good: False if another one can be begun.
+    :ivar renewed: How often another one was begun.
+    """
+
     is_over = is_urgent = is_too_late = is_awaited = False
+    ends_for_good = True
+    renewed = 0
+
+    def renew(self):
+        self.renewed += 1
+        self.is_over = self.ends_for_good
 
 
 class DispatchTestCase(unittest.TestCase):
@@ -173,13 +221,13 @@ class DispatchTestCase(unittest.TestCase):
         self.outcomes = []
 
     def dispatch(self, converse, connections=1, attempts=3, patience=0,
-                 **kws):
-        self.relay = FakeRelay(converse, connections)
+                 relay_clock=time.monotonic, books=None, **kws):
+        self.relay = FakeRelay(converse, connections, relay_clock)
         self.addCleanup(border.call, self.relay.pool.close)
         return Outbound(
             self.relay, DeliverySettings(
                 attempts=attempts, patience=patience),
-            Books(self.outcomes), **kws)
+            books or Books(self.outcomes), **kws)
 
     def send(self, dispatch, count):
         with suppress(NothingMoreToSend):
@@ -538,9 +586,10 @@ class TestFailures(DispatchTestCase):
         # Only a mistake of ours can end it.
         async def stall(feed, report):
             await feed()
+            threads.append(threading.current_thread())
             asyncio.get_running_loop().stop()
             await asyncio.Event().wait()
-        own = Border()
+        own, threads = Border(), []
         dispatch = self.dispatch(stall, border=own)
         self.send(dispatch, 1)
         # It may have had the time to say so of the one in flight.
@@ -550,6 +599,7 @@ class TestFailures(DispatchTestCase):
             dispatch.submit(transaction(1))
         dispatch.close()
         # The next post has another one.
+        threads[0].join(PATIENCE)
         self.outcomes.clear()
         self.send(self.dispatch(accept_all, border=own), 1)
         self.assertAllSettledOnce(1)
@@ -707,3 +757,572 @@ class TestMeeting(DispatchTestCase):
                 dispatch.submit(transaction(1))
         dispatch.finish()
         self.assertIn(address(0), self.settled(Fate.accepted))
+
+
+class OrdersTestCase(DispatchTestCase):
+    """What the ledger wants done."""
+
+    def setUp(self):
+        super().setUp()
+        # The recipients in the order in which they were begun, and ended.
+        self.told = []
+
+    def send_all(self, dispatch, transactions):
+        """Submit so much that all of it is queued at once."""
+        with suppress(NothingMoreToSend):
+            for each in transactions:
+                dispatch.submit(each)
+        dispatch.finish()
+
+    async def converse(self, feed, report):
+        """Accept everything, and let others go on meanwhile."""
+        while (each := await feed()) is not None:
+            self.told.append(('begin', each))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.told.append(('end', each))
+            report(outcome_of_all(
+                each, NAMED if each.asks else ACCEPTED))
+
+    def begun(self):
+        return [each.recipients[0] for word, each in self.told
+                if word == 'begin']
+
+
+class TestOrders(OrdersTestCase):
+    def assertAlone(self, *transactions):
+        """Nothing was begun between the beginning and the end of these."""
+        for each in transactions:
+            begun = self.told.index(('begin', each))
+            ended = self.told.index(('end', each))
+            self.assertNotIn(
+                'begin', [word for word, _ in self.told[begun + 1:ended]])
+
+    def test_alone(self):
+        questions = question(100), question(101)
+
+        def settle(outcome):
+            if outcome.transaction.recipients[0] == address(5):
+                return Orders(first=questions)
+        for connections in (1, 4):
+            with self.subTest(connections=connections):
+                self.outcomes.clear()
+                self.told.clear()
+                self.send(self.dispatch(
+                    self.converse, connections,
+                    books=Orderly(self.outcomes, settle)), 40)
+                self.assertEqual(len(self.settled(Fate.accepted)), 40)
+                self.assertEqual(self.settled(Fate.not_attempted),
+                                 [address(100), address(101)])
+                self.assertAlone(*questions)
+                # Those on their way came to their end first.
+                begun = self.begun()
+                self.assertEqual(
+                    begun.index(address(101)), begun.index(address(100)) + 1)
+                self.assertLess(begun.index(address(100)), 5 + 2 * connections)
+
+    def test_a_question_is_not_sent_again(self):
+        # Whoever was accepted when it was asked is no remainder.
+        def settle(outcome):
+            if outcome.transaction.recipients[0] == address(0):
+                return Orders(first=(question(100),))
+        for result in (NAMED, NOT_SENT):
+            with self.subTest(result):
+                async def converse(feed, report):
+                    while (each := await feed()) is not None:
+                        asked.append(each.asks)
+                        if each.asks:
+                            report(outcome_of_all(each, result))
+                            raise ConnectionLost('lost')
+                        report(outcome_of_all(each, ACCEPTED))
+                asked = []
+                self.outcomes.clear()
+                self.send(self.dispatch(
+                    converse, books=Orderly(self.outcomes, settle)), 3)
+                self.assertEqual(sum(asked), 1)
+                self.assertEqual(len(asked), 4)
+                self.assertEqual(
+                    self.settled(Fate.not_attempted), [address(100)])
+                self.assertEqual(len(self.settled(Fate.accepted)), 3)
+
+    def test_a_question_in_flight_at_the_end(self):
+        # Nobody is left in doubt by it.
+        turn = Turn()
+        turn.is_urgent = True
+        asking, over = threading.Event(), threading.Event()
+
+        async def converse(feed, report):
+            each = await feed()
+            report(outcome_of_all(each, ACCEPTED))
+            assert (await feed()).asks
+            turn.is_over = turn.is_too_late = True
+            asking.set()
+            await waited(over)
+        self.send(self.dispatch(converse, turn=turn, books=Orderly(
+            self.outcomes, lambda outcome: Orders(first=(question(100),)))), 1)
+        self.assertTrue(asking.is_set())
+        over.set()
+        self.assertNothingIsInUse()
+        self.assertEqual(self.settled(Fate.accepted), [address(0)])
+        self.assertEqual(self.settled(Fate.in_doubt), [])
+
+    def test_the_conclusion(self):
+        settled = []
+
+        def conclude():
+            settled.append(len(self.outcomes))
+            return next(orders)
+        for connections in (1, 4):
+            with self.subTest(connections=connections):
+                self.outcomes.clear()
+                settled.clear()
+                orders = iter((Orders(again=(transaction(100),)),
+                               Orders(first=(question(101),)), NO_ORDERS))
+                self.send(self.dispatch(
+                    self.converse, connections,
+                    books=Orderly(self.outcomes, conclude=conclude)), 20)
+                # Each time everything had been settled, and then no more.
+                self.assertEqual(settled, [20, 21, 22])
+
+    def test_the_conclusion_waits_for_what_goes_again(self):
+        settled = []
+
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
+                if each.recipients[0] == address(3) and not settled:
+                    settled.append(None)
+                    report(outcome_of_all(each, NOT_SENT))
+                    raise ConnectionLost('lost')
+                report(outcome_of_all(each, ACCEPTED))
+        self.send(self.dispatch(converse, books=Orderly(
+            self.outcomes,
+            conclude=lambda: settled.append(len(self.outcomes)))), 4)
+        self.assertEqual(settled, [None, 4])
+
+    def test_no_conclusion_of_what_was_stopped(self):
+        concluded = []
+        self.send(self.dispatch(self.converse, books=Orderly(
+            self.outcomes, lambda outcome: HALT_ORDERS,
+            lambda: concluded.append(None))), 20)
+        self.assertEqual(len(self.outcomes), 1)
+        self.assertEqual(concluded, [])
+
+    def test_elsewhere(self):
+        def elsewhere(outcome):
+            return Orders(elsewhere=frozenset(['a.example.com']))
+        names = ['1@a', '2@a', '3@b', '4@A', '5@c']
+        for fate, order in ((Fate.refused, '13524'), (Fate.accepted, '13245')):
+            with self.subTest(fate):
+                async def converse(feed, report):
+                    while (each := await feed()) is not None:
+                        begun.append(each.recipients[0][0])
+                        # With whom is accepted, that is over.
+                        is_other = each.recipients[0][2] != 'a'
+                        report(outcome_of_all(each, (
+                            ACCEPTED if is_other and fate is Fate.accepted
+                            else REFUSED)))
+                begun = []
+
+                def settle(outcome):
+                    if len(begun) == 1:
+                        return elsewhere(outcome)
+                dispatch = self.dispatch(
+                    converse, books=Orderly(self.outcomes, settle),
+                    # So all of them are queued at once.
+                    clock=lambda: 0.0)
+                self.send_all(dispatch, [
+                    transaction(0)._replace(
+                        recipients=(f'{name}.example.com',))
+                    for name in names])
+                self.assertEqual(''.join(begun), order)
+
+    def test_the_limit(self):
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
+                sizes.append(len(each.recipients))
+                report(outcome_of_all(each, ACCEPTED))
+        sizes = []
+        dispatch = self.dispatch(converse, books=Orderly(
+            self.outcomes, lambda outcome: Orders(limit=2)),
+            clock=lambda: 0.0)
+        self.send_all(dispatch, [
+            transaction(0), transaction(1)._replace(
+                recipients=tuple(map(address, range(1, 6))))])
+        self.assertEqual(sizes, [1, 2, 2, 1])
+        self.assertEqual(self.relay.lessons.max_recipients, 2)
+
+
+class TestPlainSender(OrdersTestCase):
+    """The sender that takes the place of those of VERP."""
+
+    PLAIN = 'ant-bounces@example.com'
+
+    def senders(self):
+        return [each.sender for word, each in self.told if word == 'begin']
+
+    def test_learnt_earlier(self):
+        dispatch = self.dispatch(self.converse, plain_sender=self.PLAIN)
+        self.relay.lessons.refuse_verp_sender()
+        self.send(dispatch, 3)
+        self.assertEqual(self.senders(), 3 * [self.PLAIN])
+        self.assertAllSettledOnce(3)
+
+    def test_learnt_now(self):
+        dispatch = self.dispatch(
+            self.converse, plain_sender=self.PLAIN, clock=lambda: 0.0,
+            books=Orderly(self.outcomes,
+                          lambda outcome: Orders(plain_sender=True)))
+        with self.assertLogs('mailman.smtp', 'WARNING') as logs:
+            self.send(dispatch, 4)
+        self.assertEqual(self.senders(), [
+            transaction(0).sender, *3 * [self.PLAIN]])
+        # Once, and not for each.
+        self.assertEqual(len(logs.output), 1)
+        self.assertIn(self.PLAIN, logs.output[0])
+        self.assertTrue(self.relay.lessons.verp_sender_refused)
+
+    def test_there_is_none(self):
+        # Of a post that is not VERP'd, the sender is the plain one already.
+        dispatch = self.dispatch(self.converse)
+        self.relay.lessons.refuse_verp_sender()
+        self.send(dispatch, 2)
+        self.assertEqual(self.senders(), 2 * [transaction(0).sender])
+
+
+class TestNotices(OrdersTestCase):
+    """What an answer says of the relay."""
+
+    def refuse_once(self, notice, **orders):
+        """The first outcome has this notice, and goes again."""
+        def settle(outcome):
+            if len(self.outcomes) == 1:
+                return Orders(notice=notice,
+                              again=(outcome.transaction,), **orders)
+        return Orderly(self.outcomes, settle)
+
+    def test_the_rate(self):
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
+                begun.append(each.recipients[0])
+                times.append(time.monotonic())
+                report(outcome_of_all(
+                    each, ACCEPTED if len(begun) > 1 else REFUSED))
+        begun, times = [], []
+        # Zero seconds, with the margin that a pause has, are a twentieth.
+        notice = Notice(About.rate, SLOWLY, 0.0)
+        self.send(self.dispatch(
+            converse, books=self.refuse_once(notice), clock=lambda: 0.0), 4)
+        self.assertEqual(begun, [
+            address(number) for number in (0, 0, 1, 2, 3)])
+        self.assertGreaterEqual(times[1] - times[0], 0.05)
+        self.assertEqual(len(self.settled(Fate.accepted)), 4)
+
+    def test_others_wait_too(self):
+        async def converse(feed, report):
+            # All four are there when the first one is refused.
+            each = await feed()
+            await together.wait()
+            while each is not None:
+                times.append(time.monotonic())
+                report(outcome_of_all(each, ACCEPTED))
+                each = await feed()
+        together, times = Together(4), []
+        notice = Notice(About.rate, SLOWLY, 0.0)
+        self.send(self.dispatch(
+            converse, 4, books=self.refuse_once(notice), clock=lambda: 0.0),
+            20)
+        self.assertEqual(len(times), 21)
+        self.assertGreaterEqual(times[4] - times[0], 0.05)
+
+    def test_a_quota(self):
+        notice = Notice(About.quota, SLOWLY, None, 'Buy some.')
+        with self.assertLogs('mailman.smtp', 'WARNING') as logs:
+            dispatch = self.dispatch(
+                self.converse, 2, relay_clock=lambda: 0.0,
+                books=self.refuse_once(notice, halt=True))
+            self.send(dispatch, 20)
+        self.assertLessEqual(len(self.begun()), 2)
+        self.assertEqual(self.relay.throttle.paused_for, 900)
+        self.assertIn('Buy some.', logs.output[0])
+        self.assertEqual(len(logs.output), 1)
+
+    def test_a_long_pause(self):
+        # It is spent in Mailman's retry queue.
+        notice = Notice(About.rate, SLOWLY, 900.0)
+        dispatch = self.dispatch(self.converse, relay_clock=lambda: 0.0,
+                                 books=self.refuse_once(notice))
+        self.send(dispatch, 20)
+        self.assertEqual(self.begun(), [address(0)])
+        self.assertIsInstance(dispatch.unavailable, RelayPaused)
+        self.assertIn('900 s', str(dispatch.unavailable))
+        self.assertIn('Slowly', str(dispatch.unavailable))
+
+    def test_a_pause_from_an_earlier_post(self):
+        dispatch = self.dispatch(self.converse, 4, relay_clock=lambda: 0.0)
+        self.relay.throttle.hold(SLOWLY, 1000.0, 0.0)
+        self.send(dispatch, 20)
+        self.assertIsInstance(dispatch.unavailable, RelayPaused)
+        # It is not worth a connection.
+        self.assertEqual(self.relay.pool.statistics().opened, 0)
+        self.assertEqual(self.outcomes, [])
+
+    def test_too_many_connections(self):
+        async def converse(feed, report):
+            numbers.append(None)
+            number = len(numbers)
+            each = await feed()
+            await together.wait()
+            is_refused = number == 2
+            while each is not None:
+                given[number] = given.get(number, 0) + 1
+                # None of them takes all the rest.
+                await asyncio.sleep(0)
+                report(outcome_of_all(
+                    each, REFUSED if is_refused else ACCEPTED))
+                each = await feed()
+
+        def settle(outcome):
+            if outcome.having(Fate.refused):
+                return Orders(
+                    again=(outcome.transaction,),
+                    notice=Notice(About.connections, CROWDED))
+        together, numbers, given = Together(3), [], {}
+        dispatch = self.dispatch(
+            converse, 3, books=Orderly(self.outcomes, settle))
+        self.send(dispatch, 30)
+        self.assertEqual(len(self.settled(Fate.accepted)), 30)
+        # It was closed at once, and no other one took its place.
+        self.assertEqual(given[2], 1)
+        self.assertEqual(self.relay.throttle.ceiling, 2)
+        self.assertEqual(len(numbers), 3)
+        self.assertEqual(self.relay.throttle.paused_for, 0)
+        self.assertNothingIsInUse()
+        self.assertEqual(self.relay.pool.statistics().idle, 2)
+
+    def test_the_only_connection_is_too_much(self):
+        # Nothing but waiting helps.
+        notice = Notice(About.connections, CROWDED, 0.0)
+        dispatch = self.dispatch(
+            self.converse, books=self.refuse_once(notice), clock=lambda: 0.0)
+        with self.assertLogs('mailman.smtp', 'WARNING') as logs:
+            self.send(dispatch, 3)
+        self.assertIn('nothing is sent for', logs.output[0])
+        self.assertEqual(self.begun(), [
+            address(number) for number in (0, 0, 1, 2)])
+        self.assertEqual(self.relay.throttle.ceiling, 1)
+        self.assertEqual(self.relay.pool.statistics().opened, 2)
+
+    def test_one_more_connection_cannot_be_opened(self):
+        async def one_only(connection):
+            opened.append(connection)
+            if len(opened) > 1:
+                raise RelayUnavailable(
+                    'relay:25', 'greeting', '421 Crowded', 421)
+        opened, heard = [], []
+        dispatch = self.dispatch(self.converse, 4, books=Orderly(
+            self.outcomes, hear=lambda *words: heard.append(words)))
+        self.relay.on_open = one_only
+        self.send(dispatch, 30)
+        self.assertEqual(len(self.settled(Fate.accepted)), 30)
+        self.assertLess(self.relay.throttle.ceiling, 4)
+        self.assertIn(('greeting', CROWDED), heard)
+        self.assertIsNone(dispatch.unavailable)
+
+    def test_no_connection_can_be_opened(self):
+        async def refuse(connection):
+            raise RelayUnavailable('relay:25', 'greeting', '421 Slowly', 421)
+        for wait, kind in ((1000.0, RelayPaused), (5.0, RelayUnavailable)):
+            with self.subTest(wait):
+                dispatch = self.dispatch(
+                    self.converse, relay_clock=lambda: 0.0,
+                    books=Orderly(self.outcomes, hear=lambda word, reply: (
+                        Notice(About.rate, reply, wait))))
+                self.relay.on_open = refuse
+                self.send(dispatch, 3)
+                self.assertIs(type(dispatch.unavailable), kind)
+                self.assertGreater(self.relay.throttle.paused_for, wait)
+                self.assertEqual(self.outcomes, [])
+
+
+class TestProbes(OrdersTestCase):
+    """A post that has waited finds out whether a long pause is over."""
+
+    def pause(self, said=None, **kws):
+        dispatch = self.dispatch(
+            kws.pop('converse', self.converse), was_in_retry=True, **kws)
+        for _ in range(2):
+            # The second one, if it is a guess, is of half an hour.
+            self.relay.throttle.hold(SLOWLY, said, float('inf'))
+        return dispatch
+
+    def test_it_is_over(self):
+        clock = iter(4 * [0.0])
+        dispatch = self.pause(
+            connections=4, relay_clock=lambda: next(clock, 60.0))
+        with self.assertLogs('mailman.smtp', 'INFO'):
+            self.send(dispatch, 20)
+        self.assertAllSettledOnce(20)
+        self.assertEqual(self.relay.throttle.paused_for, 0)
+        # The others waited for what became of the first.
+        self.assertEqual([word for word, _ in self.told][:2], ['begin', 'end'])
+
+    def test_it_is_not(self):
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
+                self.told.append(('begin', each))
+                report(outcome_of_all(each, REFUSED))
+        clock = iter(4 * [0.0])
+        dispatch = self.pause(
+            connections=4, converse=converse,
+            relay_clock=lambda: next(clock, 60.0),
+            books=Orderly(self.outcomes, lambda outcome: Orders(
+                notice=Notice(About.quota, SLOWLY), halt=True)))
+        self.send(dispatch, 20)
+        # The others have not waited for the same answer.
+        self.assertEqual(len(self.begun()), 1)
+        self.assertEqual(len(self.outcomes), 1)
+        self.assertEqual(self.relay.throttle.paused_for, 1740)
+
+    def test_the_server_has_named_the_end(self):
+        dispatch = self.pause(said=1000.0, relay_clock=lambda: 0.0)
+        self.send(dispatch, 20)
+        self.assertEqual(self.begun(), [])
+        self.assertIsInstance(dispatch.unavailable, RelayPaused)
+
+    @mock.patch('mailman_mta_pool.dispatch.dispatcher.LONGEST_PROBE_WAIT',
+                0.01)
+    def test_another_post_has_just_asked(self):
+        # There is one probe in a second.
+        for step, count in ((0.0, 0), (0.1, 20)):
+            with self.subTest(step):
+                self.told.clear()
+                self.outcomes.clear()
+                clock = itertools.count()
+                dispatch = self.pause(
+                    relay_clock=lambda: step * next(clock),
+                    # Seconds are long to the dispatcher in the first case.
+                    clock=time.monotonic if count == 0 else lambda: 0.0)
+                self.send(dispatch, 20)
+                self.assertEqual(len(self.begun()), count)
+                self.assertEqual(
+                    isinstance(dispatch.unavailable, RelayPaused), not count)
+
+
+@mock.patch('mailman_mta_pool.dispatch.outbound.TICK', 0.01)
+class TestPausesAndTurns(OrdersTestCase):
+    """A turn that ends while the relay wants nothing."""
+
+    def pause(self, turn, served):
+        """Serve so many, and then there is a pause of a minute."""
+        def settle(outcome):
+            if len(self.outcomes) == served:
+                turn.is_over = True
+                return Orders(notice=Notice(About.rate, SLOWLY, 60.0))
+        return self.dispatch(
+            self.converse, relay_clock=lambda: 0.0, turn=turn,
+            books=Orderly(self.outcomes, settle))
+
+    def test_others_wait(self):
+        turn = Turn()
+        turn.is_awaited = True
+        dispatch = self.pause(turn, 3)
+        self.send(dispatch, 20)
+        self.assertEqual(len(self.settled(Fate.accepted)), 3)
+        # Those who are left go back behind the others.
+        self.assertIsNone(dispatch.unavailable)
+        self.assertTrue(dispatch.is_over)
+        self.assertEqual(turn.renewed, 0)
+
+    def test_nobody_waits(self):
+        turn = Turn()
+        dispatch = self.pause(turn, 3)
+        self.send(dispatch, 20)
+        self.assertEqual(len(self.settled(Fate.accepted)), 3)
+        # It goes on sleeping, but not for ever: after that, a whole turn has
+        # brought nothing.
+        self.assertEqual(turn.renewed, 1)
+        self.assertIsInstance(dispatch.unavailable, RelayPaused)
+
+    def test_each_turn_brings_something(self):
+        def settle(outcome):
+            # The turn ends with each of them.
+            turn.is_over = True
+            return Orders(notice=Notice(About.rate, SLOWLY, 0.0))
+        turn = Turn()
+        turn.ends_for_good = False
+        # No pause is over before there is another turn.
+        dispatch = self.dispatch(
+            self.converse, relay_clock=lambda: 10.0 * turn.renewed, turn=turn,
+            books=Orderly(self.outcomes, settle), clock=lambda: 0.0)
+        with mock.patch('mailman_mta_pool.relays.pause.MARGIN', 0.02):
+            self.send(dispatch, 3)
+        self.assertEqual(len(self.settled(Fate.accepted)), 3)
+        self.assertGreaterEqual(turn.renewed, 2)
+        self.assertIsNone(dispatch.unavailable)
+
+    def test_nothing_at_all(self):
+        turn = Turn()
+        turn.is_over = turn.is_awaited = True
+        dispatch = self.dispatch(
+            self.converse, relay_clock=lambda: 0.0, turn=turn)
+        self.relay.throttle.slow_down(SLOWLY, 60.0, 0.0)
+        self.send(dispatch, 20)
+        self.assertEqual(self.outcomes, [])
+        self.assertIsInstance(dispatch.unavailable, RelayPaused)
+
+    def test_a_signal(self):
+        turn = Turn()
+        turn.is_urgent = True
+        dispatch = self.pause(turn, 3)
+        self.send(dispatch, 20)
+        self.assertEqual(len(self.settled(Fate.accepted)), 3)
+        self.assertIsNone(dispatch.unavailable)
+        self.assertEqual(turn.renewed, 0)
+
+
+class TestOurMistakes(OrdersTestCase):
+    """The main thread does not wait for ever for what comes of them."""
+
+    class Mistake(Exception):
+        pass
+
+    def fail(self, *args):
+        raise self.Mistake
+
+    def test_in_the_conclusion(self):
+        # In a step that was posted, and with the last outcome.
+        settled = threading.Event()
+        for waits in (True, False):
+            with self.subTest(waits=waits):
+                settled.clear()
+                dispatch = self.dispatch(self.converse, books=Orderly(
+                    self.outcomes, lambda outcome: settled.set(), self.fail),
+                    clock=time.monotonic if waits else lambda: 0.0)
+                dispatch.submit(transaction(0))
+                if waits:
+                    self.assertTrue(settled.wait(PATIENCE))
+                with self.assertRaises(self.Mistake):
+                    dispatch.finish()
+                dispatch.close()
+                self.assertNothingIsInUse()
+
+    def test_in_a_step(self):
+        dispatch = self.dispatch(self.converse, clock=lambda: 0.0)
+        dispatch.submit(transaction(0))
+        with mock.patch.object(Throttle, 'ceiling', property(self.fail)), \
+                self.assertRaises(self.Mistake):
+            dispatch.finish()
+        with self.assertRaises(NothingMoreToSend):
+            dispatch.submit(transaction(1))
+
+    def test_in_a_timer(self):
+        notice = Notice(About.rate, SLOWLY, 0.0)
+        dispatch = self.dispatch(
+            self.converse, books=Orderly(
+                self.outcomes, lambda outcome: Orders(notice=notice)),
+            clock=lambda: 0.0)
+        with mock.patch.object(
+                Throttle, 'ceiling', property(lambda throttle: (
+                    self.fail() if self.outcomes else 1))), \
+                self.assertRaises(self.Mistake):
+            self.send(dispatch, 3)
