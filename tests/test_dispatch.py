@@ -179,6 +179,27 @@ class Orderly(Books):
         return self._hear(word, reply)
 
 
+class Orderly(Books):
+    """Gives orders, as a test's functions say."""
+
+    def __init__(self, outcomes, settle=lambda outcome: None,
+                 conclude=lambda: None, hear=lambda word, reply: None):
+        super().__init__(outcomes)
+        self._settle = settle
+        self._conclude = conclude
+        self._hear = hear
+
+    def settle(self, outcome):
+        super().settle(outcome)
+        return self._settle(outcome) or NO_ORDERS
+
+    def conclude(self):
+        return self._conclude() or NO_ORDERS
+
+    def hear_of_opening(self, word, reply):
+        return self._hear(word, reply)
+
+
 class Together:
     """Lets so many coroutines go on once all of them are there."""
 
@@ -589,9 +610,10 @@ class TestFailures(DispatchTestCase):
         # Only a mistake of ours can end it.
         async def stall(feed, report):
             await feed()
+            threads.append(threading.current_thread())
             asyncio.get_running_loop().stop()
             await asyncio.Event().wait()
-        own = Border()
+        own, threads = Border(), []
         dispatch = self.dispatch(stall, border=own)
         self.send(dispatch, 1)
         # It may have had the time to say so of the one in flight.
@@ -601,6 +623,7 @@ class TestFailures(DispatchTestCase):
             dispatch.submit(transaction(1))
         dispatch.close()
         # The next post has another one.
+        threads[0].join(PATIENCE)
         self.outcomes.clear()
         self.send(self.dispatch(accept_all, border=own), 1)
         self.assertAllSettledOnce(1)

@@ -79,6 +79,32 @@ class TestTurn(unittest.TestCase):
         self.now += 1
         self.assertTrue(turn.is_too_late)
 
+    def test_renewed(self):
+        turn = self.turn(time_slice=60, stop_timeout=30)
+        self.now += 90
+        turn.renew()
+        self.assertFalse(turn.is_over)
+        self.now += 59
+        self.assertFalse(turn.is_over)
+        self.now += 1
+        self.assertTrue(turn.is_over)
+        # What is urgent stays so.
+        turn.stop(signal.SIGTERM)
+        turn.renew()
+        self.assertTrue(turn.is_over)
+        self.assertTrue(turn.is_urgent)
+
+    def test_awaited(self):
+        waiting = []
+        turn = Turn(DeliverySettings(), lambda: self.now,
+                    lambda: bool(waiting))
+        self.assertIs(turn.is_awaited, False)
+        # It is looked at each time.
+        waiting.append('post')
+        self.assertIs(turn.is_awaited, True)
+        # If nobody can tell, it is as if others were waiting.
+        self.assertIs(self.turn().is_awaited, True)
+
     def test_no_stop_timeout(self):
         turn = self.turn(stop_timeout=0)
         turn.stop(signal.SIGTERM)

@@ -17,7 +17,11 @@ from mailman.utilities.datetime import factory, now
 from mailman_mta_pool.journal.entry import count_afresh, exists, filebases_of
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import begun_line, Settled
-from mailman_mta_pool.runner.queues import find_handed_over, Queues
+from mailman_mta_pool.runner.queues import (
+    find_handed_over,
+    others_wait,
+    Queues,
+)
 from tempfile import TemporaryDirectory
 
 
@@ -106,8 +110,8 @@ class TestRetry(QueuesTestCase):
         factory.fast_forward(days=0)
         self.addCleanup(factory.reset)
 
-    def retry(self, recipients, **msgdata):
-        Queues(self.msg, msgdata, None).retry(recipients)
+    def retry(self, recipients, keeps_period=False, **msgdata):
+        Queues(self.msg, msgdata, None).retry(recipients, keeps_period)
         return [item.msgdata for item in get_queue_messages('retry')]
 
     def test_first(self):
@@ -136,6 +140,40 @@ class TestRetry(QueuesTestCase):
 
     def test_probe(self):
         self.assertEqual(self.retry([ANNE], probe_token='0123'), [])
+        self.assertEqual(
+            self.retry([ANNE], keeps_period=True, probe_token='0123'), [])
+
+    def test_a_pause_of_the_relay(self):
+        # The time that it takes is not the post's own.
+        for days in (1, 0, -1):
+            with self.subTest(days=days):
+                msgdata, = self.retry(
+                    [ANNE], keeps_period=True, last_recip_count=1,
+                    deliver_until=now() + timedelta(days=days))
+                self.assertEqual(msgdata['recipients'], [ANNE])
+                self.assertEqual(msgdata['last_recip_count'], 1)
+                self.assertEqual(
+                    msgdata['deliver_until'], now() + timedelta(days=5))
+
+
+class TestOthersWait(QueuesTestCase):
+    def test_in_the_queue(self):
+        self.assertFalse(others_wait())
+        config.switchboards['retry'].enqueue(self.msg, {})
+        self.assertFalse(others_wait())
+        config.switchboards['out'].enqueue(self.msg, {})
+        self.assertTrue(others_wait())
+
+    def test_the_one_that_is_being_delivered(self):
+        filebase, msg, msgdata = self.in_process()
+        self.assertFalse(others_wait())
+        # Nor is it an entry that is still being made.
+        path = os.path.join(
+            config.switchboards['out'].queue_directory, 'ants.tmp')
+        with open(path, 'w'):
+            self.addCleanup(os.remove, path)
+        self.assertFalse(others_wait())
+        config.switchboards['out'].finish(filebase)
 
 
 class TestHandedOver(QueuesTestCase):

@@ -298,6 +298,7 @@ class TestRefusals(DeliveryTestCase):
         self.assertNotIn(DISCLAIMED, self.log.read())
 
     def test_a_word_about_something_else(self):
+        # To everybody, with every sender: it is about us, whatever it says.
         for code in (550, 553, 554):
             with self.subTest(code=code):
                 self.serve(lambda command, session: (
