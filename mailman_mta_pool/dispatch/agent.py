@@ -46,8 +46,8 @@ class Agent:
 
     @property
     def is_live(self) -> bool:
-        """True while it has a connection that is to be kept."""
-        return self.use is not None and not self.use.is_condemned
+        """True unless it has a connection that is to be closed."""
+        return self.use is None or not self.use.is_condemned
 
     async def run(self) -> None:
         """Work until there is nothing to do, or no connection to be had."""
