@@ -331,6 +331,7 @@ class Dispatcher:
             return True
         if not use.known.issuperset(self.relay.lessons.learnt):
             # By the simpler dialogue, which it has taught us, it may work.
+            self._retire_the_ignorant()
             return True
         unavailable = self.retry.lost(error, use, len(self._agents))
         if unavailable is not None:
@@ -343,6 +344,16 @@ class Dispatcher:
             self._ceiling = len(self._agents) - 1
             return False
         return True
+
+    def _retire_the_ignorant(self) -> None:
+        """Close the connections that were opened before the last lesson."""
+        learnt = self.relay.lessons.learnt
+        for agent in self._agents:
+            if agent.use is not None and not agent.use.known.issuperset(
+                    learnt):
+                agent.use.is_condemned = True
+        self.relay.pool.close_idle()
+        self._wake_all()
 
     def fail(self, error: BaseException) -> None:
         """End the dispatch because of a mistake of ours."""

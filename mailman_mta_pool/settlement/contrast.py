@@ -19,7 +19,9 @@ from mailman_mta_pool.settlement.table import (
     is_accepted,
     Judge,
     Judgement,
+    limit_of,
     OF_THE_RELAY,
+    over_the_limit,
 )
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.transaction import (
@@ -127,9 +129,9 @@ class _Group:
     :ivar is_told: True if the log has told of the suspicion.
     """
 
-    def __init__(self, judgement: Judgement) -> None:
+    def __init__(self, judgement: Judgement, words: str) -> None:
         self.judgement = judgement
-        self.words = judgement.words
+        self.words = words
         self.held: Dict[str, _Held] = {}
         self.run: Dict[str, _Held] = {}
         self._domains: Dict[str, int] = {}
@@ -236,6 +238,13 @@ class _Question(NamedTuple):
     transaction: Transaction
 
 
+def _words_for(judgement: Judgement, recipient: str) -> str:
+    """Return the words of a refusal without the recipient's local part."""
+    local = recipient.rpartition('@')[0].lower()
+    return ' '.join(word for word in judgement.words.split()
+                    if word.strip('.,:;()[]"\'') != local)
+
+
 def _domain(recipient: str) -> str:
     return recipient.rpartition('@')[2].lower()
 
@@ -268,6 +277,9 @@ class Contrast:
         self._count = count
         self._suspects = suspects
         self._groups: Dict[_Key, _Group] = {}
+        # Of these, the ones with a run, and those that something was added to.
+        self._running: Dict[_Key, _Group] = {}
+        self._to_weigh: Dict[_Key, _Group] = {}
         self._good: Deque[str] = deque(maxlen=MAX_GOOD)
         # Those accepted whom the server refused when it was asked.
         self._spoilt: Set[str] = set()
@@ -278,6 +290,7 @@ class Contrast:
         self._lost = 0
         self._bad_good = 0
         self._cannot_ask = False
+        self._asked_at_once = ASKED_AT_ONCE
         self.denial: Optional[Judgement] = None
 
     # What the answers to the post say.
@@ -310,9 +323,10 @@ class Contrast:
         :param recipient: Who.
         """
         self._good.appendleft(recipient)
-        for group in self._groups.values():
-            if group.run:
-                group.note_accepted(place)
+        for key, group in list(self._running.items()):
+            group.note_accepted(place)
+            if not group.run:
+                del self._running[key]
 
     def hold(self, transaction: Transaction, judgement: Judgement,
              place: Place) -> None:
@@ -322,11 +336,13 @@ class Contrast:
         :param judgement: Of the refusal.
         :param place: Where it stands in the order of the replies.
         """
-        key = judgement.about, judgement.stage, judgement.words
+        words = _words_for(judgement, transaction.recipients[0])
+        key = judgement.about, judgement.stage, words
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(judgement)
+            group = self._groups[key] = _Group(judgement, words)
         group.hold(_Held(transaction, judgement, place))
+        self._running[key] = self._to_weigh[key] = group
 
     def weigh(self) -> Tuple[Orders, List[Decision]]:
         """Decide what can be decided now.
@@ -335,11 +351,12 @@ class Contrast:
         """
         decided: List[Decision] = []
         elsewhere: Set[str] = set()
-        for group in list(self._groups.values()):
+        for key, group in list(self._to_weigh.items()):
             if self.is_asking or self.denial is not None:
                 break
             decided.extend(self._take_own(group))
             if not group.is_suspicious:
+                del self._to_weigh[key]
                 continue
             self._tell_of_suspicion(group)
             group.is_suspected = True
@@ -401,7 +418,7 @@ class Contrast:
 
     def _ask(self, group: _Group, held: List[_Held],
              good: Optional[Tuple[str, str]], is_ours: bool) -> None:
-        asked = held[:ASKED_AT_ONCE]
+        asked = held[:self._asked_at_once]
         names = tuple(each.recipient for each in asked)
         if good is not None:
             names = (good[0], *names, good[1])
@@ -435,6 +452,8 @@ class Contrast:
         if question is None:
             # It was given up meanwhile.
             return Orders(), [], []
+        if over_the_limit(outcome):
+            return self._ask_fewer(outcome), [], []
         judgements = [self._judged(result) for result in outcome.results]
         of_relay = next((
             judgement for judgement in judgements
@@ -468,6 +487,14 @@ class Contrast:
             return Orders(notice=notice, halt=True)
         self._question = question
         return Orders(notice=notice, first=(question.transaction,))
+
+    def _ask_fewer(self, outcome: Outcome) -> Orders:
+        """The server takes no more recipients in a transaction."""
+        # Two of them are those that had been accepted.
+        self._asked_at_once = limit_of(outcome) - 2
+        if self._asked_at_once < 1:
+            self._cannot_ask = True
+        return Orders()
 
     def _lose(self) -> Orders:
         """No answer came, or this connection cannot ask."""
@@ -506,7 +533,7 @@ class Contrast:
             elif judgement.about is About.recipient:
                 decided.append(self._release(
                     group, held, True, judgement))
-            elif judgement.words != group.words:
+            elif _words_for(judgement, held.recipient) != group.words:
                 # The first refusal told nothing; perhaps this one does.
                 self._release(group, held, False)
                 self.hold(held.transaction, judgement, place)

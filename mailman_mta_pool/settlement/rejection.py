@@ -78,7 +78,9 @@ class Rejection:
         # The latest acceptance on each connection.  A refusal that has to be
         # proved is reported after the acceptances that followed it.
         self._latest: Dict[int, Place] = {}
+        # Those after whom a content was accepted, and the others.
         self._followed: Set[str] = set()
+        self._unfollowed: Dict[str, _Refused] = {}
         # Recipients who are tried once more, and the words of their refusals;
         # those who were refused again; and the words that did not last.
         self._retried: Dict[str, str] = {}
@@ -124,9 +126,10 @@ class Rejection:
         self._latest[place.span.session] = place
         self._run = [refused for refused in self._run
                      if not refused.place.precedes(place)]
-        self._followed.update(
-            name for name, refused in self._held.items()
-            if refused.place.precedes(place))
+        for name, refused in list(self._unfollowed.items()):
+            if refused.place.precedes(place):
+                self._followed.add(name)
+                del self._unfollowed[name]
         if self._retried:
             self._passing.update(
                 words for words in map(
@@ -197,6 +200,8 @@ class Rejection:
         if any(map(refused.place.precedes, self._latest.values())):
             self._followed.add(name)
             self._run.remove(refused)
+        else:
+            self._unfollowed[name] = refused
         if name in self._retried and _may_be_own(judgement):
             # Others were accepted between the two.
             self._refused_twice[name] = refused

@@ -51,39 +51,37 @@ class TestLessons(SiteTestCase):
                 # It was tried once.
                 self.assertEqual(server.said('BDAT'), ['BDAT 1'])
 
-    def test_a_group_that_is_not_understood(self):
+    def for_groups(self, answer):
+        """Answer those who connect before there was any MAIL in a way.
+
+        Whoever connects later knows better than to send groups.
+
+        :param answer: Called with each command, it returns the answer.
+        """
         def make_script(connections):
             def script(command, session):
                 if command == 'CONNECT':
                     opened.append(session.number)
                 elif command.startswith('MAIL') and not first:
-                    # Whoever connects from now on knows better.
                     first.append(max(opened))
-                if not first or session.number > first[0]:
-                    return None
-                if command.startswith('MAIL'):
-                    return LOST_THREAD
-                if command.startswith(('RCPT', 'DATA')):
-                    return '503 5.5.1 Bad sequence of commands'
+                if first and session.number <= first[0]:
+                    return answer(command)
             opened, first = [], []
             return script
         for server in self.serve(make_script, ('PIPELINING',)):
             self.assertEqual(len(server.served), 20)
 
+    def test_a_group_that_is_not_understood(self):
+        def answer(command):
+            if command.startswith('MAIL'):
+                return LOST_THREAD
+            if command.startswith(('RCPT', 'DATA')):
+                return '503 5.5.1 Bad sequence of commands'
+        self.for_groups(answer)
+
     def test_a_group_of_which_the_rest_is_dropped(self):
-        def make_script(connections):
-            def script(command, session):
-                if command == 'CONNECT':
-                    opened.append(session.number)
-                elif command.startswith('MAIL') and not first:
-                    first.append(max(opened))
-                if (first and session.number <= first[0] and
-                        command.startswith(('RCPT', 'DATA'))):
-                    return HANG
-            opened, first = [], []
-            return script
-        for server in self.serve(make_script, ('PIPELINING',)):
-            self.assertEqual(len(server.served), 20)
+        self.for_groups(lambda command: (
+            HANG if command.startswith(('RCPT', 'DATA')) else None))
 
     def test_a_login_that_is_forgotten(self):
         def make_script(connections):
