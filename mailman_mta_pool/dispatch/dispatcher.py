@@ -286,7 +286,7 @@ class Dispatcher:
             return Event.cannot_open_ever
         connected = sum(agent.use is not None for agent in self._agents)
         others = len(self._agents) - 1
-        self._hear_of_opening(error, others)
+        self._hear_of_opening(error, others, connected)
         if self.is_over:
             return Event.cannot_open_ever
         event = self.retry.cannot_open(
@@ -297,14 +297,16 @@ class Dispatcher:
             self._give_up(error)
         return event
 
-    def _hear_of_opening(self, error: RelayUnavailable, others: int) -> None:
+    def _hear_of_opening(self, error: RelayUnavailable, others: int,
+                         connected: int) -> None:
         """Act on what the server said when a connection was refused."""
         if error.code is None or isinstance(error, RelayPaused):
             return
         code, _, text = error.reason.partition(' ')
         reply = Reply(error.code, (text.encode(),))
         notice = self._ledger.hear_of_opening(error.phase, reply)
-        if others and error.waiting_helps:
+        is_crowd = notice is None or notice.about is About.connections
+        if is_crowd and connected and error.waiting_helps:
             self.relay.throttle.limit_connections(
                 others, str(reply), '' if notice is None else notice.remedy)
         elif notice is not None:

@@ -59,13 +59,17 @@ class _Current:
 
     def __init__(self) -> None:
         self._relay: Optional[Relay] = None
+        # True if the network thread was there when it was last asked for.
+        self._was_running = False
         atexit.register(self.end)
 
     def get(self, settings: RelaySettings, pool: PoolSettings) -> Relay:
         relay = self._relay
-        if not border.is_running:
+        is_running = border.is_running
+        if self._was_running and not is_running:
             # What belonged to a thread that has ended is of no use.
             relay = self._relay = None
+        self._was_running = is_running
         if (relay is None or relay.settings != settings or
                 relay.pool_settings != pool):
             # The plugin's own configuration file has been edited.
