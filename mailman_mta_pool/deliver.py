@@ -99,11 +99,12 @@ class _Delivery:
             # Whatever goes wrong from here on, the post is kept for these.
             self._leave_out_settled()
         relay = relay_for(settings.relay, settings.pool)
+        self._message_id = str(msg.get('message-id', '')).strip()
         self._plain_sender = plain_sender(mlist, msg, msgdata)
         self._ledger = Ledger(
             journal,
             post=Post(
-                message_id=str(msg.get('message-id', '')).strip(),
+                message_id=self._message_id,
                 count=len(self._recipients),
                 plain_sender=self._plain_sender,
                 is_notice=not msgdata.get('to_list', False),
@@ -255,7 +256,7 @@ class _Delivery:
         relay = relay_for(self._settings.relay, self._settings.pool)
         outbound = Outbound(
             relay, self._settings.delivery, self._ledger, turn=self._turn,
-            envid=str(msg.get('message-id', '')).strip(),
+            envid=self._message_id,
             plain_sender=self._plain_sender,
             was_in_retry='last_recip_count' in msgdata)
         strategy = strategy_for(

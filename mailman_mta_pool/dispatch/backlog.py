@@ -2,7 +2,7 @@
 """The backlog of a post: transactions that wait, and those in flight."""
 
 from collections import deque
-from mailman_mta_pool.wire.transaction import Transaction
+from mailman_mta_pool.wire.transaction import domain_of, Transaction
 from public import public
 from typing import (
     Callable,
@@ -208,7 +208,7 @@ class Backlog:
         """Let recipients of other domains go before the next one, if any."""
         for index in range(min(len(self._waiting), MAX_LOOKED_AT)):
             transaction = self._waiting[index]
-            if any(recipient.rpartition('@')[2].lower() not in self.elsewhere
+            if any(domain_of(recipient) not in self.elsewhere
                    for recipient in transaction.recipients):
                 del self._waiting[index]
                 self._waiting.appendleft(transaction)

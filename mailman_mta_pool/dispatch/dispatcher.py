@@ -37,8 +37,8 @@ from typing import Any, Callable, Dict, List, Optional
 log = logging.getLogger('mailman.smtp')
 
 _IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
-# A pause of the relay that is longer than this, in seconds, is spent in
-# Mailman's retry queue.
+# A pause of the relay of so many seconds or more is spent in Mailman's retry
+# queue.
 LONGEST_SLEEP = 900.0
 # For so many seconds a post waits to be the one that finds out whether a
 # pause is over.

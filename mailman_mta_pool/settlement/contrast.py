@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from mailman_mta_pool.settings import About
 from mailman_mta_pool.settlement.memory import Finding, Memory
-from mailman_mta_pool.settlement.orders import Notice, Orders
+from mailman_mta_pool.settlement.orders import notice_of, Orders
 from mailman_mta_pool.settlement.table import (
     is_accepted,
     Judge,
@@ -25,6 +25,7 @@ from mailman_mta_pool.settlement.table import (
 )
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.transaction import (
+    domain_of,
     Fate,
     Outcome,
     Result,
@@ -119,7 +120,7 @@ _Key = Tuple[Optional[About], Stage, str]
 
 
 class _Group:
-    """Those who were refused in the same words.
+    """The refusals in the same words, to commands of one stage.
 
     :ivar held: The refusals on which nothing is decided yet.
     :ivar run: Those of them since which nobody was accepted.
@@ -172,7 +173,7 @@ class _Group:
                 len(self._other_domains) >= WIDE_DOMAINS)
 
     def hold(self, held: _Held) -> None:
-        domain = _domain(held.recipient)
+        domain = domain_of(held.recipient)
         self.held[held.recipient] = held
         if held.recipient not in self.run:
             self._domains[domain] = self._domains.get(domain, 0) + 1
@@ -184,7 +185,7 @@ class _Group:
     def leave_run(self, recipient: str) -> None:
         """Take a recipient out of the run."""
         if self.run.pop(recipient, None) is not None:
-            domain = _domain(recipient)
+            domain = domain_of(recipient)
             self._domains[domain] -= 1
             if not self._domains[domain]:
                 del self._domains[domain]
@@ -243,10 +244,6 @@ def _words_for(judgement: Judgement, recipient: str) -> str:
     local = recipient.rpartition('@')[0].lower()
     return ' '.join(word for word in judgement.words.split()
                     if word.strip('.,:;()[]"\'') != local)
-
-
-def _domain(recipient: str) -> str:
-    return recipient.rpartition('@')[2].lower()
 
 
 @public
@@ -312,7 +309,7 @@ class Contrast:
 
     @property
     def held(self) -> Dict[str, Judgement]:
-        """Those on whom nothing is decided, and their refusals."""
+        """The undecided refusals, by recipient."""
         return {name: held.judgement for group in self._groups.values()
                 for name, held in group.held.items()}
 
@@ -480,9 +477,7 @@ class Contrast:
 
     def _ask_later(self, question: _Question, judgement: Judgement) -> Orders:
         """The server does not want to be asked now."""
-        assert judgement.about is not None
-        notice = Notice(judgement.about, judgement.reply, judgement.wait,
-                        judgement.remedy, judgement.usual)
+        notice = notice_of(judgement)
         if judgement.about is About.quota:
             return Orders(notice=notice, halt=True)
         self._question = question
@@ -563,7 +558,10 @@ class Contrast:
     def _decide_refused(self, group: _Group,
                         refused: List[Tuple[_Held, Judgement]],
                         ) -> List[Decision]:
-        """They were refused once more, beside somebody who was accepted."""
+        """Charge the recipients who were refused again when asked about.
+
+        Recipients whose refusals are about us are released uncharged.
+        """
         decided = []
         for held, judgement in refused:
             is_own = group.is_chargeable and judgement.about is None

@@ -16,6 +16,7 @@ from mailman_mta_pool.settlement.orders import (
     HALT_ORDERS,
     NO_ORDERS,
     Notice,
+    notice_of,
     Orders,
 )
 from mailman_mta_pool.settlement.rejection import Rejection
@@ -257,7 +258,7 @@ class Ledger:
         :param reply: The refusal.
         :return: What it says of the relay; None if it is about us.
         """
-        return _notice(self._judge.judge_opening(word, reply))
+        return notice_of(self._judge.judge_opening(word, reply))
 
     def hear_of_closing(self, outcome: Outcome) -> Optional[Notice]:
         """Judge what the server said when it closed the connection.
@@ -269,7 +270,7 @@ class Ledger:
             if result.fate is Fate.not_attempted and (
                     result.reply is not None and
                     result.stage is not Stage.connect):
-                notice = _notice(self._judge.judge(
+                notice = notice_of(self._judge.judge(
                     result.stage, result.reply))
                 if notice is not None and notice.about is About.quota:
                     self._exhaust(notice)
@@ -362,7 +363,7 @@ class Ledger:
             # An address that we do not send to this server: 5.1.3, 5.6.7.
             self._refuse(reading.recipient(index), judgement)
         elif about in OF_THE_RELAY:
-            reading.notice = _notice(judgement)
+            reading.notice = notice_of(judgement)
             reading.again.append(index)
         elif self._minds_verp(reading, judgement):
             reading.sender = judgement
@@ -589,13 +590,6 @@ class Ledger:
         else:
             self.bounced[recipient] = failure
             self._record.bounced(recipient, *failure)
-
-
-def _notice(judgement: Judgement) -> Optional[Notice]:
-    if judgement.about not in OF_THE_RELAY:
-        return None
-    return Notice(judgement.about, judgement.reply, judgement.wait,
-                  judgement.remedy, judgement.usual)
 
 
 class _Nobody:

@@ -2,6 +2,7 @@
 """The instructions that follow from an answer, for the dispatcher."""
 
 from mailman_mta_pool.settings import About
+from mailman_mta_pool.settlement.table import Judgement, OF_THE_RELAY
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
@@ -25,6 +26,20 @@ class Notice(NamedTuple):
     wait: Optional[float] = None
     remedy: str = ''
     usual: Optional[float] = None
+
+
+@public
+def notice_of(judgement: Judgement) -> Optional[Notice]:
+    """Return what a refusal says of the relay.
+
+    :param judgement: Of the refusal.
+    :return: None if the refusal is about something else.
+    """
+    about = judgement.about
+    if about is None or about not in OF_THE_RELAY:
+        return None
+    return Notice(about, judgement.reply, judgement.wait, judgement.remedy,
+                  judgement.usual)
 
 
 @public

@@ -104,7 +104,7 @@ class Rejection:
 
     @property
     def held(self) -> Dict[str, Judgement]:
-        """Those on whom nothing is decided, and their refusals."""
+        """The undecided refusals, by recipient."""
         found = {name: refused.judgement for name, refused in (
             *self._held.items(), *self._refused_twice.items())}
         for refused in self._parts:
@@ -319,7 +319,11 @@ class Rejection:
         return tuple(self._held.pop(name).transaction for name in names)
 
     def _decide_on_refused_twice(self) -> List[Decision]:
-        """They are charged, unless the same words were taken back."""
+        """Charge the recipients who were refused at both tries.
+
+        Recipients are spared if the server, after the same words, accepted
+        somebody else at the second try.
+        """
         twice, self._refused_twice = self._refused_twice, {}
         return [Decision(name, refused.judgement,
                          refused.judgement.words not in self._passing)

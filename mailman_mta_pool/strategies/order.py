@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The order in which recipients are served."""
 
+from mailman_mta_pool.wire.transaction import domain_of
 from public import public
 from typing import Any, Dict, Iterable, List, Tuple
 
@@ -12,10 +13,6 @@ SUSPECTS_KEY = 'mta_pool_suspects'
 public(SUSPECTS_KEY=SUSPECTS_KEY)
 
 
-def _domain(recipient: str) -> str:
-    return recipient.rpartition('@')[2].lower()
-
-
 @public
 def in_order(recipients: Iterable[str]) -> List[str]:
     """Sort by domain, then by address.
@@ -23,7 +20,7 @@ def in_order(recipients: Iterable[str]) -> List[str]:
     The mail server can deliver those of one domain in few sessions then.
     """
     # Sorting is stable, and twice takes half as long as by a pair.
-    return sorted(sorted(recipients), key=_domain)
+    return sorted(sorted(recipients), key=domain_of)
 
 
 @public

@@ -11,6 +11,15 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 
 @public
+def domain_of(recipient: str) -> str:
+    """Return the domain of an address, in lower case.
+
+    :param recipient: A forward-path without angle brackets.
+    """
+    return recipient.rpartition('@')[2].lower()
+
+
+@public
 class Fate(enum.Enum):
     """How a recipient of a transaction ended; exactly one of these."""
 
