@@ -5,6 +5,7 @@
 import unittest
 
 from hypothesis import given, HealthCheck, settings, strategies as st
+from mailman_mta_pool.configuration.answers import shipped_answers
 from mailman_mta_pool.wire.transaction import Stage
 from tests.settlement.world import PLAIN, World
 
@@ -234,6 +235,31 @@ class TestContent(ContrastTestCase):
                 ledger = world.deliver(names, size=size)
                 self.assertEnds(ledger, bounced=names[4:5],
                                 served=names[:4] + names[5:])
+
+    def test_the_one_on_trial_gets_it_once(self):
+        names = members(10)
+        for at, words in ((Stage.mail, '450 4.7.1 Ratelimit exceeded'),
+                          (Stage.rcpt, '451 4.3.0 Later'),
+                          (Stage.end, '451 4.3.0 Later'),
+                          (Stage.rcpt, '550 Zorp.')):
+            refused = []
+
+            def rule(stage, transaction, recipient, number, at=at,
+                     words=words, refused=refused):
+                if stage is Stage.end and len(transaction.recipients) > 5:
+                    return '554 Blorb'
+                if (stage is at and not refused and
+                        transaction.recipients == (names[0],)):
+                    refused.append(number)
+                    return words
+                return None
+            with self.subTest(at=at, words=words):
+                world = World(rule, answers=shipped_answers())
+                ledger = world.deliver(names, size=10)
+                self.assertEqual(len(world.served), len(set(world.served)))
+                self.assertFalse(set(ledger.served) & set(ledger.deferred))
+                self.assertEqual(ledger.served, set(world.served))
+                self.assertGreaterEqual(len(ledger.served), 9)
 
     def test_a_welcome(self):
         world = World(self.refuse('554 5.6.0 Spam', stage=Stage.end))
