@@ -468,7 +468,8 @@ class Ledger:
                 reading.to(reading.content), reading.refusal,
                 reading.place(reading.content[0]))
         elif not reading.served:
-            orders = self._rejection.give_up_trial(reading.transaction)
+            orders = self._rejection.give_up_trial(
+                reading.transaction, bool(reading.again or reading.plain))
         self._decide(decided)
         if self._contrast.is_watching and not self._contrast.is_asking:
             more, decided = self._contrast.weigh()

@@ -247,14 +247,21 @@ class Rejection:
             return self._try_next(), []
         return self._conclude_on(refused.judgement)
 
-    def give_up_trial(self, transaction: Transaction) -> Orders:
+    def give_up_trial(self, transaction: Transaction,
+                      goes_again: bool) -> Orders:
         """Take note that a transaction ended in another way.
 
         :param transaction: Any; only that on trial matters.
+        :param goes_again: True if it is sent once more, and so stays on trial.
         """
-        if not self._is_trial(transaction):
+        if goes_again or not self._is_trial(transaction):
             return Orders()
         self._on_trial = None
+        # Its end is its own.  With the others it would be sent once more.
+        self._parts = [
+            refused._replace(transaction=_without(
+                refused.transaction, transaction.recipients))
+            for refused in self._parts]
         return self._try_next() if self._candidates else Orders()
 
     def _weigh(self, judgement: Judgement) -> Tuple[Orders, List[Decision]]:
