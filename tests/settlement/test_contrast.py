@@ -236,6 +236,23 @@ class TestContent(ContrastTestCase):
                 self.assertEnds(ledger, bounced=names[4:5],
                                 served=names[:4] + names[5:])
 
+    def test_few_who_do_not_like_ants(self):
+        names = sorted(members(60, 6), key=lambda name: name[-14:])
+        for words in ('550 5.7.1 Spam detected', '554 Blorb'):
+            for bad in (names[:1], names[:2], names[:3], names[20:23],
+                        [names[0], names[30], names[59]]):
+                def rule(at, transaction, recipient, number, words=words,
+                         bad=bad):
+                    return (words if at is Stage.end and
+                            set(bad) & set(transaction.recipients) else None)
+                for size, verp in ((1, True), (10, False), (500, False)):
+                    with self.subTest(words=words, bad=bad, size=size):
+                        world = World(rule, answers=shipped_answers())
+                        ledger = world.deliver(names, size=size, verp=verp)
+                        self.assertEqual(
+                            ledger.served, set(names) - set(bad))
+                        self.assertFalse(ledger.rejected)
+
     def test_the_one_on_trial_gets_it_once(self):
         names = members(10)
         for at, words in ((Stage.mail, '450 4.7.1 Ratelimit exceeded'),
