@@ -172,7 +172,7 @@ class _Group:
                 len(self._other_domains) >= WIDE_DOMAINS)
 
     def hold(self, held: _Held) -> None:
-        domain = _domain(held.recipient)
+        domain = domain_of(held.recipient)
         self.held[held.recipient] = held
         if held.recipient not in self.run:
             self._domains[domain] = self._domains.get(domain, 0) + 1
@@ -184,7 +184,7 @@ class _Group:
     def leave_run(self, recipient: str) -> None:
         """Take a recipient out of the run."""
         if self.run.pop(recipient, None) is not None:
-            domain = _domain(recipient)
+            domain = domain_of(recipient)
             self._domains[domain] -= 1
             if not self._domains[domain]:
                 del self._domains[domain]
@@ -245,7 +245,9 @@ def _words_for(judgement: Judgement, recipient: str) -> str:
                     if word.strip('.,:;()[]"\'') != local)
 
 
-def _domain(recipient: str) -> str:
+@public
+def domain_of(recipient: str) -> str:
+    """Return the domain of an address."""
     return recipient.rpartition('@')[2].lower()
 
 

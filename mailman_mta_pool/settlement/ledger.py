@@ -476,7 +476,8 @@ class Ledger:
             self._decide(decided)
             orders = orders._replace(
                 first=orders.first or more.first,
-                elsewhere=more.elsewhere, halt=orders.halt or more.halt)
+                elsewhere=orders.elsewhere | more.elsewhere,
+                halt=orders.halt or more.halt)
         return orders
 
     def _again(self, reading: _Reading) -> List[Transaction]:

@@ -708,9 +708,9 @@ class TestContent(LedgerTestCase):
         # Whoever had been accepted before shows that it is not the message.
         self.assertEqual(self.ledger.denial.reply, reply('554 5.7.1 Blorb'))
         self.assertIsNone(self.ledger.rejection)
-        self.close('zoe anne bart carl dora')
-        self.assertSettled(served='zoe', deferred='anne bart carl',
-                           untried='dora')
+        self.close('zoe anne bart carl dora_d emma')
+        self.assertSettled(served='zoe', deferred='anne bart carl dora_d',
+                           untried='emma')
 
     def test_three_in_other_words(self):
         for number, name in enumerate(('anne', 'bart', 'carl', 'dora')):
