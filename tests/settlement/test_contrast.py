@@ -189,6 +189,57 @@ class TestContrast(ContrastTestCase):
         self.assertEnds(ledger, deferred=members(1))
 
 
+class TestUnasked(ContrastTestCase):
+    """Where no connection can ask."""
+
+    def test_refused_at_first(self):
+        names = members(40)
+        dead = names[12]
+
+        def rule(at, transaction, recipient, number):
+            if at is Stage.rcpt and (number <= 4 or recipient == dead):
+                return '550 Zorp.'
+            return None
+        world = World(rule, can_ask=False)
+        ledger = world.deliver(names)
+        self.assertEnds(ledger, bounced=[dead],
+                        served=[name for name in names if name != dead])
+        self.assertEqual(len(world.served), len(set(world.served)))
+
+    def test_the_sender_of_verp(self):
+        def rule(at, transaction, recipient, number):
+            return ('550 Zorp.' if at is Stage.rcpt and
+                    transaction.sender != PLAIN else None)
+        for count in (1, 2, 5, 40):
+            with self.subTest(count=count):
+                world = World(rule, can_ask=False)
+                ledger = world.deliver(members(count), verp=True)
+                self.assertEnds(ledger, served=members(count))
+
+    def test_the_sender_of_verp_and_a_dead_domain(self):
+        names = sorted(members(80, 2), key=lambda name: name[-14:])
+
+        def rule(at, transaction, recipient, number):
+            if at is Stage.rcpt and transaction.sender != PLAIN:
+                return '550 Zorp.'
+            return ('550 Nope' if at is Stage.rcpt and
+                    recipient in names[:40] else None)
+        ledger = World(rule).deliver(names, verp=True)
+        self.assertEnds(ledger, served=names[40:], bounced=names[:40])
+
+    def test_a_server_that_counts_those_whom_it_refuses(self):
+        names = members(40)
+
+        def rule(at, transaction, recipient, number):
+            if at is not Stage.rcpt:
+                return None
+            if transaction.recipients.index(recipient) >= 8:
+                return '452 4.5.3 Too many recipients'
+            return '550 Nope' if recipient in names[-12:] else None
+        ledger = World(rule).deliver(names)
+        self.assertEnds(ledger, served=names[:-12], bounced=names[-12:])
+
+
 class TestContent(ContrastTestCase):
     """Refusals at DATA and at the end of the content."""
 

@@ -292,9 +292,16 @@ class TestQuestions(LedgerTestCase):
         self.assertEqual(orders.first, ())
         self.assertSettled(served='zoe')
         self.settle(yan=ACCEPTED)
-        # Nothing can be asked, so an acceptance after them has to do.
+        # Nothing can be asked, so they are sent the post once more.
+        self.assertEqual(
+            [transaction.recipients for transaction in
+             self.ledger.conclude().again],
+            [(address(name),) for name in ('anne', 'bart_b', 'carl_c')])
+        self.settle(anne=ACCEPTED)
+        self.settle(bart_b=self.NO)
+        self.settle(carl_c=self.NO)
         self.assertEqual(self.ledger.conclude(), NO_ORDERS)
-        self.assertSettled(served='yan zoe', bounced='anne bart_b carl_c')
+        self.assertSettled(served='anne yan zoe', bounced='bart_b carl_c')
 
     def test_the_server_wants_less(self):
         self.begin(answers=(entry(About.rate, 'slow', 5.0),
