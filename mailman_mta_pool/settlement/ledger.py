@@ -301,7 +301,8 @@ class Ledger:
             more, decided = self._contrast.weigh()
             self._decide(decided)
             orders = more._replace(
-                again=tuple(again), plain_sender=orders.plain_sender,
+                again=(*more.again, *again),
+                plain_sender=orders.plain_sender,
                 halt=orders.halt or more.halt)
         return orders
 
@@ -475,6 +476,7 @@ class Ledger:
             more, decided = self._contrast.weigh()
             self._decide(decided)
             orders = orders._replace(
+                again=orders.again + more.again,
                 first=orders.first or more.first,
                 elsewhere=orders.elsewhere | more.elsewhere,
                 halt=orders.halt or more.halt)
@@ -518,6 +520,7 @@ class Ledger:
 
     def _refuse(self, recipient: str, judgement: Judgement) -> None:
         """The recipient is refused, for good or for the time being."""
+        self._contrast.note_ended(recipient)
         reply = judgement.reply
         failure = reply.code, reply.text
         if judgement.is_permanent:
@@ -528,6 +531,7 @@ class Ledger:
 
     def _suspect(self, recipient: str, judgement: Judgement) -> None:
         """The recipient was refused, but it may not be the recipient's own."""
+        self._contrast.note_ended(recipient)
         self.deferred[recipient] = judgement.reply.code, judgement.reply.text
         self.suspects.append(recipient)
 
