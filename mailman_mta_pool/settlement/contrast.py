@@ -11,7 +11,7 @@ accepted, is charged with it.
 
 import logging
 
-from collections import deque
+from collections import deque, OrderedDict
 from mailman_mta_pool.settings import About
 from mailman_mta_pool.settlement.memory import Finding, Memory
 from mailman_mta_pool.settlement.orders import Notice, Orders
@@ -299,7 +299,8 @@ class Contrast:
         self._plain_sender = plain_sender
         self._count = count
         self._suspects = suspects
-        self._groups: Dict[_Key, _Group] = {}
+        # To take the first out of a dict, again and again, is slow.
+        self._groups: 'OrderedDict[_Key, _Group]' = OrderedDict()
         # Of these, the ones with a run, and those that something was added to.
         self._running: Dict[_Key, _Group] = {}
         self._to_weigh: Dict[_Key, _Group] = {}
@@ -652,12 +653,19 @@ class Contrast:
         :return: What is to be asked, if anything, and what is decided.
         """
         decided: List[Decision] = []
-        for group in list(self._groups.values()):
+        done: List[_Key] = []
+        for key, group in self._groups.items():
             if self.is_asking or self.denial is not None:
                 break
             decided.extend(self._take_own(group))
             if group.held:
                 decided.extend(self._conclude_group(group))
+            elif not self._cannot_ask:
+                done.append(key)
+        # There may be thousands, and a question about each.
+        for key in done:
+            for groups in (self._groups, self._running, self._to_weigh):
+                groups.pop(key, None)
         return self._orders(), decided
 
     def _conclude_group(self, group: _Group) -> List[Decision]:
