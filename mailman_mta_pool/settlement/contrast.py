@@ -11,7 +11,7 @@ accepted, is charged with it.
 
 import logging
 
-from collections import deque
+from collections import deque, OrderedDict
 from mailman_mta_pool.settings import About
 from mailman_mta_pool.settlement.memory import Finding, Memory
 from mailman_mta_pool.settlement.orders import notice_of, Orders
@@ -212,11 +212,16 @@ class _Group:
 
     def not_asked_plainly(self, sender: Optional[str]) -> List[_Held]:
         """Return those who were refused with the sender of VERP only."""
-        if self.judgement.about is About.us:
+        if sender is None or self.judgement.about is About.us:
             return []
         return [held for held in self.held.values()
-                if sender not in (None, held.transaction.sender) and
+                if _is_verp(held.transaction, sender) and
                 held.recipient not in self._tried_with_plain]
+
+    @property
+    def was_asked_plainly(self) -> bool:
+        """True if somebody was tried with the plain sender."""
+        return bool(self._tried_with_plain)
 
     def note_asked_plainly(self, recipients: List[str]) -> None:
         self._tried_with_plain.update(recipients)
@@ -246,6 +251,22 @@ def _words_for(judgement: Judgement, recipient: str) -> str:
                     if word.strip('.,:;()[]"\'') != local)
 
 
+def _is_verp(transaction: Transaction, plain_sender: str) -> bool:
+    return (transaction.sender != plain_sender or
+            transaction.verp is not None)
+
+
+def _spread(held: List[_Held]) -> List[_Held]:
+    """Return one of each domain, then the second ones, and so on."""
+    seen: Dict[str, int] = {}
+    turns: List[Tuple[int, int, _Held]] = []
+    for each in held:
+        domain = domain_of(each.recipient)
+        seen[domain] = seen.get(domain, 0) + 1
+        turns.append((seen[domain], len(turns), each))
+    return [each for _, _, each in sorted(turns)]
+
+
 @public
 class Contrast:
     """The refusals of one post that are held, and what was found out by them.
@@ -273,7 +294,8 @@ class Contrast:
         self._plain_sender = plain_sender
         self._count = count
         self._suspects = suspects
-        self._groups: Dict[_Key, _Group] = {}
+        # To take the first out of a dict, again and again, is slow.
+        self._groups: 'OrderedDict[_Key, _Group]' = OrderedDict()
         # Of these, the ones with a run, and those that something was added to.
         self._running: Dict[_Key, _Group] = {}
         self._to_weigh: Dict[_Key, _Group] = {}
@@ -284,6 +306,14 @@ class Contrast:
         # True until the question has been given to the dispatcher.
         self._is_new_question = False
         self._sent_again: Dict[str, int] = {}
+        # What goes again because it cannot be asked about, and to whom that
+        # has happened after somebody else was accepted.
+        self._unasked: List[Transaction] = []
+        self._sent_unasked: Set[str] = set()
+        # Those who are sent the post once more, and may be accepted.
+        self._under_way: Set[str] = set()
+        # True if one of those who were sent it last was.
+        self._was_taken = False
         self._lost = 0
         self._bad_good = 0
         self._cannot_ask = False
@@ -320,10 +350,17 @@ class Contrast:
         :param recipient: Who.
         """
         self._good.appendleft(recipient)
+        if self._under_way:
+            self._was_taken = True
+            self._under_way.clear()
         for key, group in list(self._running.items()):
             group.note_accepted(place)
             if not group.run:
                 del self._running[key]
+
+    def note_ended(self, recipient: str) -> None:
+        """Take note that a recipient was refused in words that are clear."""
+        self._under_way.discard(recipient)
 
     def hold(self, transaction: Transaction, judgement: Judgement,
              place: Place) -> None:
@@ -339,6 +376,7 @@ class Contrast:
         if group is None:
             group = self._groups[key] = _Group(judgement, words)
         group.hold(_Held(transaction, judgement, place))
+        self._under_way.discard(transaction.recipients[0])
         self._running[key] = self._to_weigh[key] = group
 
     def weigh(self) -> Tuple[Orders, List[Decision]]:
@@ -366,7 +404,8 @@ class Contrast:
         if self._question is not None and self._is_new_question:
             self._is_new_question = False
             first = self._question.transaction,
-        return Orders(first=first, elsewhere=elsewhere,
+        again, self._unasked = tuple(self._unasked), []
+        return Orders(again=again, first=first, elsewhere=elsewhere,
                       halt=self.denial is not None)
 
     def _take_own(self, group: _Group) -> List[Decision]:
@@ -398,11 +437,33 @@ class Contrast:
             self._ask(group, list(group.held.values()), good, is_ours)
         elif not group.is_wide:
             return False
+        elif self._under_way:
+            # If one of them is accepted, it is not about us.
+            return True
         elif plainly and not self._cannot_ask:
             self._ask(group, plainly, None, False)
+        elif plainly and (self._was_taken or not group.was_asked_plainly):
+            self._send_unasked(group, _spread(plainly)[:ASKED_AT_ONCE])
         else:
             self._deny(group)
         return True
+
+    def _send_unasked(self, group: _Group, held: List[_Held]) -> None:
+        """Send the post once more, with the plain sender, instead of asking.
+        """
+        group.note_asked_plainly([each.recipient for each in held])
+        self._was_taken = False
+        for each in held:
+            self._release(group, each, is_own=False)
+            if each.recipient in group.followed:
+                self._sent_unasked.add(each.recipient)
+            self._under_way.add(each.recipient)
+            self._unasked.append(self._plainly(each.transaction))
+
+    def _plainly(self, transaction: Transaction) -> Transaction:
+        if self._plain_sender is None:
+            return transaction
+        return transaction._replace(sender=self._plain_sender, verp=None)
 
     def _choose_good(self) -> Tuple[Optional[Tuple[str, str]], bool]:
         """Choose whom the server is to accept again; of this post, if any."""
@@ -415,6 +476,9 @@ class Contrast:
 
     def _ask(self, group: _Group, held: List[_Held],
              good: Optional[Tuple[str, str]], is_ours: bool) -> None:
+        if good is None:
+            # All of one domain may be dead.
+            held = _spread(held)
         asked = held[:self._asked_at_once]
         names = tuple(each.recipient for each in asked)
         if good is not None:
@@ -423,7 +487,6 @@ class Contrast:
         if sender is None or good is None and not group.not_asked_plainly(
                 sender):
             sender = asked[0].transaction.sender
-        group.note_asked_plainly([each.recipient for each in asked])
         self._is_new_question = True
         self._question = _Question(
             group, asked, good, is_ours, Transaction(
@@ -461,6 +524,7 @@ class Contrast:
         if not all(judgement is not None or is_accepted(result)
                    for judgement, result in zip(judgements, outcome.results)):
             return self._lose(), [], []
+        self._lost = 0
         place = Place(outcome.span, len(judgements))
         if question.good is None:
             return self._hear_of(question, judgements, place)
@@ -486,7 +550,8 @@ class Contrast:
     def _ask_fewer(self, outcome: Outcome) -> Orders:
         """The server takes no more recipients in a transaction."""
         # Two of them are those that had been accepted.
-        self._asked_at_once = limit_of(outcome) - 2
+        self._asked_at_once = max(
+            limit_of(outcome) - 2, self._asked_at_once // 2)
         if self._asked_at_once < 1:
             self._cannot_ask = True
         return Orders()
@@ -514,6 +579,7 @@ class Contrast:
                  ) -> Tuple[Orders, List[Decision], List[Transaction]]:
         """Decide on those who were asked about."""
         group = question.group
+        group.note_asked_plainly([each.recipient for each in question.asked])
         again, decided, refused = [], [], []
         for held, judgement in zip(question.asked, judgements):
             if held.recipient not in group.held:
@@ -521,8 +587,9 @@ class Contrast:
             if judgement is None:
                 released = self._release(group, held, is_own=False)
                 if self._may_go_again(held.recipient):
+                    self._under_way.add(held.recipient)
                     again.append(held.transaction._replace(
-                        sender=question.transaction.sender))
+                        sender=question.transaction.sender, verp=None))
                 else:
                     decided.append(released)
             elif judgement.about is About.recipient:
@@ -552,7 +619,7 @@ class Contrast:
         return self._sent_again[recipient] <= MAX_SENT_AGAIN
 
     def _was_verp(self, question: _Question) -> bool:
-        return any(held.transaction.sender != question.transaction.sender
+        return any(_is_verp(held.transaction, question.transaction.sender)
                    for held in question.asked)
 
     def _decide_refused(self, group: _Group,
@@ -582,12 +649,19 @@ class Contrast:
         :return: What is to be asked, if anything, and what is decided.
         """
         decided: List[Decision] = []
-        for group in list(self._groups.values()):
+        done: List[_Key] = []
+        for key, group in self._groups.items():
             if self.is_asking or self.denial is not None:
                 break
             decided.extend(self._take_own(group))
             if group.held:
                 decided.extend(self._conclude_group(group))
+            elif not self._cannot_ask:
+                done.append(key)
+        # There may be thousands, and a question about each.
+        for key in done:
+            for groups in (self._groups, self._running, self._to_weigh):
+                groups.pop(key, None)
         return self._orders(), decided
 
     def _conclude_group(self, group: _Group) -> List[Decision]:
@@ -604,14 +678,27 @@ class Contrast:
         return []
 
     def _conclude_unasked(self, group: _Group) -> List[Decision]:
-        """Decide without a question, on those after whom others were taken."""
-        if not self._good:
+        """Decide without a question: by sending the post once more.
+
+        Whoever is refused twice, while somebody was accepted between the two,
+        is charged.  To be refused once may have been the moment, or the sender
+        of VERP, which those accepted later did not have.
+        """
+        plainly = group.not_asked_plainly(self._plain_sender)
+        if not (self._good or plainly):
             return self._conclude_alone(group)
-        if not group.is_chargeable:
-            return []
-        return [self._release(group, held, is_own=True)
-                for held in list(group.held.values())
-                if held.recipient in group.followed]
+        names = {each.recipient for each in plainly}
+        decided = []
+        for name, held in list(group.held.items()):
+            if not group.is_chargeable or name not in group.followed:
+                continue
+            if name in self._sent_unasked:
+                decided.append(self._release(group, held, is_own=True))
+            else:
+                names.add(name)
+        self._send_unasked(group, [
+            held for name, held in group.held.items() if name in names])
+        return decided
 
     def _conclude_alone(self, group: _Group) -> List[Decision]:
         """Decide though nobody of this post was accepted."""

@@ -302,7 +302,8 @@ class Ledger:
             more, decided = self._contrast.weigh()
             self._decide(decided)
             orders = more._replace(
-                again=tuple(again), plain_sender=orders.plain_sender,
+                again=(*more.again, *again),
+                plain_sender=orders.plain_sender,
                 halt=orders.halt or more.halt)
         return orders
 
@@ -469,14 +470,17 @@ class Ledger:
                 reading.to(reading.content), reading.refusal,
                 reading.place(reading.content[0]))
         elif not reading.served:
-            orders = self._rejection.give_up_trial(reading.transaction)
+            orders = self._rejection.give_up_trial(
+                reading.transaction, bool(reading.again or reading.plain))
         self._decide(decided)
         if self._contrast.is_watching and not self._contrast.is_asking:
             more, decided = self._contrast.weigh()
             self._decide(decided)
             orders = orders._replace(
+                again=orders.again + more.again,
                 first=orders.first or more.first,
-                elsewhere=more.elsewhere, halt=orders.halt or more.halt)
+                elsewhere=orders.elsewhere | more.elsewhere,
+                halt=orders.halt or more.halt)
         return orders
 
     def _again(self, reading: _Reading) -> List[Transaction]:
@@ -517,6 +521,7 @@ class Ledger:
 
     def _refuse(self, recipient: str, judgement: Judgement) -> None:
         """The recipient is refused, for good or for the time being."""
+        self._contrast.note_ended(recipient)
         reply = judgement.reply
         failure = reply.code, reply.text
         if judgement.is_permanent:
@@ -527,6 +532,7 @@ class Ledger:
 
     def _suspect(self, recipient: str, judgement: Judgement) -> None:
         """The recipient was refused, but it may not be the recipient's own."""
+        self._contrast.note_ended(recipient)
         self.deferred[recipient] = judgement.reply.code, judgement.reply.text
         self.suspects.append(recipient)
 

@@ -16,14 +16,15 @@ from mailman_mta_pool.settlement.contrast import (
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.settlement.orders import NO_ORDERS, Orders
 from mailman_mta_pool.settlement.table import Judgement
-from mailman_mta_pool.wire.transaction import Transaction
+from mailman_mta_pool.wire.transaction import domain_of, Transaction
 from public import public
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
 
-# So many transactions refused in the same words, and none accepted since, stop
-# the post.
-RUN_LENGTH = 3
+# So many recipients refused in the same words, each alone, and none accepted
+# since, stop the post; in one domain, it takes more.
+RUN_LENGTH, RUN_DOMAINS = 3, 2
+RUN_IN_DOMAIN = 10
 # A smaller number of recipients is not believed to be a server's limit.  What
 # it refused once, for whatever reason, would divide all posts to come.
 LEAST_LIMIT = 10
@@ -92,7 +93,9 @@ class Rejection:
         self._on_trial: Optional[Transaction] = None
         self._number_matters = False
         self._divided: Dict[Tuple[str, ...], _Divided] = {}
-        self._run: List[_Refused] = []
+        # Those refused alone since somebody was accepted, by their words.  The
+        # parts of one transaction may all be refused for one recipient.
+        self._run: Dict[str, Dict[str, _Refused]] = {}
         self.has_accepted = False
         self.rejection: Optional[Judgement] = None
         self.denial: Optional[Judgement] = None
@@ -124,8 +127,8 @@ class Rejection:
         """
         self.has_accepted = True
         self._latest[place.span.session] = place
-        self._run = [refused for refused in self._run
-                     if not refused.place.precedes(place)]
+        if self._run:
+            self._shorten_run(place)
         for name, refused in list(self._unfollowed.items()):
             if refused.place.precedes(place):
                 self._followed.add(name)
@@ -143,6 +146,14 @@ class Rejection:
         return Orders(again=tuple(
             half for refused in parts for half in self._divide(
                 _without(refused.transaction, transaction.recipients))))
+
+    def _shorten_run(self, place: Place) -> None:
+        """Leave out those who were refused before an acceptance."""
+        run = {words: {
+            name: refused for name, refused in alike.items()
+            if not refused.place.precedes(place)}
+            for words, alike in self._run.items()}
+        self._run = {words: alike for words, alike in run.items() if alike}
 
     def _divide(self, transaction: Transaction) -> Tuple[Transaction, ...]:
         halves = _halves(transaction)
@@ -187,7 +198,6 @@ class Rejection:
         :return: What is to be done, and what is decided.
         """
         refused = _Refused(transaction, judgement, place)
-        self._run.append(refused)
         if self._is_trial(transaction):
             return self._fail_trial(refused)
         if len(transaction.recipients) > 1:
@@ -199,9 +209,9 @@ class Rejection:
         judgement = refused.judgement
         if any(map(refused.place.precedes, self._latest.values())):
             self._followed.add(name)
-            self._run.remove(refused)
         else:
             self._unfollowed[name] = refused
+            self._run.setdefault(judgement.words, {})[name] = refused
         if name in self._retried and _may_be_own(judgement):
             # Others were accepted between the two.
             self._refused_twice[name] = refused
@@ -231,9 +241,13 @@ class Rejection:
         if self._on_trial is not None or self.is_over:
             return Orders(), []
         names = refused.transaction.recipients
+        # Two of them may be refused for a reason of their own.
+        third = len(names) // 3
+        chosen = dict.fromkeys(
+            (names[0], names[-1], names[third], names[-1 - third]))
         self._candidates = [
             refused.transaction._replace(recipients=(name,))
-            for name in (names[-1], names[0])]
+            for name in reversed(list(chosen))]
         return self._try_next(), []
 
     def _try_next(self) -> Orders:
@@ -247,23 +261,35 @@ class Rejection:
             return self._try_next(), []
         return self._conclude_on(refused.judgement)
 
-    def give_up_trial(self, transaction: Transaction) -> Orders:
+    def give_up_trial(self, transaction: Transaction,
+                      goes_again: bool) -> Orders:
         """Take note that a transaction ended in another way.
 
         :param transaction: Any; only that on trial matters.
+        :param goes_again: True if it is sent once more, and so stays on trial.
         """
-        if not self._is_trial(transaction):
+        if goes_again or not self._is_trial(transaction):
             return Orders()
         self._on_trial = None
+        # Its end is its own.  With the others it would be sent once more.
+        self._parts = [
+            refused._replace(transaction=_without(
+                refused.transaction, transaction.recipients))
+            for refused in self._parts]
         return self._try_next() if self._candidates else Orders()
 
     def _weigh(self, judgement: Judgement) -> Tuple[Orders, List[Decision]]:
-        alike = [refused for refused in self._run
-                 if refused.judgement.words == judgement.words]
+        alike = self._run.get(judgement.words, {})
         is_known = judgement.about in (About.us, About.sender)
-        if len(alike) >= RUN_LENGTH or is_known and not self.has_accepted:
+        if is_known and not self.has_accepted or len(alike) >= RUN_IN_DOMAIN:
             return self._conclude_on(judgement)
-        return Orders(), []
+        if len(alike) < RUN_LENGTH:
+            return Orders(), []
+        domains = frozenset(map(domain_of, alike))
+        if len(domains) >= RUN_DOMAINS:
+            return self._conclude_on(judgement)
+        # That domain alone may not like it.
+        return Orders(elsewhere=domains), []
 
     def _conclude_on(self, judgement: Judgement,
                      ) -> Tuple[Orders, List[Decision]]:

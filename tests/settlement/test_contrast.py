@@ -5,6 +5,7 @@
 import unittest
 
 from hypothesis import given, HealthCheck, settings, strategies as st
+from mailman_mta_pool.configuration.answers import shipped_answers
 from mailman_mta_pool.wire.transaction import Stage
 from tests.settlement.world import PLAIN, World
 
@@ -188,6 +189,57 @@ class TestContrast(ContrastTestCase):
         self.assertEnds(ledger, deferred=members(1))
 
 
+class TestUnasked(ContrastTestCase):
+    """Where no connection can ask."""
+
+    def test_refused_at_first(self):
+        names = members(40)
+        dead = names[12]
+
+        def rule(at, transaction, recipient, number):
+            if at is Stage.rcpt and (number <= 4 or recipient == dead):
+                return '550 Zorp.'
+            return None
+        world = World(rule, can_ask=False)
+        ledger = world.deliver(names)
+        self.assertEnds(ledger, bounced=[dead],
+                        served=[name for name in names if name != dead])
+        self.assertEqual(len(world.served), len(set(world.served)))
+
+    def test_the_sender_of_verp(self):
+        def rule(at, transaction, recipient, number):
+            return ('550 Zorp.' if at is Stage.rcpt and
+                    transaction.sender != PLAIN else None)
+        for count in (1, 2, 5, 40):
+            with self.subTest(count=count):
+                world = World(rule, can_ask=False)
+                ledger = world.deliver(members(count), verp=True)
+                self.assertEnds(ledger, served=members(count))
+
+    def test_the_sender_of_verp_and_a_dead_domain(self):
+        names = sorted(members(80, 2), key=lambda name: name[-14:])
+
+        def rule(at, transaction, recipient, number):
+            if at is Stage.rcpt and transaction.sender != PLAIN:
+                return '550 Zorp.'
+            return ('550 Nope' if at is Stage.rcpt and
+                    recipient in names[:40] else None)
+        ledger = World(rule).deliver(names, verp=True)
+        self.assertEnds(ledger, served=names[40:], bounced=names[:40])
+
+    def test_a_server_that_counts_those_whom_it_refuses(self):
+        names = members(40)
+
+        def rule(at, transaction, recipient, number):
+            if at is not Stage.rcpt:
+                return None
+            if transaction.recipients.index(recipient) >= 8:
+                return '452 4.5.3 Too many recipients'
+            return '550 Nope' if recipient in names[-12:] else None
+        ledger = World(rule).deliver(names)
+        self.assertEnds(ledger, served=names[:-12], bounced=names[-12:])
+
+
 class TestContent(ContrastTestCase):
     """Refusals at DATA and at the end of the content."""
 
@@ -234,6 +286,48 @@ class TestContent(ContrastTestCase):
                 ledger = world.deliver(names, size=size)
                 self.assertEnds(ledger, bounced=names[4:5],
                                 served=names[:4] + names[5:])
+
+    def test_few_who_do_not_like_ants(self):
+        names = sorted(members(60, 6), key=lambda name: name[-14:])
+        for words in ('550 5.7.1 Spam detected', '554 Blorb'):
+            for bad in (names[:1], names[:2], names[:3], names[20:23],
+                        [names[0], names[30], names[59]]):
+                def rule(at, transaction, recipient, number, words=words,
+                         bad=bad):
+                    return (words if at is Stage.end and
+                            set(bad) & set(transaction.recipients) else None)
+                for size, verp in ((1, True), (10, False), (500, False)):
+                    with self.subTest(words=words, bad=bad, size=size):
+                        world = World(rule, answers=shipped_answers())
+                        ledger = world.deliver(names, size=size, verp=verp)
+                        self.assertEqual(
+                            ledger.served, set(names) - set(bad))
+                        self.assertFalse(ledger.rejected)
+
+    def test_the_one_on_trial_gets_it_once(self):
+        names = members(10)
+        for at, words in ((Stage.mail, '450 4.7.1 Ratelimit exceeded'),
+                          (Stage.rcpt, '451 4.3.0 Later'),
+                          (Stage.end, '451 4.3.0 Later'),
+                          (Stage.rcpt, '550 Zorp.')):
+            refused = []
+
+            def rule(stage, transaction, recipient, number, at=at,
+                     words=words, refused=refused):
+                if stage is Stage.end and len(transaction.recipients) > 5:
+                    return '554 Blorb'
+                if (stage is at and not refused and
+                        transaction.recipients == (names[0],)):
+                    refused.append(number)
+                    return words
+                return None
+            with self.subTest(at=at, words=words):
+                world = World(rule, answers=shipped_answers())
+                ledger = world.deliver(names, size=10)
+                self.assertEqual(len(world.served), len(set(world.served)))
+                self.assertFalse(set(ledger.served) & set(ledger.deferred))
+                self.assertEqual(ledger.served, set(world.served))
+                self.assertGreaterEqual(len(ledger.served), 9)
 
     def test_a_welcome(self):
         world = World(self.refuse('554 5.6.0 Spam', stage=Stage.end))

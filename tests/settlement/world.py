@@ -55,7 +55,7 @@ class World:
     """
 
     def __init__(self, rule, *, connections=1, depth=1, choose=None,
-                 answers=()):
+                 answers=(), can_ask=True):
         """Describe the relay.
 
         :param rule: Called with the stage, the transaction, the recipient or
@@ -65,9 +65,11 @@ class World:
         :param depth: How many transactions may be in flight on each.
         :param choose: Called with a list; it returns one of its members.
         :param answers: The catalogue.
+        :param can_ask: False if no connection can ask a question.
         """
         self._rule = rule
         self._depth = depth
+        self._can_ask = can_ask
         self._choose = choose or (lambda options: options[0])
         self._catalogue = Catalogue(answers)
         self._tick = count(1).__next__
@@ -81,6 +83,9 @@ class World:
     # The relay.
 
     def _answer(self, transaction):
+        if transaction.asks and not self._can_ask:
+            return [Result(Fate.not_attempted, Stage.connect, None)] * len(
+                transaction.recipients)
         self.transactions.append(transaction)
         number = len(self.transactions)
 
