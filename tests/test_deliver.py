@@ -20,9 +20,13 @@ from mailman.testing.helpers import (
 )
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool import deliver as ours
+from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.relay import close_relay
+from mailman_mta_pool.settlement.memory import Memory
+from mailman_mta_pool.strategies.order import SUSPECTS_KEY
 from tests.fault.cases import always, on, several
 from tests.scripted import CLOSE, Scripted
+from unittest import mock
 
 
 POST = """\
@@ -281,3 +285,58 @@ class TestSameAsStock(DeliverTestCase):
         self.assertEqual(
             [TEMPLATES.match(line)[1] for line in lines],
             ['smtp', 'post', 'delivery'])
+
+
+class TestMemory(DeliverTestCase):
+    """What one delivery leaves to the next."""
+
+    def again(self, script, msgdata):
+        """Deliver with the metadata of an earlier attempt.
+
+        :return: The temporary failures and the permanent ones.
+        """
+        with Scripted(script) as server, server.configured():
+            with self.assertRaises(SomeRecipientsFailed) as caught:
+                ours.deliver(
+                    self.mlist, message_from_string(POST), msgdata)
+        failed = caught.exception
+        # As Mailman's outgoing runner does.
+        msgdata['recipients'] = failed.temporary_failures
+        return sorted(failed.temporary_failures), failed.permanent_failures
+
+    def test_suspects_who_could_not_be_tried(self):
+        suspects = RECIPIENTS[:2]
+        msgdata = {'recipients': list(suspects), 'to_list': True,
+                   'original_size': 217, SUSPECTS_KEY: list(suspects)}
+        self.assertEqual(
+            self.again(always('CONNECT', '554 5.3.2 Not now'), msgdata),
+            (suspects, []))
+        self.assertEqual(sorted(msgdata[SUSPECTS_KEY]), suspects)
+        # So nothing is proved by what the server says to two recipients.
+        self.assertEqual(
+            self.again(always('RCPT', '550 5.7.1 Blorb'), msgdata),
+            (suspects, []))
+
+    def test_suspects_who_are_served(self):
+        msgdata = {'recipients': RECIPIENTS[:3], 'to_list': True,
+                   'original_size': 217, SUSPECTS_KEY: RECIPIENTS[:2]}
+        self.assertEqual(
+            self.again(always('RCPT', LATE, 'bart'), msgdata),
+            (['bart@example.com'], []))
+        self.assertEqual(msgdata[SUSPECTS_KEY], ['bart@example.com'])
+
+    def test_the_first_post_of_a_process(self):
+        # The network thread starts in the middle of its delivery.
+        async def nothing():
+            pass
+        close_relay()
+        border.end(nothing, 1)
+        made, original = [], Memory.__init__
+        with Scripted() as server, mock.patch.object(
+                Memory, '__init__', autospec=True,
+                side_effect=lambda memory, clock: made.append(memory) or (
+                    original(memory, clock))):
+            self.assertEqual(self.deliver(server), ([], []))
+            self.assertEqual(self.deliver(server), ([], []))
+        self.assertEqual(len(made), 1)
+        self.assertTrue(made[0].good)
