@@ -63,7 +63,8 @@ class _Current:
 
     def get(self, settings: RelaySettings, pool: PoolSettings) -> Relay:
         relay = self._relay
-        if not border.is_running:
+        if (relay is not None and not border.is_running and
+                relay.pool.statistics().opened):
             # What belonged to a thread that has ended is of no use.
             relay = self._relay = None
         if (relay is None or relay.settings != settings or
