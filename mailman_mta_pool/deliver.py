@@ -160,8 +160,10 @@ class _Delivery:
 
     def _note_suspects(self) -> None:
         """Let those go last, the next time, who were refused for no fault."""
-        suspects = self._ledger.suspects
-        self._post[2].pop(SUSPECTS_KEY, None)
+        # Whose turn did not come is still one of them.
+        earlier = self._post[2].pop(SUSPECTS_KEY, ())
+        suspects = list(dict.fromkeys([
+            *self._ledger.suspects, *self._ledger.unserved(earlier)]))
         if suspects:
             self._post[2][SUSPECTS_KEY] = suspects
 

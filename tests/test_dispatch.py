@@ -1130,6 +1130,123 @@ class TestNotices(OrdersTestCase):
         self.assertIn(('greeting', CROWDED), heard)
         self.assertIsNone(dispatch.unavailable)
 
+    def crowd(self, word, about, opened, code=421):
+        """Let none of eight connections be opened at first.
+
+        :param word: What the server says.
+        :param about: What that is about; None if it proves nothing.
+        :param opened: The connection is opened from this attempt on.
+        """
+        async def refuse(connection):
+            attempts.append(connection)
+            if len(attempts) < opened:
+                raise error(code, word)
+
+        def error(code, word):
+            unavailable = RelayUnavailable(
+                'relay:25', 'greeting', f'{code} {word}', code)
+            unavailable.waiting_helps = code < 500
+            return unavailable
+        attempts = []
+        with mock.patch('mailman_mta_pool.dispatch.retry.FIRST_PAUSE', 0.01), \
+                mock.patch('mailman_mta_pool.relays.pause.SHORTEST_REPEATED',
+                           0.0):
+            # All eight begin at once, as of a server that is known.
+            dispatch = self.dispatch(
+                self.converse, 8, clock=lambda: 0.0, patience=60,
+                books=Orderly(self.outcomes, hear=lambda word, reply: (
+                    None if about is None else Notice(about, reply, 0.0))))
+            self.relay.on_open = refuse
+            self.send(dispatch, 30)
+        self.assertGreaterEqual(len(attempts), opened)
+        self.assertEqual(len(self.settled(Fate.accepted)), 30)
+        self.assertIsNone(dispatch.unavailable)
+
+    def test_everybody_is_refused_for_a_while(self):
+        # There were no connections beside which another was too much.
+        for about in (None, About.connections, About.rate):
+            with self.subTest(about):
+                self.outcomes.clear()
+                self.crowd('Crowded', about, 12)
+                self.assertEqual(self.relay.throttle.ceiling, 8)
+
+    def test_no_connection_because_of_the_rate(self):
+        # It is the rate, though others are open.
+        self.crowd('Slowly', About.rate, 5)
+        self.assertEqual(self.relay.throttle.ceiling, 8)
+
+    def test_whatever_its_code_the_rate_is_over_some_time(self):
+        self.crowd('Slowly', About.rate, 12, code=550)
+
+    def test_too_many_messages_over_one_connection(self):
+        # Exim, for one, takes so many; it has nothing against connections.
+        async def converse(feed, report):
+            numbers.append(None)
+            taken = 0
+            while (each := await feed()) is not None:
+                taken += 1
+                await asyncio.sleep(0)
+                report(outcome_of_all(
+                    each, ACCEPTED if taken <= 10 else REFUSED))
+
+        def settle(outcome):
+            if outcome.having(Fate.refused):
+                return Orders(
+                    again=(outcome.transaction,),
+                    notice=Notice(About.connections, CROWDED))
+        for connections in (1, 4):
+            with self.subTest(connections=connections):
+                numbers = []
+                self.outcomes.clear()
+                self.send(self.dispatch(
+                    converse, connections,
+                    books=Orderly(self.outcomes, settle)), 100)
+                self.assertEqual(len(self.settled(Fate.accepted)), 100)
+                self.assertGreaterEqual(len(numbers), 10)
+                throttle = self.relay.throttle
+                self.assertEqual(throttle.ceiling, connections)
+                self.assertIsNone(throttle.statistics().rate)
+                self.assertEqual(throttle.paused_for, 0)
+
+    def test_one_pause_after_the_other(self):
+        # No turn ends, and nothing is ever accepted.
+        async def converse(feed, report):
+            while (each := await feed()) is not None:
+                report(outcome_of_all(each, REFUSED))
+        clock = itertools.count(step=100.0)
+        dispatch = self.dispatch(
+            converse, clock=lambda: next(clock),
+            books=Orderly(self.outcomes, lambda outcome: Orders(
+                notice=Notice(About.rate, SLOWLY, 0.0),
+                again=(outcome.transaction,))))
+        with mock.patch('mailman_mta_pool.relays.pause.SHORTEST_REPEATED',
+                        0.0), \
+                mock.patch('mailman_mta_pool.relays.pace.HEAD_START', 0.0):
+            self.send(dispatch, 3)
+        self.assertIsInstance(dispatch.unavailable, RelayPaused)
+        self.assertGreater(len(self.outcomes), 1)
+
+    def test_connections_that_are_closed_in_a_pause(self):
+        # The server wants nothing, and closes whatever is opened.
+        async def converse(feed, report):
+            conversations.append(None)
+            if len(conversations) == 1:
+                report(outcome_of_all(await feed(), REFUSED))
+            elif self.relay.throttle.paused_for:
+                await asyncio.sleep(0.001)
+                return
+            await accept_all(feed, report)
+        for connections in (1, 4):
+            with self.subTest(connections=connections):
+                conversations = []
+                self.outcomes.clear()
+                notice = Notice(About.rate, SLOWLY, 0.3)
+                self.send(self.dispatch(
+                    converse, connections, books=self.refuse_once(notice),
+                    clock=lambda: 0.0), 20)
+                self.assertEqual(len(self.settled(Fate.accepted)), 20)
+                self.assertLessEqual(len(conversations), 1 + 2 * connections)
+
     def test_no_connection_can_be_opened(self):
         async def refuse(connection):
             raise RelayUnavailable('relay:25', 'greeting', '421 Slowly', 421)

@@ -56,6 +56,7 @@ class Agent:
             while goes_on:
                 try:
                     goes_on = (await self._use_a_connection() and
+                               await self._sit_out_pause() and
                                self._dispatcher.has_work_for_all)
                 except RelayUnavailable as error:
                     goes_on = (await self._bear(error) and
@@ -100,6 +101,26 @@ class Agent:
             dispatcher.relay.pool.release(connection)
         return lost is None or dispatcher.bear_loss(use, lost)
 
+    async def _sit_out_pause(self) -> bool:
+        """Wait while another connection would have nothing to do.
+
+        A server that wants nothing may close each of them at once.
+
+        :return: True, when it is over.
+        """
+        dispatcher = self._dispatcher
+        while dispatcher.has_work_for_all and dispatcher.is_put_off:
+            await self._rest(dispatcher.paused_for)
+        return True
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for so many seconds, or until it is woken."""
+        self._is_woken.clear()
+        try:
+            await asyncio.wait_for(self._is_woken.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
+
     async def _bear(self, error: RelayUnavailable) -> bool:
         """Wait for the relay, if that may help.
 
@@ -111,11 +132,7 @@ class Agent:
             return False
         pause = max(dispatcher.retry.pause(), dispatcher.paused_for)
         log.info('%s; trying again in %g s', error, pause)
-        self._is_woken.clear()
-        try:
-            await asyncio.wait_for(self._is_woken.wait(), pause)
-        except asyncio.TimeoutError:
-            pass
+        await self._rest(pause)
         return True
 
     # Called by the connection.

@@ -31,7 +31,7 @@ from mailman_mta_pool.wire.transaction import (
     Transaction,
 )
 from public import public
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 
 log = logging.getLogger('mailman.smtp')
@@ -43,6 +43,9 @@ LONGEST_SLEEP = 900.0
 # For so many seconds a post waits to be the one that finds out whether a
 # pause is over.
 LONGEST_PROBE_WAIT = 3.0
+# A connection that has taken so many messages is not the one too many; what it
+# is refused for is how many it has taken.
+FEWEST_PER_CONNECTION = 5
 
 
 @public
@@ -90,6 +93,11 @@ class Dispatcher:
         self._given: Dict[int, float] = {}
         self._timer: Optional[asyncio.TimerHandle] = None
         self._gives_up_at: Optional[float] = None
+        # Since when nothing was accepted, while there were pauses.
+        self._paused_since: Optional[float] = None
+        # How many other connections there were when one was refused, what the
+        # server said, and the remedy.
+        self._crowd: Optional[Tuple[int, str, str]] = None
         self._is_concluded = False
         self.accepted = 0
         self._backlog = Backlog()
@@ -252,6 +260,11 @@ class Dispatcher:
         return self.has_work and len(self._agents) <= self._most_agents
 
     @property
+    def is_put_off(self) -> bool:
+        """True if a connection would have nothing to do but wait."""
+        return self.has_work and 0 < self.paused_for < LONGEST_SLEEP
+
+    @property
     def may_have_work(self) -> bool:
         """True if an agent is to go on trying to open its first connection.
 
@@ -305,14 +318,22 @@ class Dispatcher:
         code, _, text = error.reason.partition(' ')
         reply = Reply(error.code, (text.encode(),))
         notice = self._ledger.hear_of_opening(error.phase, reply)
-        is_crowd = notice is None or notice.about is About.connections
-        if is_crowd and connected and error.waiting_helps:
-            self.relay.throttle.limit_connections(
-                others, str(reply), '' if notice is None else notice.remedy)
-        elif notice is not None:
-            self._heed(notice, self._clock())
+        if notice is not None:
+            if error.phase != 'AUTH':
+                # Whatever the code, it is over some time.
+                error.waiting_helps = True
+            self._heed(notice, self._clock(), others=others)
             if self.paused_for >= LONGEST_SLEEP:
                 self.give_up_pause()
+        elif error.waiting_helps:
+            self._note_crowd(others if connected else 0, str(reply), '')
+
+    def _note_crowd(self, others: int, words: str, remedy: str) -> None:
+        """Take note that a connection was refused beside others.
+
+        Only if something is accepted over one of them there were too many.
+        """
+        self._crowd = (others, words, remedy) if others else None
 
     def _give_up(self, error: RelayUnavailable) -> None:
         self.unavailable = error
@@ -405,6 +426,9 @@ class Dispatcher:
         wait = throttle.ready_in()
         if wait <= 0:
             return False
+        if self._has_waited_long():
+            self.give_up_pause()
+            return True
         if self._may_probe and throttle.may_probe():
             self._may_probe = False
             return False
@@ -416,6 +440,16 @@ class Dispatcher:
         else:
             self._set_timer(wait)
         return True
+
+    def _has_waited_long(self) -> bool:
+        """Return True if one short pause after the other was no use.
+
+        No turn may end, and the other posts are waiting.
+        """
+        now = self._clock()
+        if self._paused_since is None:
+            self._paused_since = now
+        return not self._given and now - self._paused_since >= LONGEST_SLEEP
 
     def _wait_for_probe(self) -> None:
         """Give up, unless a transaction may go in spite of the pause soon."""
@@ -454,13 +488,14 @@ class Dispatcher:
             self._set_timer(seconds)
 
     def _heed(self, notice: Notice, given_at: float,
-              use: Optional[ConnectionUse] = None) -> None:
+              use: Optional[ConnectionUse] = None, others: int = 0) -> None:
         """Let the relay have its way: less, later, or over fewer connections.
 
         :param notice: What it has said.
         :param given_at: When the transaction was given that it answered.
         :param use: What happens on the connection; None if it could not be
             opened.
+        :param others: How many other agents there are, if it could not.
         """
         throttle = self.relay.throttle
         words = (notice.reply, notice.wait, given_at, notice.remedy,
@@ -468,13 +503,20 @@ class Dispatcher:
         if notice.about is About.quota:
             throttle.hold(*words)
             return
-        if notice.about is About.connections and use is not None:
+        if notice.about is About.rate:
+            throttle.slow_down(*words)
+            return
+        if use is not None:
             use.is_condemned = True
-        live = sum(agent.is_live for agent in self._agents)
-        if notice.about is About.connections and live:
-            throttle.limit_connections(
-                live, str(notice.reply), notice.remedy)
-        else:
+            if use.accepted >= FEWEST_PER_CONNECTION:
+                # Another one does.
+                return
+            others = sum(agent.is_live for agent in self._agents)
+            if others:
+                # One that is closed is not to be opened again meanwhile.
+                self._ceiling = min(self._ceiling, others)
+        self._note_crowd(others, str(notice.reply), notice.remedy)
+        if not others:
             throttle.slow_down(*words)
 
     def _look_for_room(self) -> None:
@@ -500,6 +542,7 @@ class Dispatcher:
         is_served = alike is not None and alike.fate is Fate.accepted
         if is_served or outcome.having(Fate.accepted):
             self.accepted += 1
+            use.accepted += 1
             self._backlog.elsewhere = frozenset()
             self._note_accepted(given_at)
         left = (None if is_served or outcome.transaction.asks
@@ -533,6 +576,11 @@ class Dispatcher:
     def _note_accepted(self, given_at: float) -> None:
         throttle = self.relay.throttle
         throttle.accepted(given_at)
+        self._paused_since = None
+        if self._crowd is not None:
+            throttle.limit_connections(*self._crowd)
+            self._crowd = None
+            self._ceiling = self.relay.pool_settings.max_connections
         if throttle.reason is not None and self._backlog:
             # The relay may be ready earlier than it was.
             self._set_timer(throttle.ready_in())

@@ -97,6 +97,7 @@ class ConnectionUse:
         when it was last given something after it had had nothing to do.
     :ivar in_hand: How many transactions it has that are not settled.
     :ivar known: The lessons that the relay had taught us when it was opened.
+    :ivar accepted: How many messages the server has accepted over it.
     :ivar is_condemned: True if the server wants fewer connections: it is to
         be given nothing more, and closed.
     """
@@ -110,7 +111,7 @@ class ConnectionUse:
         self.is_stale = is_stale
         self.is_lazy = is_lazy
         self.answers_before = answers
-        self.in_hand = 0
+        self.in_hand = self.accepted = 0
         self.known = frozenset(known)
         self.is_condemned = False
 
