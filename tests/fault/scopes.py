@@ -227,7 +227,7 @@ class TestSuspects(PassesTestCase):
     def suspects_last(self, way):
         three = IN_THREE_DOMAINS
         everybody = in_order(three + SOME)
-        # With ten recipients, all transactions would be in flight at once.
+        # With ten recipients in each, all transactions would be in flight.
         with Passes(way, members=everybody, settings=SHORT_TURN,
                     max_recipients=2) as passes:
             passes.post(everybody, refusing('RCPT', '550 Zorp.'))
@@ -235,7 +235,9 @@ class TestSuspects(PassesTestCase):
             self.assertEnds(passes, retry=everybody)
             tried = {command.partition('<')[2].partition('>')[0]
                      for command in passes.said('RCPT')}
-            self.assertLess(len(tried), len(everybody))
+            if way.connections == 1:
+                # With more of them, all may be in flight before an answer.
+                self.assertLess(len(tried), len(everybody))
             suspects = [
                 suspect for entry in passes.site.queue('retry').entries
                 for suspect in entry.msgdata.get('mta_pool_suspects', ())]
