@@ -18,8 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # The composition root and the plugin reach everything; nothing reaches them.
 BELOW = {
     'demo': {'deliver', 'plugin'},
-    'plugin': {'connection', 'deliver'},
-    'deliver': {'dispatch', 'runner', 'strategies'},
+    'plugin': {'connection', 'deliver', 'monitoring'},
+    'commands': {'console'},
+    # The subcommands, each loaded when it is called.
+    'console': {'checking', 'journal', 'monitoring'},
+    # `check` goes through the steps of the delivering code.
+    'checking': {'relays'},
+    'deliver': {'dispatch', 'monitoring', 'runner', 'strategies'},
+    'monitoring': {'configuration'},
     'strategies': {'rendering'},
     'rendering': set(),
     'runner': {'journal', 'settlement'},
