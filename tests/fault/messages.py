@@ -60,8 +60,8 @@ class TestRejected(SiteTestCase):
                          max_delivery_threads=1)
         site.run({})
         self.assertEachOnce(site, (), ['shunt'])
-        # A chunk or two, and one recipient of it alone, twice.
-        self.assertLess(len(server.said('MAIL')), 6)
+        # A chunk or two, and four recipients of it alone.
+        self.assertLess(len(server.said('MAIL')), 8)
         log = site.log('smtp.log')
         self.assertEqual(log.count(REJECTED), 1)
         self.assertIn(VIRUS, log)
@@ -86,8 +86,9 @@ class TestRejected(SiteTestCase):
         site = self.site(server, members=30)
         site.run({'verp': True})
         self.assertEachOnce(site, (), ['shunt'])
-        # It does not take thirty to see that.
-        self.assertLess(len(server.said('MAIL')), 15)
+        # All are in one domain, which alone might not like it; but it does
+        # not take thirty to see that.
+        self.assertLess(len(server.said('MAIL')), 25)
         mended = self.unshunted(site, server)
         self.assertEqual(
             {message.sender.count('+') for message in mended.accepted}, {1})
