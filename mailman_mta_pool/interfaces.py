@@ -75,11 +75,6 @@ class ITransactionConnection(IConnection):
     is_open = Attribute("""\
         True if there is a connection to the server, as far as we know.""")
 
-    can_ask = Attribute("""\
-        True if it can be given a transaction that is a question, see
-        `mailman_mta_pool.wire.transaction.Transaction`.  One that cannot
-        reports each recipient of a question as not attempted.""")
-
     connects_lazily = Attribute("""\
         True if it connects when it first sends: `open` proves nothing then.
         """)
@@ -120,7 +115,9 @@ class ITransactionConnection(IConnection):
             transaction may have.  It returns, without waiting, the next
             `Transaction`; or `LATER`; or None for the end.
         :param report: Called with the `Outcome` of each transaction that was
-            taken from `feed`, whatever happens, exactly once.
+            taken from `feed`, whatever happens, exactly once.  A connection
+            that cannot ask reports each recipient of a question
+            (`Transaction.asks`) as not attempted.
         :raises RelayUnavailable: if it was not open, and cannot be opened.
         :raises smtplib.SMTPServerDisconnected: if the connection broke or had
             to be closed; everything has been reported by then.

@@ -306,7 +306,6 @@ class TestForeignConnection(unittest.TestCase):
         waiting = [question]
         outcome = self.send(
             {}, feed=lambda octets: waiting.pop() if waiting else None)
-        self.assertFalse(self.connection.can_ask)
         self.assertEqual(
             outcome.alike, (Fate.not_attempted, Stage.connect, None))
         self.assertIs(outcome.transaction, question)

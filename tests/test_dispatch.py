@@ -75,7 +75,6 @@ class FakeConnection:
     That is given `feed`, which it awaits, and `report`.
     """
 
-    can_ask = True
     connects_lazily = False
     is_open = False
 

@@ -118,8 +118,6 @@ def _unavailable(relay: str, error: Exception) -> Optional[RelayUnavailable]:
 class ForeignConnection:
     """Drives an `IConnection` one message at a time."""
 
-    # `sendmail` always sends something.
-    can_ask = False
     connects_lazily = True
 
     def __init__(self, connection: Any, relay: str,

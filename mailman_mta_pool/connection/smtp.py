@@ -42,7 +42,6 @@ _COMMANDS = frozenset([b'MAIL', b'RCPT', b'DATA', b'BDAT', b'RSET', b'QUIT'])
 class SMTPConnection:
     """A connection in clear text."""
 
-    can_ask = True
     connects_lazily = False
 
     def __init__(self, host: str, port: int, sessions_per_connection: int,
