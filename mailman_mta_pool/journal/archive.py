@@ -17,7 +17,7 @@ from contextlib import suppress
 from mailman_mta_pool.journal.records import kept_text, Settled
 from public import public
 from tempfile import NamedTemporaryFile
-from typing import Callable, Iterator, List, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 
 log = logging.getLogger('mailman.smtp')
@@ -154,11 +154,11 @@ class Archive:
         """Remove the records that are too old, and the oldest beyond the cap.
         """
         now = self._clock()
+        oldest, allowed = now - self.keeping.period, self.keeping.size * MIB
         records = sorted(self._records(now))
-        allowed = self.keeping.size * MIB
         octets = sum(record.octets for record in records)
         for record in records:
-            if record.made > now - self.keeping.period and not 0 < allowed < octets:
+            if record.made > oldest and not 0 < allowed < octets:
                 break
             with suppress(OSError):
                 os.unlink(record.path)
@@ -167,7 +167,7 @@ class Archive:
     def _records(self, now: float) -> Iterator[_Kept]:
         """Yield the records, and remove what a crash has left half made."""
         try:
-            entries: List[os.DirEntry[str]] = list(os.scandir(self.keeping.directory))
+            entries = list(os.scandir(self.keeping.directory))
         except OSError:
             # There are none yet.
             return

@@ -242,8 +242,8 @@ class Settled:
             self.handed_over[values[0]] = self.handing_over.pop(values[0])
         elif kind == ENTRY:
             self.identity, = values
-        elif kind == POST:
-            self.message_id = PostHead(*values[:5]).message_id
+        elif kind == POST and isinstance(values[0], str):
+            self.message_id = values[0]
 
     def left(self, recipients: Iterable[str]) -> List[str]:
         """Return the recipients not recorded, each once, in order."""
