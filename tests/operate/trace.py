@@ -97,7 +97,7 @@ class TestAnswers(TraceTestCase):
             if command == f'RCPT TO:<{refused}>':
                 return '550 5.1.1 No such ant'
             if command == f'RCPT TO:<{deferred}>':
-                return '450 4.2.1 Not\nnow'
+                return '450 4.2.1 Not\n450 now'
             if command == '.':
                 if session.recipients == [doubtful]:
                     return CLOSE
