@@ -22,6 +22,7 @@ from mailman_mta_pool.journal.records import (
     place_line,
     post_line,
     PostHead,
+    reply_in_line,
     served_line,
     Settled,
 )
@@ -30,12 +31,16 @@ from tempfile import TemporaryDirectory
 from zope.interface.verify import verifyObject
 
 
+def said(text):
+    return reply_in_line(Reply(250, (text,)))
+
+
 ADDRESSES = st.text(min_size=1, max_size=12)
 TOKENS = st.sampled_from(['0123456789abcdef', 'fedcba9876543210'])
 RECORDS = st.one_of(
     st.tuples(st.just(served_line), st.lists(ADDRESSES)),
     st.tuples(st.just(served_line), st.lists(ADDRESSES, min_size=1),
-              st.binary(max_size=20)),
+              st.builds(said, st.binary(max_size=20))),
     st.tuples(st.just(deferred_line), st.lists(ADDRESSES),
               st.integers(200, 599), st.binary(max_size=20)),
     st.tuples(st.just(in_doubt_line), st.lists(ADDRESSES)),
@@ -64,7 +69,7 @@ class Expected:
         for line, *values in records:
             getattr(self, line.__name__)(*values)
 
-    def served_line(self, recipients, reply=None):
+    def served_line(self, recipients, said=''):
         self.served.update(recipients)
 
     def deferred_line(self, recipients, code, text):
@@ -335,7 +340,7 @@ class TestJournal(unittest.TestCase):
                 bounced_line('bart@example.com', 550, b'No')))
 
     def test_long_replies(self):
-        for line in (served_line(['anne@example.com'], b'x' * 9999),
+        for line in (served_line(['anne@example.com'], said(b'x' * 9999)),
                      deferred_line(['anne@example.com'], 450, b'x' * 9999)):
             self.assertLess(len(line), 500)
 

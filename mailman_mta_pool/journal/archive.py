@@ -14,7 +14,7 @@ import hashlib
 import logging
 
 from contextlib import suppress
-from mailman_mta_pool.journal.records import kept_text, Settled
+from mailman_mta_pool.journal.records import head_in, kept_text
 from public import public
 from tempfile import NamedTemporaryFile
 from typing import Callable, Iterator, NamedTuple
@@ -28,6 +28,8 @@ MAKING_PREFIX = '.making-'
 DIGEST_DIGITS = 16
 # How often the records are swept, in seconds.
 SWEEP_INTERVAL_S = 3600.0
+# More takes longer, and less of the disk by a twentieth only.
+LEVEL = 1
 MIB = 1024 * 1024
 # What `os.stat_result.st_blocks` counts.
 BLOCK_OCTETS = 512
@@ -115,12 +117,12 @@ class Archive:
         try:
             with open(path, 'rb') as fp:
                 text = fp.read()
-            message_id = Settled(text).message_id
-            kept = kept_text(text)
-            if message_id is not None and kept:
+            head, kept = head_in(text), kept_text(text)
+            if head is not None and kept:
                 os.makedirs(self.keeping.directory, 0o700, exist_ok=True)
-                self._write(prefix_of(message_id) + os.path.basename(path) +
-                            EXTENSION, gzip.compress(kept, 6, mtime=0))
+                self._write(
+                    prefix_of(head.message_id) + os.path.basename(path) +
+                    EXTENSION, gzip.compress(kept, LEVEL, mtime=0))
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:

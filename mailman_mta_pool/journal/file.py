@@ -21,6 +21,7 @@ from mailman_mta_pool.journal.records import (
     place_line,
     post_line,
     PostHead,
+    reply_in_line,
     served_line,
     Settled,
 )
@@ -114,13 +115,15 @@ class Journal:
     def served(self, recipients: Iterable[str],
                reply: Optional[Reply] = None, relay: str = '') -> None:
         """See `IRecord`."""
-        line = served_line(recipients)
-        if self._details and self._pages is not None:
-            detailed = self._place(relay) + (line if reply is None else (
-                served_line(recipients, b'%d %b' % (reply.code, reply.text))))
-            if self._pages.spare(len(detailed) - len(line)):
-                line = detailed
-        self._append(line)
+        if not self._details or self._pages is None:
+            self._append(served_line(recipients))
+            return
+        place = self._place(relay)
+        said = '' if reply is None else reply_in_line(reply)
+        if self._pages.spare(len(place) + len(said)):
+            self._append(place + served_line(recipients, said))
+        else:
+            self._append(served_line(recipients))
 
     def bounced(self, recipient: str, code: int, text: bytes,
                 relay: str = '') -> None:

@@ -12,6 +12,7 @@ from mailman_mta_pool.journal.records import (
     BOUNCED,
     DEFERRED,
     DISCARDED,
+    head_in,
     IN_DOUBT,
     lines_of,
     PLACE,
@@ -99,15 +100,15 @@ def posts_of(var_directory: str, message_id: str) -> List[PostKept]:
     """
     posts: Dict[str, PostKept] = {}
     for text in _texts_of(var_directory, message_id):
-        for head in _heads_in(text):
-            known = posts.get(head.list_id)
-            post = PostKept(
-                head.list_id, head.total, head.time, head.sender)
-            if known is not None:
-                # The entry that was put back is for those who were left.
-                post = post._replace(total=max(known.total, post.total),
-                                     time=min(known.time, post.time))
-            posts[head.list_id] = post
+        head = head_in(text)
+        if head is None:
+            continue
+        post = PostKept(head.list_id, head.total, head.time, head.sender)
+        known = posts.get(head.list_id, post)
+        # The entry that was put back is for those who were left.
+        posts[head.list_id] = post._replace(
+            total=max(known.total, post.total),
+            time=min(known.time, post.time))
     return sorted(posts.values(), key=lambda post: post.time)
 
 
@@ -141,8 +142,8 @@ def _texts_of(var_directory: str, message_id: str) -> Iterator[bytes]:
     journals = os.path.join(var_directory, 'mta_pool', 'journal')
     for name in _names_in(journals):
         text = _read(os.path.join(journals, name))
-        if any(bare_id(head.message_id) == wanted
-               for head in _heads_in(text)):
+        head = head_in(text)
+        if head is not None and bare_id(head.message_id) == wanted:
             yield text
     records, prefix = _records(var_directory), prefix_of(message_id)
     for name in _names_in(records):
@@ -173,17 +174,6 @@ def _unpacked(octets: bytes) -> bytes:
             parts.append(unpacking.decompress(
                 octets[start:start + PART_OCTETS]))
     return b''.join(parts)
-
-
-def _heads_in(text: bytes) -> Iterator[PostHead]:
-    """Yield what a journal says of the post, without reading all of it."""
-    beginning = b'\n["post",'
-    start = (b'\n' + text).find(beginning)
-    if start >= 0:
-        for kind, *values in lines_of(
-                text[start:text.find(b'\n', start) + 1]):
-            if len(values) >= 5 and isinstance(values[0], str):
-                yield PostHead(*values[:5])
 
 
 def _events_in(text: bytes) -> Iterator[Event]:

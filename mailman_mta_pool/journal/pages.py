@@ -68,14 +68,16 @@ class Pages:
         :param octets: How many are to be appended.
         :return: False if there is no room, and none is looked for any more.
         """
-        promised = max(self._promised, self._end) + octets
-        if promised > self._size and not self._is_full:
+        if self._is_full:
+            return False
+        promised, end = self._promised, self._end
+        promised = (promised if promised > end else end) + octets
+        if promised > self._size:
             try:
                 self._grow(promised)
             except OSError:
                 self._is_full = True
-        if self._is_full:
-            return False
+                return False
         self._promised = promised
         return True
 

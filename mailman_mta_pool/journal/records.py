@@ -9,6 +9,7 @@ import json
 
 from json.encoder import encode_basestring_ascii
 from mailman_mta_pool.interfaces import Failure
+from mailman_mta_pool.wire.replies import Reply
 from public import public
 from typing import (
     Any,
@@ -104,20 +105,29 @@ def place_line(second: int, relay: str) -> bytes:
 
 
 @public
-def served_line(recipients: Iterable[str],
-                reply: Optional[bytes] = None) -> bytes:
+def reply_in_line(reply: Reply) -> str:
+    """Return what `served_line` takes for a reply.
+
+    :param reply: The reply to the end of the content.
+    """
+    # Another release reads the names, and passes over an array.
+    lines = reply.lines
+    text = lines[0] if len(lines) == 1 else reply.text
+    text_of_line = encode_basestring_ascii(
+        f'{reply.code} {text[:MAX_REPLY_OCTETS].decode("latin-1")}')
+    return f',[{text_of_line}]'
+
+
+@public
+def served_line(recipients: Iterable[str], said: str = '') -> bytes:
     """Return the line that records recipients as served.
 
     :param recipients: Those of the transaction.
-    :param reply: Code and text of the reply to the end of the content.
+    :param said: What the server said; see `reply_in_line`.
     """
     # One for every transaction: this is quicker than `json`, and is JSON.
     names = ','.join(map(encode_basestring_ascii, recipients))
-    if reply is None:
-        return f'["{SERVED}",{names}]\n'.encode('ascii')
-    # Another release reads the names, and passes over an array.
-    text = encode_basestring_ascii(reply[:MAX_REPLY_OCTETS].decode('latin-1'))
-    return f'["{SERVED}",{names},[{text}]]\n'.encode('ascii')
+    return f'["{SERVED}",{names}{said}]\n'.encode('ascii')
 
 
 @public
@@ -186,6 +196,23 @@ def kept_text(text: bytes) -> bytes:
     if any(line.startswith(EVENT_BEGINNINGS) for line in lines):
         return b''.join(lines)
     return b''
+
+
+@public
+def head_in(text: bytes) -> Optional[PostHead]:
+    """Return what a journal says of the post, without reading all of it.
+
+    :param text: The journal.
+    :return: None if it does not say.
+    """
+    start = (b'\n' + text).find(f'\n["{POST}",'.encode('ascii'))
+    if start >= 0:
+        for kind, *values in lines_of(
+                text[start:text.find(b'\n', start) + 1]):
+            if len(values) >= len(PostHead._fields) and (
+                    isinstance(values[0], str)):
+                return PostHead(*values[:len(PostHead._fields)])
+    return None
 
 
 @public

@@ -30,6 +30,7 @@ from mailman_mta_pool.journal.records import (
     place_line,
     post_line,
     PostHead,
+    reply_in_line,
     served_line,
 )
 from mailman_mta_pool.wire.replies import Reply
@@ -43,7 +44,8 @@ NOON = 1767700800
 DAY = 86400
 MIB = 1024 * 1024
 HEAD = PostHead(ID, LIST_ID, 3, NOON, 'anne@example.com')
-QUEUED = b'250 2.0.0 Ok: queued as 4dK3Xw2Yz1z5F'
+QUEUED = reply_in_line(
+    Reply(250, (b'2.0.0 Ok: queued as 4dK3Xw2Yz1z5F',)))
 EXCHANGE = (
     '250 2.6.0 <post@example.com> [InternalId=30034771116130, Hostname='
     'AM0PR01MB1234.eurprd01.prod.exchangelabs.com] 9301 bytes in 0.271, '
