@@ -295,5 +295,7 @@ def tell_mailman(ledger: Ledger, queues: Queues) -> None:
     if temporary and permanent:
         queues.retry(temporary)
         temporary = []
+    if temporary:
+        queues.note_discarded(temporary)
     if temporary or permanent:
         raise SomeRecipientsFailed(temporary, permanent)

@@ -223,18 +223,26 @@ class ITurn(Interface):
 
 @public
 class IRecord(Interface):
-    """A record of what is settled: each recipient is entered once.
+    """A record of what becomes of the recipients.
 
-    It is written to by one thread at a time.
+    Each is entered once as served or bounced; before that, at earlier
+    attempts, anybody may be deferred or in doubt.  It is written to by one
+    thread at a time.
     """
 
-    def served(recipients):
+    def served(recipients, reply=None, relay=''):
         """Record that the server took responsibility for recipients.
 
+        It is called once for each transaction.
+
         :type recipients: sequence of str
+        :param reply: The reply to the end of the content, or None.
+        :type reply: `mailman_mta_pool.wire.replies.Reply`
+        :param relay: The name of the server.
+        :type relay: str
         """
 
-    def bounced(recipient, code, text):
+    def bounced(recipient, code, text, relay=''):
         """Record that the server refused a recipient for good.
 
         :type recipient: str
@@ -242,6 +250,28 @@ class IRecord(Interface):
         :type code: int
         :param text: The reply text.
         :type text: bytes
+        :param relay: The name of the server.
+        :type relay: str
+        """
+
+    def deferred(recipients, code, text, relay=''):
+        """Record that recipients were refused for the time being.
+
+        :type recipients: sequence of str
+        :param code: The reply code.
+        :type code: int
+        :param text: The reply text.
+        :type text: bytes
+        :param relay: The name of the server.
+        :type relay: str
+        """
+
+    def in_doubt(recipients, relay=''):
+        """Record that the reply to the end of the content never came.
+
+        :type recipients: sequence of str
+        :param relay: The name of the server.
+        :type relay: str
         """
 
 

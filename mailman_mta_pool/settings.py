@@ -139,6 +139,10 @@ class DeliverySettings:
     :ivar message_rejected: What becomes of the recipients of a message that
         the server rejects: 'shunt' or 'bounce'.
     :ivar journal: What the journal survives: 'process', 'power', or 'no'.
+    :ivar keep_records: How long what became of each recipient is kept, in
+        seconds; 0 is not at all.
+    :ivar records_size: How much of the disk that may take, in MiB; 0 is no
+        limit.
     :ivar stop_timeout: How long what is in flight may take to finish after a
         signal.
     :ivar time_slice: After how long other posts have their turn.
@@ -157,6 +161,8 @@ class DeliverySettings:
     patience: float = 30.0
     message_rejected: str = 'shunt'
     journal: str = 'process'
+    keep_records: float = 864000.0
+    records_size: int = 500
     stop_timeout: float = 30.0
     time_slice: float = 60.0
     split: int = 0

@@ -6,26 +6,48 @@ import stat
 import resource
 import unittest
 
+from contextlib import ExitStack
 from hypothesis import given, settings, strategies as st
 from mailman_mta_pool.interfaces import IRecord
 from mailman_mta_pool.journal.file import Journal, Locked
 from mailman_mta_pool.journal.records import (
     begun_line,
     bounced_line,
+    deferred_line,
+    discarded_line,
     done_line,
     entry_line,
+    in_doubt_line,
     octets_for,
+    place_line,
+    post_line,
+    PostHead,
+    reply_in_line,
     served_line,
     Settled,
 )
+from mailman_mta_pool.wire.replies import Reply
 from tempfile import TemporaryDirectory
 from zope.interface.verify import verifyObject
+
+
+def said(text):
+    return reply_in_line(Reply(250, (text,)))
 
 
 ADDRESSES = st.text(min_size=1, max_size=12)
 TOKENS = st.sampled_from(['0123456789abcdef', 'fedcba9876543210'])
 RECORDS = st.one_of(
     st.tuples(st.just(served_line), st.lists(ADDRESSES)),
+    st.tuples(st.just(served_line), st.lists(ADDRESSES, min_size=1),
+              st.builds(said, st.binary(max_size=20))),
+    st.tuples(st.just(deferred_line), st.lists(ADDRESSES),
+              st.integers(200, 599), st.binary(max_size=20)),
+    st.tuples(st.just(in_doubt_line), st.lists(ADDRESSES)),
+    st.tuples(st.just(discarded_line), st.lists(ADDRESSES)),
+    st.tuples(st.just(place_line), st.integers(0), ADDRESSES),
+    st.tuples(st.just(post_line), st.builds(
+        PostHead, ADDRESSES, ADDRESSES, st.integers(0), st.floats(0, 2e9))),
     st.tuples(st.just(bounced_line), ADDRESSES,
               st.integers(200, 599), st.binary(max_size=20)),
     st.tuples(st.just(begun_line), TOKENS, st.lists(ADDRESSES)),
@@ -43,11 +65,28 @@ class Expected:
         self.handing_over = {}
         self.handed_over = {}
         self.identity = None
+        self.message_id = None
         for line, *values in records:
             getattr(self, line.__name__)(*values)
 
-    def served_line(self, recipients):
+    def served_line(self, recipients, said=''):
         self.served.update(recipients)
+
+    def deferred_line(self, recipients, code, text):
+        # That settles nothing, and neither do the next.
+        pass
+
+    def in_doubt_line(self, recipients):
+        pass
+
+    def discarded_line(self, recipients):
+        pass
+
+    def place_line(self, second, relay):
+        pass
+
+    def post_line(self, post):
+        self.message_id = post.message_id
 
     def bounced_line(self, recipient, code, text):
         self.bounced[recipient] = code, text
@@ -70,6 +109,7 @@ class TestSettled(unittest.TestCase):
         self.assertEqual(settled.handing_over, expected.handing_over)
         self.assertEqual(settled.handed_over, expected.handed_over)
         self.assertEqual(settled.identity, expected.identity)
+        self.assertEqual(settled.message_id, expected.message_id)
 
     @settings(max_examples=300, deadline=None)
     @given(st.lists(RECORDS, max_size=6), st.data())
@@ -237,6 +277,72 @@ class TestJournal(unittest.TestCase):
         again.begin('89ab', many)
         again.close()
         self.assertEqual(self.read().identity, '0123')
+
+    def limited(self, octets):
+        """Let no file grow beyond so many octets, for a while.
+
+        A limit of the process is as good as a full disk.
+        """
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resources = ExitStack()
+        self.addCleanup(resources.close)
+        resources.callback(
+            resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (octets, hard))
+        return resources
+
+    def test_details_take_no_room_of_others(self):
+        # There is room for what is promised, and for no reply.
+        many = [f'person-{number}@example.com' for number in range(1000)]
+        journal = self.journal(details=True)
+        journal.begin('0123', many, PostHead('<a>', 'ant', 1000, 0.0))
+        size = os.path.getsize(self.path)
+        with self.limited(size):
+            for name in many:
+                journal.deferred([name], 450, b'4.2.1 ' + b'No' * 150, 'a:25')
+            for name in many:
+                journal.served([name], Reply(250, (b'Ok' * 150,)), 'a:25')
+            journal.handing_over('4567', many)
+            self.assertTrue(journal.is_kept)
+        settled = self.read()
+        self.assertEqual(settled.served, set(many))
+        self.assertEqual(settled.handing_over, {'4567': many})
+        self.assertEqual(os.path.getsize(self.path), size)
+
+    def test_time_and_relay_when_they_change(self):
+        now = [1000.25]
+        journal = self.journal(details=True, clock=lambda: now[0])
+        reply = Reply(250, (b'Ok',))
+        for now[0], relay in ((1000.25, 'a:25'), (1000.75, 'a:25'),
+                              (1001.0, 'a:25'), (1001.5, 'b:25')):
+            journal.served(['anne@example.com'], reply, relay)
+        journal.close()
+        with open(self.path, 'rb') as fp:
+            self.assertEqual(
+                [line for line in fp.read().splitlines(True)
+                 if line.startswith(b'["at"')],
+                [place_line(1000, 'a:25'), place_line(1001, 'a:25'),
+                 place_line(1001, 'b:25')])
+
+    def test_nothing_more_without_details(self):
+        journal = self.journal()
+        journal.begin('0123', ['anne@example.com'],
+                      PostHead('<a>', 'ant', 1, 0.0))
+        journal.served(['anne@example.com'], Reply(250, (b'Ok',)), 'a:25')
+        journal.bounced('bart@example.com', 550, b'No', 'a:25')
+        journal.deferred(['cate@example.com'], 450, b'No', 'a:25')
+        journal.in_doubt(['dora@example.com'], 'a:25')
+        journal.discarded(['elle@example.com'])
+        journal.close()
+        with open(self.path, 'rb') as fp:
+            self.assertEqual(fp.read(), (
+                entry_line('0123') + served_line(['anne@example.com']) +
+                bounced_line('bart@example.com', 550, b'No')))
+
+    def test_long_replies(self):
+        for line in (served_line(['anne@example.com'], said(b'x' * 9999)),
+                     deferred_line(['anne@example.com'], 450, b'x' * 9999)):
+            self.assertLess(len(line), 500)
 
     def test_full_disk(self):
         # A limit of the process is as good as a full disk.

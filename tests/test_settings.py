@@ -28,6 +28,7 @@ CHANGED = {
     '3': ('7', 7),
     '32': ('7', 7),
     '1000': ('7', 7),
+    '500': ('7', 7),
     'auto': ('no', False),
     'no': ('yes', True),
     'process': ('power', 'power'),
@@ -141,7 +142,7 @@ class TestSchema(SettingsTestCase):
                 # And in a place of its own.
                 self.assertNotIn(name, arrived)
                 arrived.add(name)
-        self.assertEqual(len(arrived), 25)
+        self.assertEqual(len(arrived), 27)
 
     def test_nothing_deprecated(self):
         # Of a file with a name of its own nothing is remembered.

@@ -141,6 +141,8 @@ def settings_of(sources: Sources) -> Settings:
             message_rejected=delivery.choice(
                 'message_rejected', 'shunt', 'bounce'),
             journal=delivery.choice('journal', 'process', 'power', 'no'),
+            keep_records=delivery.seconds('keep_records', zero=True),
+            records_size=delivery.whole('records_size'),
             stop_timeout=delivery.seconds('stop_timeout'),
             time_slice=delivery.seconds('time_slice', zero=True),
             split=delivery.whole('split'),

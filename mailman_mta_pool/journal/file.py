@@ -2,6 +2,7 @@
 """One journal: a file that is locked, appended to, and removed at the end."""
 
 import os
+import time
 import fcntl
 import logging
 import threading
@@ -11,14 +12,22 @@ from mailman_mta_pool.journal.pages import Pages
 from mailman_mta_pool.journal.records import (
     begun_line,
     bounced_line,
+    deferred_line,
+    discarded_line,
     done_line,
     entry_line,
+    in_doubt_line,
     octets_for,
+    place_line,
+    post_line,
+    PostHead,
+    reply_in_line,
     served_line,
     Settled,
 )
+from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Collection, Iterable, Optional, Tuple
+from typing import Callable, Collection, Iterable, Optional, Tuple
 from zope.interface import implementer
 
 
@@ -41,11 +50,16 @@ class Journal:
     :ivar settled: What was recorded before it was opened now.
     """
 
-    def __init__(self, path: str, power: bool = False) -> None:
+    def __init__(self, path: str, power: bool = False, *,
+                 details: bool = False,
+                 clock: Callable[[], float] = time.time) -> None:
         """Open, lock and read the file, or make it.
 
         :param path: The file; its directory exists.
         :param power: True if it must survive a power failure.
+        :param details: True to record for `trace`, too: what the servers
+            said, when, and who was refused for the time being.
+        :param clock: Returns the time in seconds since 1970.
         :raises Locked: if another process has it.
         :raises OSError: if it cannot be made or read.
         """
@@ -54,6 +68,10 @@ class Journal:
         self._broken = False
         self._pages: Optional[Pages] = None
         self._flush: Optional[_Flush] = None
+        self._details = details
+        self._clock = clock
+        # What the last line of time and relay said.
+        self._second, self._relay = 0, ''
         try:
             with open(os.dup(self._fd), 'rb') as fp:
                 self.settled = Settled(fp.read())
@@ -77,26 +95,78 @@ class Journal:
         """True if everything was recorded that this process knows."""
         return not self._broken
 
-    def begin(self, identity: str, recipients: Collection[str]) -> None:
+    def begin(self, identity: str, recipients: Collection[str],
+              post: Optional[PostHead] = None) -> None:
         """Record which entry this is, and make room for all that may come.
 
         When the disk is full later, the room is there.
 
         :param identity: See `identity_of`; only the first one counts.
         :param recipients: Those of the entry.
+        :param post: The post; only the first one counts.
         """
         if self.settled.identity is None:
             self._append(entry_line(identity))
         if not self._broken and self._pages is not None:
             self._pages.reserve(octets_for(recipients))
+        if post is not None and self.settled.message_id is None:
+            self._append_details(post_line(post))
 
-    def served(self, recipients: Iterable[str]) -> None:
+    def served(self, recipients: Iterable[str],
+               reply: Optional[Reply] = None, relay: str = '') -> None:
         """See `IRecord`."""
-        self._append(served_line(recipients))
+        if not self._details or self._pages is None:
+            self._append(served_line(recipients))
+            return
+        place = self._place(relay)
+        said = '' if reply is None else reply_in_line(reply)
+        if self._pages.spare(len(place) + len(said)):
+            self._append(place + served_line(recipients, said))
+        else:
+            self._append(served_line(recipients))
 
-    def bounced(self, recipient: str, code: int, text: bytes) -> None:
+    def bounced(self, recipient: str, code: int, text: bytes,
+                relay: str = '') -> None:
         """See `IRecord`."""
+        self._append_details(b'', relay)
         self._append(bounced_line(recipient, code, text))
+
+    def deferred(self, recipients: Collection[str], code: int, text: bytes,
+                 relay: str = '') -> None:
+        """See `IRecord`."""
+        self._append_details(deferred_line(recipients, code, text), relay)
+
+    def in_doubt(self, recipients: Collection[str], relay: str = '') -> None:
+        """See `IRecord`."""
+        self._append_details(in_doubt_line(recipients), relay)
+
+    def discarded(self, recipients: Collection[str]) -> None:
+        """Record that recipients are given up and in no queue any more.
+
+        :param recipients: Who was refused for the time being for too long.
+        """
+        self._append_details(discarded_line(recipients), self._relay)
+
+    def _append_details(self, line: bytes,
+                        relay: Optional[str] = None) -> None:
+        """Append what is for `trace` alone, where there is room to spare.
+
+        :param line: The line; b'' for the relay and the time alone.
+        :param relay: The name of the relay; None where there is none.
+        """
+        if self._details and not self._broken and self._pages is not None:
+            if relay is not None:
+                line = self._place(relay) + line
+            if line and self._pages.spare(len(line)):
+                self._append(line)
+
+    def _place(self, relay: str) -> bytes:
+        """Return the line with relay and time, if either has changed."""
+        second = int(self._clock())
+        if second == self._second and relay == self._relay:
+            return b''
+        self._second, self._relay = second, relay
+        return place_line(second, relay)
 
     def handing_over(self, token: str, recipients: Iterable[str]) -> None:
         """Record that another queue entry is about to be made.

@@ -3,7 +3,8 @@
 
 There is one for each delivery in progress.  It outlives the delivery by the
 moment that Mailman needs to take the queue entry away: if it went first, a
-crash in between would send the whole post again.
+crash in between would send the whole post again.  What it says of the
+recipients then becomes a record; see `archive`.
 
 It stays as long as its entry does.  An entry that Mailman gives up goes into
 the `bad` queue under its own name, and back from there when the site's
@@ -13,12 +14,15 @@ the new name.
 """
 
 import os
+import time
 import atexit
 import logging
 import threading
 
 from contextlib import contextmanager, suppress
+from functools import partial
 from mailman.config import config
+from mailman_mta_pool.journal.archive import Archive, Keeping
 from mailman_mta_pool.journal.entry import (
     exists,
     filebases_of,
@@ -29,7 +33,7 @@ from mailman_mta_pool.journal.entry import (
     WHICH_QUEUE_KEY,
 )
 from mailman_mta_pool.journal.file import Journal, Locked
-from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.journal.records import PostHead, Settled
 from mailman_mta_pool.settings import DeliverySettings
 from public import public
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -66,14 +70,18 @@ class Keeper:
         self._watcher: Optional[threading.Thread] = None
         self._has_ended = threading.Event()
         self._swept = ''
+        self._archive: Optional[Archive] = None
+        # One thread at a time makes records.
+        self._archiving = threading.Lock()
 
-    def open(self, msg: Any, msgdata: Dict[str, Any], power: bool,
+    def open(self, msg: Any, msgdata: Dict[str, Any],
+             delivery: DeliverySettings,
              given_up: Callable[[], bool]) -> Optional[Journal]:
         """Open the journal of the queue entry that is being delivered.
 
         :param msg: The message.
         :param msgdata: Its metadata.
-        :param power: True if it must survive a power failure.
+        :param delivery: For `journal`, `keep_records` and `records_size`.
         :param given_up: Asked, while another process delivers the same
             entry, whether to stop waiting for it.
         :return: The journal; None if the post is from no queue, or if there
@@ -82,8 +90,9 @@ class Keeper:
         :raises KeyboardInterrupt: if it was given up: the runner ends, and
             leaves the entry as it is.
         """
-        self.remove_ended()
+        self._remove_elsewhere()
         self._out, self._bad = queue_directory(), queue_directory('bad')
+        archive = self._archive_for(delivery)
         filebases = filebases_of(msg, msgdata)
         if not filebases:
             return None
@@ -93,18 +102,38 @@ class Keeper:
             os.makedirs(directory, 0o700, exist_ok=True)
             if self._swept != directory:
                 self._swept = directory
-                sweep(directory)
+                sweep(directory, archive)
             self._let_go(paths)
             identity = identity_of(msg, msgdata)
             if WHICH_QUEUE_KEY in msgdata:
                 adopt(directory, identity, paths)
-            journal = _first_free(paths, power, given_up)
-            journal.begin(identity, msgdata['recipients'])
+            opening = partial(
+                Journal, power=archive.keeping.power,
+                details=archive.is_wanted)
+            journal = _first_free(paths, opening, given_up)
+            journal.begin(identity, msgdata['recipients'],
+                          head_of(msg, msgdata))
             return journal
         except OSError as error:
             log.error('There can be no journal in %s, and the delivery goes '
                       'on without it: %s', directory, error)
             return None
+
+    def _archive_for(self, delivery: DeliverySettings) -> Archive:
+        keeping = Keeping(
+            os.path.join(config.VAR_DIR, 'mta_pool', 'records'),
+            delivery.keep_records, delivery.records_size,
+            delivery.journal == 'power')
+        if self._archive is None or self._archive.keeping != keeping:
+            self._archive = Archive(keeping)
+        return self._archive
+
+    def _remove_elsewhere(self) -> None:
+        """Have the watcher remove journals; a delivery does not wait."""
+        if self._watcher is None:
+            self.remove_ended()
+        else:
+            self._has_ended.set()
 
     def end(self, journal: Journal) -> None:
         """Take note that a delivery has ended.
@@ -140,20 +169,37 @@ class Keeper:
                     break
 
     def remove_ended(self) -> None:
-        """Remove the journals whose queue entries have gone.
+        """Remove the journals whose queue entries have gone, or keep them.
 
         The journal of an entry that Mailman has given up is closed, and stays.
+        What the others say of the recipients becomes records.
         """
+        with self._archiving:
+            for journal in self._take_gone():
+                if self._archive is not None:
+                    self._archive.keep(journal.path)
+                with suppress(FileNotFoundError):
+                    journal.remove()
+                journal.close()
+            if self._archive is not None:
+                self._archive.sweep_hourly()
+
+    def _take_gone(self) -> List[Journal]:
+        """Return the journals whose entries have gone; nobody else has them.
+        """
+        gone = []
         with self._lock:
             for journal in list(self._ended):
                 name = os.path.basename(journal.path)
                 if is_in(self._out, name):
                     continue
                 # The entry may have been on its way back.
-                if not (is_in(self._bad, name) or is_in(self._out, name)):
-                    with suppress(FileNotFoundError):
-                        journal.remove()
-                self._close(journal)
+                if is_in(self._bad, name) or is_in(self._out, name):
+                    self._close(journal)
+                else:
+                    self._ended.remove(journal)
+                    gone.append(journal)
+        return gone
 
     def _let_go(self, paths: List[str]) -> None:
         """Close the journals of ended deliveries whose entries are back."""
@@ -167,18 +213,18 @@ class Keeper:
         self._ended.remove(journal)
 
 
-def _first_free(paths: List[str], power: bool,
+def _first_free(paths: List[str], opening: Callable[[str], Journal],
                 given_up: Callable[[], bool]) -> Journal:
     for path in paths:
         with suppress(Locked):
-            return Journal(path, power)
+            return opening(path)
     name = os.path.basename(paths[0])
     log.warning('Another process is delivering %s; waiting for it', name)
     pause = threading.Event()
     while exists(name):
         pause.wait(LOOK_INTERVAL_S)
         with suppress(Locked):
-            journal = Journal(paths[0], power)
+            journal = opening(paths[0])
             if exists(name):
                 return journal
             journal.remove()
@@ -186,6 +232,19 @@ def _first_free(paths: List[str], power: bool,
         if given_up():
             raise KeyboardInterrupt
     raise FinishedElsewhere(name)
+
+
+@public
+def head_of(msg: Any, msgdata: Dict[str, Any]) -> PostHead:
+    """Return what the journal says of the post.
+
+    :param msg: The message.
+    :param msgdata: Its metadata.
+    """
+    return PostHead(
+        str(msg.get('message-id', '')).strip(),
+        str(msgdata.get('listid', '')), len(msgdata['recipients']),
+        time.time(), str(msg.sender or ''))
 
 
 @public
@@ -207,13 +266,14 @@ def adopt(directory: str, identity: str, paths: List[str]) -> None:
 
 
 @public
-def sweep(directory: str) -> None:
-    """Remove the journals that are of no use to anybody.
+def sweep(directory: str, archive: Archive) -> None:
+    """Remove the journals that no delivery needs; they become records.
 
     A journal whose queue entry is still there stays, however old it is: it
     is from before Mailman was down, and for how long does not matter.
 
     :param directory: Where they are.
+    :param archive: The records.
     """
     orphans = list(_orphans(directory))
     # Whatever was shunted has been in that queue since before its old name
@@ -224,6 +284,7 @@ def sweep(directory: str) -> None:
         if not settled or settled.identity not in wanted:
             with suppress(OSError, Locked):
                 journal = Journal(path)
+                archive.keep(path)
                 journal.remove()
                 journal.close()
 
@@ -251,14 +312,14 @@ def journal_of(msg: Any, msgdata: Dict[str, Any], delivery: DeliverySettings,
 
     :param msg: The message.
     :param msgdata: Its metadata.
-    :param delivery: For `journal`.
+    :param delivery: See `Keeper.open`.
     :param turn: The `ITurn` that ends the waiting for another process.
     :return: The journal, or None.
     """
     journal = None
     if delivery.journal != 'no':
         journal = _keeper.open(
-            msg, msgdata, delivery.journal == 'power', lambda: turn.is_over)
+            msg, msgdata, delivery, lambda: turn.is_over)
     try:
         yield journal
     finally:

@@ -32,6 +32,9 @@ class Pages:
         """
         self._fd = fd
         self._end = end
+        # Up to where there is to be room for what is necessary.
+        self._promised = end
+        self._is_full = False
         self._size = 0
         self._map: Optional[mmap.mmap] = None
 
@@ -49,7 +52,8 @@ class Pages:
 
     def reserve(self, octets: int) -> None:
         """Make room for so many octets more, if there is any."""
-        size = _whole_pages(self._end + octets)
+        self._promised = self._end + octets
+        size = _whole_pages(self._promised)
         if size > self._size:
             try:
                 self._reserve(size)
@@ -57,6 +61,25 @@ class Pages:
                 # Some file systems keep the part that there was room for.
                 with suppress(OSError):
                     os.ftruncate(self._fd, max(self._size, self._end))
+
+    def spare(self, octets: int) -> bool:
+        """Make room beside what was reserved, for what is not necessary.
+
+        :param octets: How many are to be appended.
+        :return: False if there is no room, and none is looked for any more.
+        """
+        if self._is_full:
+            return False
+        promised, end = self._promised, self._end
+        promised = (promised if promised > end else end) + octets
+        if promised > self._size:
+            try:
+                self._grow(promised)
+            except OSError:
+                self._is_full = True
+                return False
+        self._promised = promised
+        return True
 
     def _grow(self, least: int) -> None:
         step = min(max(self._size, PAGE_OCTETS), MAX_GROWTH_OCTETS)

@@ -9,14 +9,40 @@ import json
 
 from json.encoder import encode_basestring_ascii
 from mailman_mta_pool.interfaces import Failure
+from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Any, Collection, Dict, Iterable, List, Optional, Set
+from typing import (
+    Any,
+    Collection,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+)
 
 
 SERVED, BOUNCED, BEGUN, DONE = 'served', 'bounced', 'handing over', 'handed'
 ENTRY = 'entry'
+# These lines, and the reply at the end of the served ones, are for `trace`
+# alone; a release that does not know them passes over them.
+POST, PLACE = 'post', 'at'
+DEFERRED, IN_DOUBT, DISCARDED = 'deferred', 'in doubt', 'discarded'
+public(SERVED=SERVED, BOUNCED=BOUNCED, POST=POST, PLACE=PLACE,
+       DEFERRED=DEFERRED, IN_DOUBT=IN_DOUBT, DISCARDED=DISCARDED)
 # The octets of a line beside the recipients, at most.
 LINE_OCTETS = 64
+# How much of a reply is recorded for `trace`, in octets.
+MAX_REPLY_OCTETS = 400
+# How the lines begin that are of use when the delivery has ended.
+KEPT_BEGINNINGS = tuple(
+    f'["{kind}",'.encode('ascii') for kind in (
+        SERVED, BOUNCED, POST, PLACE, DEFERRED, IN_DOUBT, DISCARDED))
+EVENT_BEGINNINGS = tuple(
+    f'["{kind}",'.encode('ascii') for kind in (
+        SERVED, BOUNCED, DEFERRED, IN_DOUBT, DISCARDED))
 
 
 _encode = json.JSONEncoder(separators=(',', ':')).encode
@@ -44,17 +70,90 @@ def entry_line(identity: str) -> bytes:
 
 
 @public
-def served_line(recipients: Iterable[str]) -> bytes:
-    """Return the line that records recipients as served."""
+class PostHead(NamedTuple):
+    """What a journal says of the post.
+
+    :ivar message_id: Its Message-ID, as it stands in the header.
+    :ivar list_id: The List-ID; '' for a message of no list.
+    :ivar total: How many recipients the queue entry has.
+    :ivar time: When the delivery began, in seconds since 1970.
+    :ivar sender: The address of the author.
+    """
+
+    message_id: str
+    list_id: str
+    total: int
+    time: float
+    sender: str = ''
+
+
+@public
+def post_line(post: PostHead) -> bytes:
+    """Return the line that says which post it is."""
+    return _line(POST, *post)
+
+
+@public
+def place_line(second: int, relay: str) -> bytes:
+    """Return the line with the time and the relay of the lines after it.
+
+    :param second: The time in seconds since 1970.
+    :param relay: The name of the relay.
+    """
+    return f'["{PLACE}",{second},{encode_basestring_ascii(relay)}]\n'.encode(
+        'ascii')
+
+
+@public
+def reply_in_line(reply: Reply) -> str:
+    """Return what `served_line` takes for a reply.
+
+    :param reply: The reply to the end of the content.
+    """
+    # Another release reads the names, and passes over an array.
+    lines = reply.lines
+    text = lines[0] if len(lines) == 1 else reply.text
+    text_of_line = encode_basestring_ascii(
+        f'{reply.code} {text[:MAX_REPLY_OCTETS].decode("latin-1")}')
+    return f',[{text_of_line}]'
+
+
+@public
+def served_line(recipients: Iterable[str], said: str = '') -> bytes:
+    """Return the line that records recipients as served.
+
+    :param recipients: Those of the transaction.
+    :param said: What the server said; see `reply_in_line`.
+    """
     # One for every transaction: this is quicker than `json`, and is JSON.
     names = ','.join(map(encode_basestring_ascii, recipients))
-    return f'["{SERVED}",{names}]\n'.encode('ascii')
+    return f'["{SERVED}",{names}{said}]\n'.encode('ascii')
 
 
 @public
 def bounced_line(recipient: str, code: int, text: bytes) -> bytes:
     """Return the line that records a recipient as refused for good."""
     return _line(BOUNCED, recipient, code, text.decode('latin-1'))
+
+
+@public
+def deferred_line(recipients: Iterable[str], code: int,
+                  text: bytes) -> bytes:
+    """Return the line that records recipients as refused for the moment."""
+    return _line(DEFERRED, code, text[:MAX_REPLY_OCTETS].decode('latin-1'),
+                 *recipients)
+
+
+@public
+def in_doubt_line(recipients: Iterable[str]) -> bytes:
+    """Return the line that records that the reply was lost."""
+    return _line(IN_DOUBT, *recipients)
+
+
+@public
+def discarded_line(recipients: Iterable[str]) -> bytes:
+    """Return the line that records that nobody tries again."""
+    return _line(DISCARDED, *recipients)
 
 
 @public
@@ -70,6 +169,53 @@ def done_line(token: str) -> bytes:
 
 
 @public
+def lines_of(text: bytes) -> Iterator[List[Any]]:
+    """Yield the kind and the values of each complete line.
+
+    :param text: A journal, which may end in the middle of a line.
+    """
+    for line in text[:text.rfind(b'\n') + 1].splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            # The line was torn in the middle of the file: a full disk that
+            # had room again.
+            continue
+        if isinstance(values, list) and values:
+            yield values
+
+
+@public
+def kept_text(text: bytes) -> bytes:
+    """Return what a kept record says of a journal; empty if nothing.
+
+    :param text: The journal.
+    """
+    lines = [line for line in text[:text.rfind(b'\n') + 1].splitlines(True)
+             if line.startswith(KEPT_BEGINNINGS)]
+    if any(line.startswith(EVENT_BEGINNINGS) for line in lines):
+        return b''.join(lines)
+    return b''
+
+
+@public
+def head_in(text: bytes) -> Optional[PostHead]:
+    """Return what a journal says of the post, without reading all of it.
+
+    :param text: The journal.
+    :return: None if it does not say.
+    """
+    start = (b'\n' + text).find(f'\n["{POST}",'.encode('ascii'))
+    if start >= 0:
+        for kind, *values in lines_of(
+                text[start:text.find(b'\n', start) + 1]):
+            if len(values) >= len(PostHead._fields) and (
+                    isinstance(values[0], str)):
+                return PostHead(*values[:len(PostHead._fields)])
+    return None
+
+
+@public
 class Settled:
     """The contents of a journal.
 
@@ -80,6 +226,7 @@ class Settled:
     :ivar handing_over: Likewise, the recipients that another entry may have
         or may not.
     :ivar identity: The identity of its queue entry; None if it has none.
+    :ivar message_id: The Message-ID of the post; None if it is not recorded.
     :ivar end: Where the last complete line ends, in octets.
     """
 
@@ -93,26 +240,25 @@ class Settled:
         self.handed_over: Dict[str, List[str]] = {}
         self.handing_over: Dict[str, List[str]] = {}
         self.identity: Optional[str] = None
+        self.message_id: Optional[str] = None
         self.end = text.rfind(b'\n') + 1
-        for line in text[:self.end].splitlines():
-            self._read(line)
+        for kind, *values in lines_of(text):
+            try:
+                self._enter(kind, values)
+            except (ValueError, TypeError, LookupError, AttributeError):
+                # It is no line of ours, or one of another release.
+                continue
 
     def __bool__(self) -> bool:
         """Return True if anything is recorded of any recipient."""
         return bool(self.served or self.bounced or self.handed_over or
                     self.handing_over)
 
-    def _read(self, line: bytes) -> None:
-        try:
-            kind, *values = json.loads(line)
-            self._enter(kind, values)
-        except (ValueError, TypeError, LookupError, AttributeError):
-            # The line was torn in the middle of the file: a full disk that
-            # had room again.
-            return
-
     def _enter(self, kind: str, values: List[Any]) -> None:
         if kind == SERVED:
+            if values and isinstance(values[-1], list):
+                # That is the reply.
+                values.pop()
             self.served.update(values)
         elif kind == BOUNCED:
             recipient, code, text = values
@@ -123,6 +269,8 @@ class Settled:
             self.handed_over[values[0]] = self.handing_over.pop(values[0])
         elif kind == ENTRY:
             self.identity, = values
+        elif kind == POST and isinstance(values[0], str):
+            self.message_id = values[0]
 
     def left(self, recipients: Iterable[str]) -> List[str]:
         """Return the recipients not recorded, each once, in order."""

@@ -112,23 +112,39 @@ class Queues:
         :param keeps_period: True if the time that they wait is not to use up
             `[mta] delivery_retry_period`.
         """
-        if 'probe_token' in self._msgdata:
-            # As stock: a probe that fails for the time being is not sent
-            # again.
+        is_probe = 'probe_token' in self._msgdata
+        if (is_probe or not keeps_period) and self.note_discarded(recipients):
+            if not is_probe:
+                log.error('Discarding message with persistent temporary '
+                          'failures: %s', self._msg['message-id'])
             return
         current = now()
         until = self._msgdata.get('deliver_until', current)
-        if keeps_period or (
-                len(recipients) != self._msgdata.get('last_recip_count', 0)):
+        if keeps_period or self._has_progress(recipients):
             # There was some progress, so go on for a while longer.
             until = current + as_timedelta(config.mta.delivery_retry_period)
-        elif current > until:
-            log.error(
-                'Discarding message with persistent temporary failures: %s',
-                self._msg['message-id'])
-            return
         self._put('retry', recipients, {
             'last_recip_count': len(recipients), 'deliver_until': until})
+
+    def _has_progress(self, recipients: List[str]) -> bool:
+        return len(recipients) != self._msgdata.get('last_recip_count', 0)
+
+    def note_discarded(self, recipients: List[str]) -> bool:
+        """Record it if nobody is going to try recipients again.
+
+        It is decided as `OutgoingRunner._dispose` does, which does not tell.
+
+        :param recipients: Those who were refused for the time being.
+        :return: True if they are given up.
+        """
+        current = now()
+        # As stock: a probe that fails for the time being is not sent again.
+        given_up = 'probe_token' in self._msgdata or (
+            not self._has_progress(recipients) and
+            current > self._msgdata.get('deliver_until', current))
+        if given_up and self._journal is not None:
+            self._journal.discarded(recipients)
+        return given_up
 
     def _put(self, queue: str, recipients: List[str], more: Dict[str, Any],
              replaces: bool = False) -> None:

@@ -352,10 +352,11 @@ class Ledger:
             self.deferred[recipient] = (
                 NO_REPLY_CODE, b'The connection was lost before the server '
                 b'answered')
+            self._record.in_doubt((recipient,), self._relay)
         else:
             # Whatever the server said, it did not say it of this recipient.
-            self.deferred[recipient] = NO_REPLY_CODE, b'Not sent' + (
-                b'' if result.reply is None else b': ' + result.reply.text)
+            self._defer(recipient, (NO_REPLY_CODE, b'Not sent' + (
+                b'' if result.reply is None else b': ' + result.reply.text)))
 
     def _read_refusal(self, reading: _Reading, index: int,
                       judgement: Judgement) -> None:
@@ -504,7 +505,8 @@ class Ledger:
         if len(indices) < len(recipients):
             recipients = tuple(recipients[index] for index in indices)
         self.served.update(recipients)
-        self._record.served(recipients)
+        self._record.served(
+            recipients, outcome.results[indices[0]].reply, self._relay)
         if self._memory.note_content_accepted():
             log.info('%s takes mail from us again', self._relay)
         last = indices[-1]
@@ -525,16 +527,23 @@ class Ledger:
         reply = judgement.reply
         failure = reply.code, reply.text
         if judgement.is_permanent:
-            self.bounced[recipient] = failure
-            self._record.bounced(recipient, *failure)
+            self._bounce(recipient, failure)
         else:
-            self.deferred[recipient] = failure
+            self._defer(recipient, failure)
 
     def _suspect(self, recipient: str, judgement: Judgement) -> None:
         """The recipient was refused, but it may not be the recipient's own."""
         self._contrast.note_ended(recipient)
-        self.deferred[recipient] = judgement.reply.code, judgement.reply.text
+        self._defer(recipient, (judgement.reply.code, judgement.reply.text))
         self.suspects.append(recipient)
+
+    def _bounce(self, recipient: str, failure: Failure) -> None:
+        self.bounced[recipient] = failure
+        self._record.bounced(recipient, *failure, self._relay)
+
+    def _defer(self, recipient: str, failure: Failure) -> None:
+        self.deferred[recipient] = failure
+        self._record.deferred((recipient,), *failure, self._relay)
 
     # The end.
 
@@ -557,8 +566,9 @@ class Ledger:
         self._keep_suspects(recipients, {*left, *self.deferred}, held)
         rejection = self._rejection.rejection
         if rejection is not None:
-            for recipient in left:
-                self._reject(recipient, held.get(recipient, rejection))
+            self._reject({
+                recipient: held.get(recipient, rejection).reply
+                for recipient in left})
             return []
         if not is_out and not self._is_broken_off(left, held):
             for recipient in left:
@@ -589,20 +599,35 @@ class Ledger:
         """Return True if the turn ended before everybody was tried."""
         return any(recipient not in held for recipient in left)
 
-    def _reject(self, recipient: str, judgement: Judgement) -> None:
-        failure = judgement.reply.code, judgement.reply.text
-        if self._shunts:
-            self.rejected[recipient] = failure
-        else:
-            self.bounced[recipient] = failure
-            self._record.bounced(recipient, *failure)
+    def _reject(self, replies: Dict[str, Reply]) -> None:
+        """The server did not want the message, in these words."""
+        alike: Dict[Failure, List[str]] = {}
+        for recipient, reply in replies.items():
+            failure = reply.code, reply.text
+            if self._shunts:
+                self.rejected[recipient] = failure
+                alike.setdefault(failure, []).append(recipient)
+            else:
+                self._bounce(recipient, failure)
+        for failure, recipients in alike.items():
+            # They are in the shunt queue next.
+            self._record.deferred(recipients, *failure, self._relay)
 
 
 class _Nobody:
     """An `IRecord` that keeps nothing."""
 
-    def served(self, recipients: Iterable[str]) -> None:
+    def served(self, recipients: Iterable[str],
+               reply: Optional[Reply] = None, relay: str = '') -> None:
         pass
 
-    def bounced(self, recipient: str, code: int, text: bytes) -> None:
+    def bounced(self, recipient: str, code: int, text: bytes,
+                relay: str = '') -> None:
+        pass
+
+    def deferred(self, recipients: Iterable[str], code: int, text: bytes,
+                 relay: str = '') -> None:
+        pass
+
+    def in_doubt(self, recipients: Iterable[str], relay: str = '') -> None:
         pass

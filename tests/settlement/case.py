@@ -56,16 +56,37 @@ def outcome(sender=PLAIN, span=Span(), **results):
 @public
 @implementer(IRecord)
 class Record:
-    """Remembers what it was told."""
+    """Remembers what it was told.
+
+    :ivar told: Who is settled, and how: each one once.
+    :ivar accepted: The recipients of a transaction, and the reply.
+    :ivar for_now: Who is not settled: deferred, with the code, or in doubt.
+    :ivar relays: The names of the relays that were told.
+    """
 
     def __init__(self):
         self.told = []
+        self.accepted = []
+        self.for_now = []
+        self.relays = set()
 
-    def served(self, recipients):
+    def served(self, recipients, reply=None, relay=''):
         self.told.extend((recipient, 'served') for recipient in recipients)
+        self.accepted.append((tuple(recipients), reply))
+        self.relays.add(relay)
 
-    def bounced(self, recipient, code, text):
+    def bounced(self, recipient, code, text, relay=''):
         self.told.append((recipient, code))
+        self.relays.add(relay)
+
+    def deferred(self, recipients, code, text, relay=''):
+        self.for_now.extend((recipient, code) for recipient in recipients)
+        self.relays.add(relay)
+
+    def in_doubt(self, recipients, relay=''):
+        self.for_now.extend((recipient, 'in doubt')
+                            for recipient in recipients)
+        self.relays.add(relay)
 
 
 @public

@@ -77,6 +77,10 @@ class TestOutcomes(LedgerTestCase):
         self.assertEqual(self.record.told, [
             (address('bart'), 550), (address('anne'), 'served'),
             (address('dora'), 'served')])
+        self.assertEqual(self.record.accepted, [
+            ((address('anne'), address('dora')), ACCEPTED.reply)])
+        self.assertEqual(self.record.for_now, [(address('carl'), 450)])
+        self.assertEqual(self.record.relays, {'relay:25'})
         self.assertEqual(self.ledger.failures, {
             address('bart'): (550, b'5.1.1 No such ant'),
             address('carl'): (450, b'4.2.1 Later')})
@@ -120,6 +124,8 @@ class TestOutcomes(LedgerTestCase):
     def test_in_doubt(self):
         self.settle(anne=IN_DOUBT, bart=IN_DOUBT)
         self.assertSettled(deferred='anne bart')
+        self.assertEqual(self.record.for_now, [
+            (address('anne'), 'in doubt'), (address('bart'), 'in doubt')])
         self.assertEqual(self.ledger.in_doubt, 2)
         self.assertEqual(self.ledger.failures[address('anne')][0], 444)
         self.assertEqual(self.record.told, [])
@@ -131,6 +137,7 @@ class TestOutcomes(LedgerTestCase):
         self.assertSettled(deferred='anne')
         self.assertEqual(self.ledger.failures[address('anne')],
                          (444, b'Not sent: Never'))
+        self.assertEqual(self.record.for_now, [(address('anne'), 444)])
         self.assertEqual(self.ledger.in_doubt, 0)
 
     def test_carried_over(self):
@@ -638,6 +645,9 @@ class TestContent(LedgerTestCase):
         self.assertSettled(rejected='anne bart carl dora')
         self.assertEqual(self.ledger.rejection, reply('554 5.6.0 Virus'))
         self.assertEqual(self.record.told, [])
+        # The words of the server are told of all, though nobody is charged.
+        self.assertEqual(sorted(self.record.for_now), [
+            (address(name), 554) for name in ('anne', 'bart', 'carl', 'dora')])
         self.assertSuspects('')
 
     def test_as_a_bounce(self):
