@@ -23,7 +23,18 @@ from mailman_mta_pool.monitoring.state import (
     SliceState,
 )
 from public import public
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import (
+    AbstractSet,
+    Any,
+    Dict,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 
 # It changes when a program that reads `status --json` would go wrong.
@@ -36,7 +47,7 @@ LAST_POSTS = 20
 CAUSES = 10
 public(STALLED_S=STALLED_S)
 # The outcomes that settle a recipient for good.
-FINAL_OUTCOMES = ('accepted', 'refused', 'discarded')
+FINAL_OUTCOMES = ('accepted', 'refused', 'shunted', 'discarded')
 
 
 @public
@@ -181,15 +192,20 @@ def overview(var_directory: str, queue_root: str, now: float) -> Overview:
     current = current_slices(states)
     slices = [_slice(state, queue_root, now) for state in current]
     at_work = {each.name for each in slices if each.working}
-    working = [state for state in current if state.slice in at_work]
-    posts = _posts_in_delivery(
-        working, {each.name for each in slices if each.stalled}, states)
+    stalled = {each.name: now - each.written
+               for each in slices if each.stalled}
+    known = _posts(states, at_work)
+    posts = [_in_delivery(parts, stalled.keys()) for parts in known
+             if any(part.running for part in parts)]
+    posts.sort(key=lambda post: (post.started, post.message_id))
+    last_posts = [_last(parts) for parts in known
+                  if not any(part.running for part in parts)]
+    last_posts.sort(key=lambda post: post.ended, reverse=True)
+    del last_posts[LAST_POSTS:]
     relays = relays_of(states, now)
-    last_posts = _last_posts(states, working)
     advice = advice_of(Situation(
         queue_root, len(states) > 0, problems, queues, relays,
-        [each.name for each in slices if each.working and not each.stalled],
-        {each.name: now - each.written for each in slices if each.stalled},
+        sorted(at_work - stalled.keys()), stalled,
         [failures for post in last_posts for failures in post.failures]))
     return Overview(
         now, posts, last_posts, queues, relays, slices,
@@ -334,10 +350,6 @@ def _number_of_slices(state: SliceState) -> str:
     return state.slice.rpartition('-')[2]
 
 
-def _key(post: PostState) -> Tuple[str, str]:
-    return post.message_id or post.entry, post.list_name
-
-
 def _outcomes(counts: Iterable[Dict[str, int]]) -> Dict[str, int]:
     total: Counter[str] = Counter()
     for each in counts:
@@ -345,86 +357,94 @@ def _outcomes(counts: Iterable[Dict[str, int]]) -> Dict[str, int]:
     return {outcome: total[outcome] for outcome in OUTCOMES}
 
 
-def _posts_in_delivery(
-        working: List[SliceState], stalled: Set[str],
-        states: Sequence[SliceState]) -> List[Post]:
-    """Return the posts in delivery; that of several slices is one.
+class _Part(NamedTuple):
+    """What a slice says of a post, or of a part of a divided one.
 
-    :param working: The slices at work.
-    :param stalled: The names of those that are not alive.
+    :ivar slice: The name of the slice.
+    :ivar post: What it says.
+    :ivar running: True if it is in delivery.
+    """
+
+    slice: str
+    post: PostState
+    running: bool
+
+    @property
+    def ended(self) -> float:
+        """When it ended, in seconds since 1970."""
+        return (self.post.started if self.post.ended is None
+                else self.post.ended)
+
+
+def _posts(states: Sequence[SliceState],
+           at_work: Set[str]) -> List[List[_Part]]:
+    """Return the parts of each post.
+
+    Several slices may have had the same queue entry, one after the other; the
+    last one of these knows what the others did.
+
     :param states: Those of all state files.
+    :param at_work: The names of the slices at work.
     """
-    parts: Dict[Tuple[str, str], List[Tuple[str, PostState]]] = {}
-    for state in working:
-        for post in state.posts:
-            parts.setdefault(_key(post), []).append((state.slice, post))
-    found = []
-    for key, pairs in parts.items():
-        at_work = [name for name, post in pairs]
-        # Other slices may have had their part of it before.
-        before = [post for name, post in _latest(states).get(key, {}).items()
-                  if name not in at_work]
-        running = [post for name, post in pairs if name not in stalled]
-        total, outcomes = _total([post for name, post in pairs] + before)
-        rate = sum(post.rate for post in running)
-        left = max(0, total - sum(
-            outcomes[outcome] for outcome in FINAL_OUTCOMES))
-        first = pairs[0][1]
-        found.append(Post(
-            first.message_id, first.list_name, total, outcomes['accepted'],
-            rate, left / rate if rate > 0 else None,
-            min(post.started for name, post in pairs), ', '.join(at_work),
-            len(running) == 0, outcomes))
-    return sorted(found, key=lambda post: (post.started, post.message_id))
-
-
-def _latest(states: Sequence[SliceState]) -> Dict[
-        Tuple[str, str], Dict[str, PostState]]:
-    """Return what each slice has said last of each post that has ended.
-
-    What it said of the same post before is included in that.
-    """
-    latest: Dict[Tuple[str, str], Dict[str, PostState]] = {}
+    found: Dict[Tuple[str, str], Dict[str, _Part]] = {}
     for state in states:
-        for post in state.last_posts:
-            latest.setdefault(_key(post), {}).setdefault(state.slice, post)
-    return latest
+        # What is in delivery is newer than what has ended, and of this the
+        # latest is at the head.
+        parts = [_Part(state.slice, post, False)
+                 for post in reversed(state.last_posts)]
+        if state.slice in at_work:
+            parts += [_Part(state.slice, post, True) for post in state.posts]
+        for part in parts:
+            post = part.post
+            known = found.setdefault(
+                (post.message_id or post.entry, post.list_name), {})
+            which = post.origin or part.slice
+            before = known.get(which)
+            if before is None or (part.running, part.ended) >= (
+                    before.running, before.ended):
+                known[which] = part
+    return [list(known.values()) for known in found.values()]
 
 
-def _last_posts(states: Sequence[SliceState],
-                working: List[SliceState]) -> List[LastPost]:
-    in_delivery = {_key(post) for state in working for post in state.posts}
-    found = []
-    for key, of_slices in _latest(states).items():
-        if key not in in_delivery:
-            parts = list(of_slices.values())
-            total, outcomes = _total(parts)
-            last = max(parts, key=_ended)
-            found.append(LastPost(
-                last.message_id, last.list_name, total, outcomes['accepted'],
-                outcomes, last.started, _ended(last), _failures(parts)))
-    found.sort(key=lambda post: post.ended, reverse=True)
-    return found[:LAST_POSTS]
+def _in_delivery(parts: List[_Part], stalled: AbstractSet[str]) -> Post:
+    """Return a post in delivery.
 
-
-def _ended(post: PostState) -> float:
-    return post.started if post.ended is None else post.ended
-
-
-def _total(parts: List[PostState]) -> Tuple[int, Dict[str, int]]:
-    """Return how many recipients a post has, and what became of them.
-
-    :param parts: What the slices say of it.
+    :param parts: Its parts, some of which are running.
+    :param stalled: The names of the slices that were killed, or hang.
     """
-    outcomes = _outcomes(post.outcomes for post in parts)
-    settled = sum(outcomes[outcome] for outcome in FINAL_OUTCOMES)
-    return max([settled, *(post.total for post in parts)]), outcomes
+    running = [part for part in parts if part.running]
+    alive = [part for part in running if part.slice not in stalled]
+    total, outcomes = _total(parts)
+    rate = sum(part.post.rate for part in alive)
+    left = max(0, total - sum(outcomes[each] for each in FINAL_OUTCOMES))
+    first = running[0].post
+    return Post(
+        first.message_id, first.list_name, total, outcomes['accepted'], rate,
+        left / rate if rate > 0 else None,
+        min(part.post.started for part in running),
+        ', '.join(sorted({part.slice for part in running})),
+        len(alive) == 0, outcomes)
 
 
-def _failures(parts: List[PostState]) -> List[Failures]:
+def _last(parts: List[_Part]) -> LastPost:
+    total, outcomes = _total(parts)
+    last = max(parts, key=lambda part: part.ended)
+    return LastPost(
+        last.post.message_id, last.post.list_name, total,
+        outcomes['accepted'], outcomes, last.post.started, last.ended,
+        _failures(parts))
+
+
+def _total(parts: List[_Part]) -> Tuple[int, Dict[str, int]]:
+    """Return how many recipients a post has, and what became of them."""
+    return (sum(part.post.total for part in parts),
+            _outcomes(part.post.outcomes for part in parts))
+
+
+def _failures(parts: List[_Part]) -> List[Failures]:
     counts: Counter[Tuple[str, str]] = Counter()
-    for post in parts:
-        for each in post.failures:
+    for part in parts:
+        for each in part.post.failures:
             counts[each.outcome, each.reply] += each.count
     return [Failures(outcome, reply, count) for (outcome, reply), count
             in counts.most_common(CAUSES)]
