@@ -51,7 +51,7 @@ EVERYBODYS = {
 ONLY_IN = {
     'mailman': {
         'configuration', 'connection.devmode', 'deliver', 'demo', 'journal',
-        'plugin', 'rendering', 'runner', 'strategies',
+        'monitoring.resource', 'plugin', 'rendering', 'runner', 'strategies',
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'journal.file', 'journal.keeping', 'network.border'},
