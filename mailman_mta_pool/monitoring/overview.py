@@ -202,7 +202,7 @@ def overview(var_directory: str, queue_root: str, now: float) -> Overview:
                   if not any(part.running for part in parts)]
     last_posts.sort(key=lambda post: post.ended, reverse=True)
     del last_posts[LAST_POSTS:]
-    relays = relays_of(states, now)
+    relays = _in_use(relays_of(states, now))
     advice = advice_of(Situation(
         queue_root, len(states) > 0, problems, queues, relays,
         sorted(at_work - stalled.keys()), stalled,
@@ -246,20 +246,21 @@ def recipients_left(
         states: Sequence[SliceState]) -> Dict[str, QueueSummary]:
     """Return the queues without those who are settled already.
 
-    The file of an entry in delivery names all its recipients to the end.  The
-    state of the slice says how many of these are settled.
+    The file of an entry in delivery names all its recipients to the end, and
+    so does one that was left over when its runner was killed.  The state of
+    the slice says how many of these are settled.
 
     :param queues: What is in the queues.
     :param states: Those of all state files.
     """
     settled: Dict[str, int] = {}
-    for state in sorted(states, key=lambda state: state.written):
-        settled.update(
-            (name, sum(counts)) for name, counts in state.counted.items())
+    for state in states:
+        for name, counts in state.counted.items():
+            settled[name] = max(settled.get(name, 0), sum(counts))
     left = dict(queues)
     if 'out' in left:
-        done = sum(min(settled.get(name, 0), count)
-                   for name, count in left['out'].in_delivery.items())
+        done = sum(min(count, settled.get(name, 0))
+                   for name, count in left['out'].counts.items())
         left['out'] = replace(
             left['out'], recipients=left['out'].recipients - done)
     return left
@@ -312,6 +313,13 @@ def _relay(name: str, seen: List[Tuple[SliceState, RelayState]],
     return merged
 
 
+def _in_use(relays: List[RelayState]) -> List[RelayState]:
+    """Return the relays without those of earlier settings."""
+    in_use = [relay for relay in relays
+              if relay.state != 'unknown' or relay.connections > 0]
+    return in_use or relays
+
+
 def _badness(relay: RelayState) -> int:
     if relay.state in RELAY_STATES:
         return RELAY_STATES.index(relay.state)
@@ -323,8 +331,8 @@ def _as_of(state: SliceState, relay: RelayState, now: float) -> RelayState:
     age = max(0.0, now - state.written)
     relay = replace(relay, pause=max(0.0, relay.pause - age))
     if relay.state == 'paused' and relay.pause == 0 and age > STALLED_S:
-        # The pause is over, and nobody has tried since.
-        relay = replace(relay, state='unknown', reason='')
+        # The pause is over, and there has been nothing to send since.
+        relay = replace(relay, state='up', reason='')
     if state.working and age > STALLED_S:
         # A slice that was killed has no connections.
         relay = replace(relay, connections=0, idle=0, in_flight=0)

@@ -16,7 +16,7 @@ import time
 import pickle
 import datetime
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.parser import HeaderParser
 from functools import lru_cache
 from public import public
@@ -24,6 +24,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    FrozenSet,
     Iterator,
     List,
     Mapping,
@@ -102,8 +103,9 @@ class QueueSummary:
     :ivar recipients: How many recipients these are for.
     :ivar oldest_age: For how many seconds the oldest entry has been in this
         queue; None if there is no entry.
-    :ivar in_delivery: The names of the entries in delivery, without
-        extension, and how many recipients each names.
+    :ivar counts: How many recipients each entry names that could be read, by
+        its name without extension.
+    :ivar in_delivery: The names of those entries that are in delivery.
     :ivar unreadable: How many entries cannot be read; they are among
         `entries`, without recipients.
     :ivar unread: How many entries have not been read, because there are too
@@ -114,7 +116,8 @@ class QueueSummary:
     entries: int = 0
     recipients: int = 0
     oldest_age: Optional[float] = None
-    in_delivery: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    in_delivery: FrozenSet[str] = frozenset()
     unreadable: int = 0
     unread: int = 0
     problem: str = ''
@@ -202,8 +205,7 @@ class _Queue:
         oldest, summary = self._known.oldest, self._known.summary
         if oldest is None:
             return summary
-        return QueueSummary(**{
-            **summary.__dict__, 'oldest_age': max(0.0, now - oldest)})
+        return replace(summary, oldest_age=max(0.0, now - oldest))
 
     def _is_unchanged(self, known: _Known) -> bool:
         return (known.summary.unreadable == known.summary.unread == 0 and
@@ -215,7 +217,6 @@ class _Queue:
         for gone in self._counts.keys() - names.keys():
             del self._counts[gone]
         unreadable = unread = 0
-        in_delivery: Dict[str, int] = {}
         made: List[float] = []
         for name, extension in list(names.items()):
             if name not in self._counts:
@@ -230,10 +231,10 @@ class _Queue:
                     except _Unreadable:
                         unreadable += 1
             made.append(_made_at(self.directory, name, extension, now))
-            if extension == '.bak':
-                in_delivery[name] = self._counts.get(name, 0)
         return _Known(changed, now, min(made, default=None), QueueSummary(
-            len(names), sum(self._counts.values()), None, in_delivery,
+            len(names), sum(self._counts.values()), None, dict(self._counts),
+            frozenset(name for name, extension in names.items()
+                      if extension == '.bak'),
             unreadable, unread))
 
     def _count(self, name: str, extension: str) -> int:
