@@ -54,8 +54,16 @@ SETTLED_S = 1.0
 # For how long entries are read in one go, in seconds.  Those that are left
 # are counted without their recipients, and are read the next time.
 READING_S = 2.0
-# Those classes of pickles that are what they say.  They can do no harm.
+
+
+def _octets(text: str, encoding: str) -> bytes:
+    """Return the octets that an old protocol of pickles writes as text."""
+    return text.encode(encoding)
+
+
+# What a pickle names and gets.  None of these can do harm.
 HARMLESS: Dict[Tuple[str, str], Any] = {
+    ('_codecs', 'encode'): _octets,
     ('datetime', 'datetime'): datetime.datetime,
     ('datetime', 'timedelta'): datetime.timedelta,
     ('datetime', 'timezone'): datetime.timezone,
