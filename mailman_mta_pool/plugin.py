@@ -12,7 +12,7 @@ from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
 from mailman_mta_pool.relays.factories import factory_for, register
 from public import public
-from typing import Optional
+from typing import Any, Optional
 from zope.interface import implementer
 
 
@@ -39,8 +39,14 @@ STATUS_OF_COMMAND = {
 class MTAPoolPlugin:
     """See `IPlugin`."""
 
-    #: No REST resource.
-    resource = None
+    @property
+    def resource(self) -> Any:
+        """See `IPlugin`.
+
+        Only the `rest` runner asks for it, and has what it needs loaded.
+        """
+        from mailman_mta_pool.monitoring.resource import StateResource
+        return StateResource()
 
     def pre_hook(self) -> None:
         """See `IPlugin`."""

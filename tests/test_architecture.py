@@ -51,8 +51,8 @@ EVERYBODYS = {
 ONLY_IN = {
     'mailman': {
         'commands', 'configuration', 'connection.devmode', 'console',
-        'deliver', 'demo', 'journal', 'plugin', 'rendering', 'runner',
-        'strategies',
+        'deliver', 'demo', 'journal', 'monitoring.resource', 'plugin',
+        'rendering', 'runner', 'strategies',
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'journal.file', 'journal.keeping', 'network.border'},

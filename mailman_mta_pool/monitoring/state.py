@@ -54,7 +54,18 @@ class Failures:
 class PostState:
     """One post, in delivery or ended.
 
+    A post is in `SliceState.posts` as long as one of its queue entries is in
+    delivery.  It is in `SliceState.last_posts` when an entry has ended, and
+    nothing of it has gone back into the `out` queue: a post that waits for
+    its next turn is in neither.  One that was tried again is there once.
+
+    Of a post that was divided for several runners, each part is a post with
+    a `total` of its own.
+
     :ivar entry: The name of its queue entry; '' if it is from no queue.
+    :ivar origin: The same for all queue entries of a post, and for no other
+        post: where two slices have one, the one that ended last includes the
+        other.  '' if it is not known.
     :ivar message_id: Its Message-ID, with angle brackets.
     :ivar list_name: The posting address of the list.
     :ivar total: How many recipients the whole post has, over all its queue
@@ -67,6 +78,7 @@ class PostState:
     """
 
     entry: str = ''
+    origin: str = ''
     message_id: str = ''
     list_name: str = ''
     total: int = 0

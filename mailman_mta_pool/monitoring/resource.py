@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The REST resource: `GET …/plugins/NAME` and `GET …/plugins/NAME/metrics`.
+
+It is read only: Mailman answers 405 to every other method.  It says nothing
+that the state files and the queues do not say, and is as quick as these.
+"""
+
+import json
+import time
+
+from mailman.config import config
+from mailman.rest.helpers import child, okay
+from mailman_mta_pool.monitoring.files import read_states, state_directory
+from mailman_mta_pool.monitoring.metrics import CONTENT_TYPE, render
+from mailman_mta_pool.monitoring.overview import overview
+from mailman_mta_pool.monitoring.queues import queue_summaries
+from public import public
+from typing import Any, Sequence
+
+
+@public
+class MetricsResource:
+    """What Prometheus reads."""
+
+    def on_get(self, request: Any, response: Any) -> None:
+        """/plugins/NAME/metrics"""
+        now = time.time()
+        states = read_states(state_directory(config.VAR_DIR)).states
+        queues = queue_summaries(config.QUEUE_DIR, now)
+        response.content_type = CONTENT_TYPE
+        okay(response, render(states, queues, now))
+
+
+@public
+class StateResource:
+    """What `mailman mta-pool status --json` prints."""
+
+    def on_get(self, request: Any, response: Any) -> None:
+        """/plugins/NAME"""
+        found = overview(config.VAR_DIR, config.QUEUE_DIR, time.time())
+        okay(response, json.dumps(found.to_dict()))
+
+    @child()
+    def metrics(self, context: Any, segments: Sequence[str]) -> Any:
+        """/plugins/NAME/metrics"""
+        return MetricsResource()
