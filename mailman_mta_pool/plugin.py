@@ -25,6 +25,8 @@ STATUS_OF_PROGRAM = {
     'mailman.bin.runner': int(signal.SIGTERM),
     'mailman.bin.master': 1,
     }
+# These have a line of their own for a mistake.
+THEY_TELL = (['mta-pool', 'check'], ['mta-pool', 'config'])
 # The program that has subcommands, and the status with which those refuse
 # whose purpose is to start runners.
 COMMANDS = 'mailman.bin.mailman'
@@ -52,9 +54,8 @@ class MTAPoolPlugin:
         It checks the configuration, in every Mailman process and command.  By
         now every plugin has had its chance to register a factory.  A mistake
         is one line on standard error; it ends runners and what starts them.
-        `mailman mta-pool config` has a line of its own for it.
         """
-        if _subcommand()[:2] == ['mta-pool', 'config']:
+        if _subcommand()[:2] in THEY_TELL:
             return
         try:
             factory_for(last_good_settings().relay)
