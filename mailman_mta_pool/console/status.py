@@ -26,7 +26,7 @@ from typing import Any, Dict, Iterator, List, Optional
 #: What the JSON has.
 Values = Dict[str, Any]
 BAR_WIDTH = 40
-LEAST_INTERVAL, MOST_INTERVAL = 0.1, 3600.0
+LEAST_INTERVAL, USUAL_INTERVAL, MOST_INTERVAL = 0.1, 1.0, 3600.0
 # The outcomes that a line of a post names after those accepted.
 OTHER_OUTCOMES = ('refused', 'deferred', 'in_doubt', 'shunted', 'discarded')
 STYLE_OF_RELAY = {'up': 'good', 'paused': 'warning', 'down': 'bad'}
@@ -61,15 +61,18 @@ class Seconds(click.ParamType):
               'Ctrl-C; the exit status is 0 then.')
 @click.option('--json', 'as_json', is_flag=True, help='Print JSON; with '
               '--watch one object on each line.')
-@click.option('--interval', type=Seconds(), default=1.0, show_default=True,
-              metavar='S', help='With --watch, how often, in seconds.')
+@click.option('--interval', type=Seconds(), metavar='S', help='With --watch, '
+              f'how often, in seconds; {USUAL_INTERVAL:.0f} by default.')
 @click.pass_context
 def command(ctx: click.Context, watch: bool, as_json: bool,
-            interval: float) -> None:
+            interval: Optional[float]) -> None:
     """See the help of the command."""
     if watch:
-        watch_page(_json_lines if as_json else _lines, interval)
+        watch_page(_json_lines if as_json else _lines,
+                   USUAL_INTERVAL if interval is None else interval)
         return
+    if interval is not None:
+        raise click.UsageError('--interval goes with --watch.')
     values = current_values()
     if as_json:
         click.echo(json.dumps(values, indent=2))
@@ -172,12 +175,12 @@ def _relays(values: Values, terminal: Terminal) -> Iterator[Line]:
     if not values['relays']:
         yield Line('  none so far')
     for relay in values['relays']:
-        words = (f'{terminal.harmless(relay["name"])}: {relay["state"]}, '
+        words = (f'{relay["name"]}: {relay["state"]}, '
                  f'connections {relay["connections"]} of {relay["ceiling"]}, '
                  f'in flight {relay["in_flight"]}')
         if relay['pause']:
             words += f', nothing is sent for {duration(relay["pause"])}'
-        for line in terminal.wrapped(words, 2, 4):
+        for line in terminal.wrapped(terminal.harmless(words), 2, 4):
             yield Line(line, STYLE_OF_RELAY.get(relay['state'], ''))
         if relay['reason']:
             yield from _indented(relay['reason'], terminal)

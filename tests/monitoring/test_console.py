@@ -12,6 +12,8 @@ import unittest
 from click import Group
 from click.testing import CliRunner
 from contextlib import ExitStack
+from importlib.resources import files
+from jsonschema import Draft202012Validator
 from mailman.config import config
 from mailman.interfaces.command import ICLISubCommand
 from mailman.testing.helpers import configuration
@@ -73,6 +75,14 @@ def state_of(**changes):
             'mail.example.com:25', 'paused', '421 4.7.0 Slow down', 40.0,
             connections=3, ceiling=8, in_flight=12)])
     return SliceState(**{**values, **changes})
+
+
+def validate(values):
+    """Check what `config --json` prints against its schema."""
+    path = files('mailman_mta_pool.console') / 'config.schema.json'
+    schema = json.loads(path.read_text('utf-8'))
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(values)
 
 
 class Stream(io.StringIO):
@@ -360,6 +370,8 @@ class TestStatus(ConsoleTestCase):
                 self.assertIn("'--interval'", self.run_command(
                     status_command, '--watch', '--interval', interval,
                     exit_code=2))
+        self.assertIn('--watch', self.run_command(
+            status_command, '--interval', '2', exit_code=2))
 
 
 class TestConfig(ConsoleTestCase):
@@ -367,7 +379,7 @@ class TestConfig(ConsoleTestCase):
         """What --json prints, and the settings among it."""
         shown = json.loads(self.run_command(
             config_command, '--json', exit_code=exit_code))
-        self.assertEqual(shown['version'], 1)
+        validate(shown)
         return shown, shown['settings']
 
     def configure(self, own='', mta='', plugin=PLUGIN_CFG):
@@ -587,7 +599,7 @@ class TestCheck(ConsoleTestCase):
             shown = json.loads(self.run_command(
                 config_command, '--check', str(self.path), '--json',
                 exit_code=exit_code))
-            self.assertEqual(shown['version'], 1)
+            validate(shown)
             self.assertEqual(shown['file'], str(self.path))
             self.assertEqual(shown['problem'] is None, exit_code == 0)
 
