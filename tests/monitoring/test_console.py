@@ -60,19 +60,21 @@ component_package: mailman_mta_pool
 def state_of(**changes):
     """The state of a slice that is in the middle of a post."""
     now = time.time()
-    outcomes = {'accepted': 500, 'refused': 3}
     values = dict(
         slice='out-0-of-1', written=now, working=True,
         recipients={'accepted': 1500, 'refused': 4},
         posts=[PostState(
-            '', '<big@example.com>', 'ant@example.com', 2000, outcomes,
-            now - 5, None, 100.0)],
+            message_id='<big@example.com>', list_name='ant@example.com',
+            total=2000, outcomes={'accepted': 500, 'refused': 3},
+            started=now - 5, rate=100.0)],
         last_posts=[PostState(
-            '', '<old@example.com>', 'bee@example.com', 1001,
-            {'accepted': 1000, 'refused': 1}, now - 90, now - 60, 0.0,
-            [Failures('refused', '550 5.1.1 No such user', 1)])],
+            message_id='<old@example.com>', list_name='bee@example.com',
+            total=1001, outcomes={'accepted': 1000, 'refused': 1},
+            started=now - 90, ended=now - 60,
+            failures=[Failures('refused', '550 5.1.1 No such user', 1)])],
         relays=[RelayState(
-            'mail.example.com:25', 'paused', '421 4.7.0 Slow down', 40.0,
+            name='mail.example.com:25', state='paused',
+            reason='421 4.7.0 Slow down', pause=40.0,
             connections=3, ceiling=8, in_flight=12)])
     return SliceState(**{**values, **changes})
 
@@ -305,8 +307,8 @@ class TestStatus(ConsoleTestCase):
 
     def test_what_to_do_comes_first(self):
         self.write(state_of(relays=[RelayState(
-            'mail.example.com:25', 'down',
-            'AUTH: 535 5.7.8 authentication failed')]))
+            name='mail.example.com:25', state='down',
+            reason='AUTH: 535 5.7.8 authentication failed')]))
         shown = self.run_command(status_command, exit_code=1)
         self.assertTrue(shown.splitlines()[1].startswith('* '), shown)
         self.assertIn('535 5.7.8', shown)
@@ -322,7 +324,8 @@ class TestStatus(ConsoleTestCase):
 
     def test_exit_status_of_json(self):
         self.write(state_of(relays=[RelayState(
-            'mail.example.com:25', 'down', 'AUTH: 535 5.7.8 failed')]))
+            name='mail.example.com:25', state='down',
+            reason='AUTH: 535 5.7.8 failed')]))
         shown = self.run_command(status_command, '--json', exit_code=1)
         self.assertTrue(json.loads(shown)['needs_operator'])
 

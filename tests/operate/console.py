@@ -61,9 +61,11 @@ def state_of(accepted=500, **changes):
         slice='out-0-of-1', written=now, working=True,
         recipients={'accepted': accepted},
         posts=[PostState(
-            '', '<big@example.com>', 'ant@example.com', 2000,
-            {'accepted': accepted}, now - 5, None, 100.0)],
-        relays=[RelayState('mail.example.com:25', 'up', ceiling=8)])
+            message_id='<big@example.com>', list_name='ant@example.com',
+            total=2000, outcomes={'accepted': accepted}, started=now - 5,
+            rate=100.0)],
+        relays=[RelayState(
+            name='mail.example.com:25', state='up', ceiling=8)])
     return SliceState(**{**values, **changes})
 
 
@@ -416,11 +418,13 @@ class TestTerminal(ConsoleTestCase):
     def test_hostile_words(self):
         site = self.site()
         state = state_of(relays=[RelayState(
-            f'{HOSTILE}:25', 'paused', f'421 {HOSTILE}', 40.0)])
+            name=f'{HOSTILE}:25', state='paused', reason=f'421 {HOSTILE}',
+            pause=40.0)])
         state.posts[0].list_name = f'{HOSTILE}@example.com'
         state.last_posts = [PostState(
-            '', f'<{HOSTILE}>', 'ant@example.com', 2, {'refused': 1}, 1.0,
-            2.0, 0.0, [Failures('refused', f'550 {HOSTILE}', 1)])]
+            message_id=f'<{HOSTILE}>', list_name='ant@example.com', total=2,
+            outcomes={'refused': 1}, started=1.0, ended=2.0,
+            failures=[Failures('refused', f'550 {HOSTILE}', 1)])]
         self.write(site, state)
         for arguments in ((), ('--json',)):
             terminal = self.terminal(site, 'status', *arguments)
