@@ -12,7 +12,7 @@ from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
 from mailman_mta_pool.relays.factories import factory_for, register
 from public import public
-from typing import Any, Optional
+from typing import Any, List, Optional
 from zope.interface import implementer
 
 
@@ -25,6 +25,8 @@ STATUS_OF_PROGRAM = {
     'mailman.bin.runner': int(signal.SIGTERM),
     'mailman.bin.master': 1,
     }
+# These have a line of their own for a mistake.
+THEY_TELL = (['mta-pool', 'check'], ['mta-pool', 'config'])
 # The program that has subcommands, and the status with which those refuse
 # whose purpose is to start runners.
 COMMANDS = 'mailman.bin.mailman'
@@ -59,6 +61,8 @@ class MTAPoolPlugin:
         now every plugin has had its chance to register a factory.  A mistake
         is one line on standard error; it ends runners and what starts them.
         """
+        if _subcommand()[:2] in THEY_TELL:
+            return
         try:
             factory_for(last_good_settings().relay)
         except ConfigurationError as error:
@@ -76,22 +80,42 @@ class MTAPoolPlugin:
 def _status_of_refusal() -> Optional[int]:
     """Return the exit status with which this process refuses a bad file.
 
+    :return: The status; None where the process has to go on.
+    """
+    program = _program()
+    if program != COMMANDS:
+        return STATUS_OF_PROGRAM.get(program)
+    arguments = _subcommand()
+    return STATUS_OF_COMMAND.get(arguments[0]) if arguments else None
+
+
+def _program() -> str:
+    """Return the module of Mailman's program that this process runs.
+
     Mailman's programs are commands of `click`, each with a module of its own,
     so that the program is known however it was started.
 
-    :return: The status; None where the process has to go on.
+    :return: The module; '' in a script that initializes Mailman for a purpose
+        of its own.
     """
     context = click.get_current_context(silent=True)
     if context is None:
-        # A script that initializes Mailman for a purpose of its own.
-        return None
-    command = context.find_root().command
-    program = getattr(command.callback, '__module__', '')
-    if program != COMMANDS:
-        return STATUS_OF_PROGRAM.get(program)
-    # Mailman is initialized while the command line is still being parsed.
-    # This parses it without running anything, up to the subcommand.
+        return ''
+    return getattr(context.find_root().command.callback, '__module__', '')
+
+
+def _subcommand() -> List[str]:
+    """Return the subcommand of `mailman` and its arguments.
+
+    Mailman is initialized while the command line is still being parsed.  This
+    parses it without running anything, up to the subcommand.
+
+    :return: The arguments; empty in other programs.
+    """
+    if _program() != COMMANDS:
+        return []
+    command = click.get_current_context().find_root().command
     parser = command.make_parser(
         click.Context(command, resilient_parsing=True))
     _, arguments, _ = parser.parse_args(sys.argv[1:])
-    return STATUS_OF_COMMAND.get(arguments[0]) if arguments else None
+    return arguments

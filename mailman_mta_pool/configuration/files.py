@@ -152,6 +152,12 @@ def read_named_file(path: str, place: str, key: str) -> str:
 
 
 @public
+def schema_text() -> str:
+    """Return the text of schema.cfg: all keys, with their defaults."""
+    return (files(__package__) / 'schema.cfg').read_text('utf-8')
+
+
+@public
 def plugin_configuration(path: str, text: str) -> Any:
     """Check the plugin's own configuration against its schema.
 
@@ -161,7 +167,7 @@ def plugin_configuration(path: str, text: str) -> Any:
     :raises ConfigurationError: for text that is not a configuration file, an
         unknown section or key, or one that stands there twice.
     """
-    defaults = (files(__package__) / 'schema.cfg').read_text('utf-8')
+    defaults = schema_text()
     place = path or 'schema.cfg'
     schema = ConfigSchema('schema.cfg', StringIO(defaults))
     own = parsed(text, place)

@@ -46,6 +46,15 @@ def load() -> Settings:
 
 
 @public
+def is_ours(plugin: Any) -> bool:
+    """Return True for a section [plugin.NAME] of this plugin.
+
+    :param plugin: The section, or another mapping of keys to texts.
+    """
+    return plugin['class'].strip() == PLUGIN_CLASS
+
+
+@public
 def configuration_path() -> str:
     """Return the path of the plugin's own configuration file.
 
@@ -53,8 +62,7 @@ def configuration_path() -> str:
         where the plugin is not enabled.
     """
     for _, section in config.plugin_configs:
-        if (section['class'].strip() == PLUGIN_CLASS and
-                as_boolean(section['enabled'])):
+        if is_ours(section) and as_boolean(section['enabled']):
             return section['configuration'].strip()
     return ''
 
@@ -180,7 +188,19 @@ def with_mta(settings: Settings) -> Settings:
     :raises ConfigurationError: naming the file, the section and the key of
         the first value that is no good.
     """
-    mta = Section(config.filename or 'mailman.cfg', 'mta', config.mta)
+    return with_mta_section(settings, Section(
+        config.filename or 'mailman.cfg', 'mta', config.mta))
+
+
+@public
+def with_mta_section(settings: Settings, mta: Section) -> Settings:
+    """Add what a section [mta] says.
+
+    :param settings: Those of the plugin's own configuration file.
+    :param mta: The section, with all its keys.
+    :return: The settings, complete.
+    :raises ConfigurationError: as with `with_mta`.
+    """
     return Settings(
         relay=replace(
             settings.relay,

@@ -19,6 +19,7 @@ _SETRESUID = {'x86_64': 117, 'aarch64': 147}.get(platform.machine())
 CAN_BECOME = _SETRESUID is not None and os.geteuid() == 0
 public(CAN_BECOME=CAN_BECOME)
 
+PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 28, 47, 2
 # Capabilities do not depend on the user's id, and access(2), by which Mailman
 # and Alembic ask whether a file is there, heeds them.
@@ -75,6 +76,22 @@ def start_as(user, start):
         for capability in OF_FILES:
             _check(libc.prctl(
                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
+    return _in_thread(prepare, start)
+
+
+@public
+def start_without_rights(start):
+    """Start a process that may read only what its user has a right to.
+
+    It is of no user but ours, root among them, and can import the tests.
+
+    :param start: Called without arguments, to start the process.
+    :return: What `start` returned.
+    """
+    def prepare(libc):
+        if os.geteuid() == 0:
+            for capability in OF_FILES:
+                _check(libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0))
     return _in_thread(prepare, start)
 
 

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`mailman mta-pool config`: the settings, and where each comes from."""
+
+import os
+import sys
+import json
+import click
+
+from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.console.checked import check_file
+from mailman_mta_pool.console.effective import (
+    effective_settings,
+    problem_in_force,
+    Setting,
+)
+from mailman_mta_pool.console.terminal import (
+    columns,
+    Line,
+    padded,
+    Terminal,
+    terminal_of,
+)
+from public import public
+from typing import Dict, Iterable, Iterator, List, Optional, Tuple
+
+
+# It changes when a program that reads the JSON would go wrong.
+VERSION = 1
+
+
+@click.command(
+    help="""\
+    Show the settings in force, and the file that each comes from.
+
+    These are the settings of [mta] that the plugin heeds, the plugin's
+    section of mailman.cfg, and the plugin's own file.  Passwords are not
+    shown.  The exit status is 1 if there is a mistake in them.""")
+@click.option('--check', 'path', metavar='FILE', help="""\
+    Check a file that is not in force yet, and change nothing: the plugin's
+    own, or a mailman.cfg or a part of one.  The exit status is 1 if there is
+    a mistake in it.""")
+@click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
+@click.pass_context
+def command(ctx: click.Context, path: Optional[str], as_json: bool) -> None:
+    """See the help of the command."""
+    terminal = terminal_of(sys.stdout, os.environ)
+    if path is not None:
+        problem = _check(path)
+        if as_json:
+            click.echo(json.dumps({
+                'version': VERSION, 'file': path, 'problem': problem,
+                }, indent=2))
+        elif problem is None:
+            click.echo(f'{terminal.harmless(path)}: good')
+    else:
+        problem = problem_in_force()
+        settings = effective_settings()
+        if as_json:
+            click.echo(json.dumps(
+                _values(settings, problem), indent=2))
+        else:
+            for line in _lines(settings, terminal):
+                click.echo(terminal.styled(line))
+    if problem is not None and not as_json:
+        click.echo(terminal.harmless(problem), err=True)
+    ctx.exit(0 if problem is None else 1)
+
+
+public(command=command)
+
+
+def _check(path: str) -> Optional[str]:
+    """Return what is wrong with a file, in one line, or None."""
+    try:
+        check_file(path)
+    except ConfigurationError as error:
+        return str(error)
+    return None
+
+
+def _values(settings: Iterable[Setting], problem: Optional[str]) -> object:
+    return {
+        'version': VERSION,
+        'problem': problem,
+        'settings': {
+            f'{setting.section}.{setting.key}': {
+                'value': setting.value, 'origin': setting.origin}
+            for setting in settings},
+        }
+
+
+def _lines(settings: Iterable[Setting], terminal: Terminal) -> Iterator[Line]:
+    sections: Dict[str, List[Tuple[str, str]]] = {}
+    for setting in settings:
+        sections.setdefault(setting.section, []).append((
+            terminal.harmless(f'{setting.key}: {setting.value}'),
+            terminal.harmless(setting.origin)))
+    # One long value does not push all the files off the screen.
+    width = max(min(columns(words), terminal.width // 2)
+                for pairs in sections.values() for words, _ in pairs)
+    for section, pairs in sections.items():
+        yield Line(f'[{terminal.harmless(section)}]', 'heading')
+        for words, origin in pairs:
+            yield Line(f'  {padded(words, width)}  # {origin}')
