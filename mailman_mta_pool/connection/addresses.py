@@ -167,11 +167,11 @@ async def connect(host: str, port: int, timeout: float,
     begin = clock()
     candidates = await addresses.resolve(host, port, timeout)
     resolved = clock()
-    observe('resolve', resolved - begin)
     note('addresses', candidates)
+    observe('resolve', resolved - begin)
     sock, address = await _Race(candidates, timeout, addresses).run()
-    observe('connect', clock() - resolved)
     note('address', address)
+    observe('connect', clock() - resolved)
     return sock, address
 
 

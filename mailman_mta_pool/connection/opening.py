@@ -123,10 +123,10 @@ async def open_connection(
     :param clock: Seconds that only grow, to measure the round trip.
     :param observe: Told how many seconds each step took that was taken:
         resolve, connect, greeting, hello (twice with STARTTLS), tls and auth.
-    :param note: Told what is found out: what `connect` says; the `greeting`,
-        a reply; `tls`, the `ssl.SSLSocket` after the handshake; `hello`, our
-        own name, the reply and the `Capabilities` in it; and the `mechanism`
-        of AUTH.
+    :param note: Told what is found out in a step, before `observe`: what
+        `connect` says; the `greeting`, a reply; `tls`, the `ssl.SSLSocket`
+        after the handshake; `hello`, our own name, the reply and the
+        `Capabilities` in it; and the `mechanism` of AUTH.
     :raises RelayUnavailable: or the subclass that fits, whatever goes wrong.
     """
     with translated(endpoint.name, 'AUTH'):
@@ -244,7 +244,7 @@ class _Opening:
             await self._dialogue.begin_tls(
                 context, host[:-1] if host.endswith('.') else host,
                 self._timeouts.hello)
-        self._watch.note('tls', self._dialogue.sock)
+            self._watch.note('tls', self._dialogue.sock)
 
     async def _authenticate(self, authentication: Authentication) -> None:
         dialogue, timeout = self._dialogue, self._timeouts.hello
