@@ -22,8 +22,9 @@ BELOW = {
     'commands': {'console'},
     # The subcommands, each loaded when it is called.
     'console': {'checking', 'journal', 'monitoring'},
-    # `check` goes through the steps of the delivering code.
-    'checking': {'relays'},
+    # `check` goes through the steps of the delivering code, and knows how
+    # the senders of VERP are made.
+    'checking': {'relays', 'strategies'},
     'deliver': {'dispatch', 'monitoring', 'runner', 'strategies'},
     'monitoring': {'configuration'},
     'strategies': {'rendering'},
@@ -50,14 +51,18 @@ EVERYBODYS = {
 # Who may import which of the world's modules; nobody else may.
 ONLY_IN = {
     'mailman': {
-        'commands', 'configuration', 'connection.devmode', 'console',
+        'checking.questions', 'commands', 'configuration',
+        'connection.devmode', 'console',
         'deliver', 'demo', 'journal', 'monitoring.resource', 'plugin',
         'rendering', 'runner', 'strategies',
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'journal.file', 'journal.keeping', 'network.border'},
     # What runs in the network thread; the demo's server is a process.
-    'asyncio': {'connection', 'demo.server', 'dispatch', 'network', 'relays'},
+    'asyncio': {
+        'checking.relay', 'connection', 'demo.server', 'dispatch', 'network',
+        'relays',
+        },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},
     # `fetching` tells a timeout by its type, and opens nothing.

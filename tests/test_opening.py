@@ -19,6 +19,7 @@ import importlib.util
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, ExitStack
+from functools import partial
 from hypothesis import given, settings, strategies as st
 from itertools import product
 from mailman_mta_pool.connection import opening
@@ -107,7 +108,7 @@ class OpeningTestCase(unittest.TestCase):
         opened.sock.close()
         return opened
 
-    def open(self, *replies, tls=None, **endpoint):
+    def open(self, *replies, tls=None, **options):
         """Open a connection to a server that gives these replies.
 
         Whatever happens, the client has closed the connection in the end.
@@ -116,7 +117,7 @@ class OpeningTestCase(unittest.TestCase):
             async with Peer(*replies, tls=tls) as peer:
                 self.peer = peer
                 outcome = await self.outcome(
-                    peer.host, peer.port, **endpoint)
+                    peer.host, peer.port, **options)
                 await peer.all_gone()
                 return outcome
         return self.loop.complete(main())
@@ -732,6 +733,56 @@ class TestContexts(unittest.TestCase):
                 (mode, checked))
 
 
+class TestObserved(OpeningTestCase):
+    """Each step that was taken is told, with its time and what it found."""
+
+    def observed(self, *replies, **endpoint):
+        steps, self.found = [], {}
+        self.open(*replies, open_one=partial(
+            open_connection, observe=lambda *step: steps.append(step),
+            note=self.found.__setitem__), **endpoint)
+        self.assertTrue(all(seconds >= 0 for _, seconds in steps))
+        return [name for name, _ in steps]
+
+    def test_in_clear(self):
+        self.assertEqual(
+            self.observed(READY, HELLO),
+            ['resolve', 'connect', 'greeting', 'hello'])
+        self.assertEqual(
+            set(self.found), {'addresses', 'address', 'greeting', 'hello'})
+        self.assertEqual(str(self.found['address']), HOST)
+        self.assertEqual(self.found['greeting'].text, b'mx.example.net ESMTP')
+        name, reply, server = self.found['hello']
+        self.assertEqual(self.peer.lines, [f'EHLO {name}\r\n'.encode()])
+        self.assertEqual(reply.lines[0], b'mx.example.net')
+        self.assertIn('PIPELINING', server)
+
+    def test_time(self):
+        def late():
+            self.loop.pass_time(7)
+            return HELLO
+        steps = {}
+        self.open(READY, late, open_one=partial(
+            open_connection, observe=steps.__setitem__))
+        self.assertGreaterEqual(steps['hello'], 7)
+        self.assertLess(steps['greeting'], 7)
+
+    def test_what_fails_took_no_time_but_is_found(self):
+        self.assertEqual(
+            self.observed(b'554 Go away\r\n'), ['resolve', 'connect'])
+        self.assertEqual(self.found['greeting'].code, 554)
+
+    def test_auth(self):
+        replies = READY, HELLO_AUTH, b'334 PDE+\r\n'
+        login = {'user': USER, 'password': PASSWORD}
+        self.assertEqual(
+            self.observed(*replies, b'235 Ok\r\n', **login),
+            ['resolve', 'connect', 'greeting', 'hello', 'auth'])
+        self.assertEqual(self.found['mechanism'], 'CRAM-MD5')
+        self.assertEqual(
+            self.observed(*replies, b'535 No\r\n', **login)[-1], 'hello')
+
+
 class _TLSTests:
     """What holds for TLS from the start and for STARTTLS."""
 
@@ -740,12 +791,13 @@ class _TLSTests:
         """A server with Mailman's test certificate; yields its port."""
         raise NotImplementedError
 
-    def connect(self, port, host='localhost', cert=True, hostname=True):
+    def connect(self, port, host='localhost', cert=True, hostname=True,
+                **watch):
         async def main():
             return await open_connection(
                 Endpoint(host, port, **{
                     self.kind: context_for(cert, hostname)}),
-                TIMEOUTS, Addresses())
+                TIMEOUTS, Addresses(), **watch)
         found = (socket.AF_INET, socket.SOCK_STREAM, 6, '', (HOST, port))
         with mock.patch.object(socket, 'getaddrinfo', return_value=[found]):
             opened = asyncio.run(main())
@@ -784,6 +836,15 @@ class _TLSTests:
             for hostname in (True, False):
                 self.connect(port, HOST, cert=False, hostname=hostname)
 
+    def test_observed(self):
+        steps, found = [], {}
+        with self.serving() as port:
+            opened = self.connect(
+                port, cert=False, note=found.__setitem__,
+                observe=lambda name, seconds: steps.append(name))
+        self.assertEqual(steps, ['resolve', 'connect', *self.steps])
+        self.assertIs(found['tls'], opened.sock)
+
     def test_broken_handshake(self):
         class Broken:
             def wrap_socket(self, *args, **kws):
@@ -797,6 +858,7 @@ class _TLSTests:
 
 class TestSTARTTLS(_TLSTests, unittest.TestCase):
     kind = 'starttls'
+    steps = 'greeting', 'hello', 'tls', 'hello'
 
     @contextmanager
     def serving(self, tls=None):
@@ -810,6 +872,7 @@ class TestSTARTTLS(_TLSTests, unittest.TestCase):
 
 class TestImplicitTLS(_TLSTests, unittest.TestCase):
     kind = 'implicit_tls'
+    steps = 'tls', 'greeting', 'hello'
 
     @contextmanager
     def serving(self, tls=None):
