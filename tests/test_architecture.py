@@ -50,8 +50,9 @@ EVERYBODYS = {
 # Who may import which of the world's modules; nobody else may.
 ONLY_IN = {
     'mailman': {
-        'configuration', 'connection.devmode', 'deliver', 'demo', 'journal',
-        'plugin', 'rendering', 'runner', 'strategies',
+        'commands', 'configuration', 'connection.devmode', 'console',
+        'deliver', 'demo', 'journal', 'plugin', 'rendering', 'runner',
+        'strategies',
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'journal.file', 'journal.keeping', 'network.border'},
