@@ -24,7 +24,6 @@ MODE = 0o644
 STANDARD_OUTPUT = '-'
 
 
-@public
 @click.command(
     name='report',
     help='Write one static page of HTML: what was delivered, what waits, '
@@ -58,6 +57,9 @@ def command(path: str) -> None:
         more = f', and {len(problems) - 1} more' if len(problems) > 1 else ''
         raise click.ClickException(
             f'the report is written, but lacks {problems[0]}{more}')
+
+
+public(command=command)
 
 
 def _print(page: str) -> None:
