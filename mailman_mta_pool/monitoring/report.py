@@ -71,8 +71,9 @@ class _Column(NamedTuple):
 class _Times:
     """How times are written, in one time zone."""
 
-    def __init__(self, zone: Optional[tzinfo]) -> None:
+    def __init__(self, now: float, zone: Optional[tzinfo]) -> None:
         self._zone = zone
+        self._today = self._local(now)
 
     def _local(self, seconds: Any) -> Optional[datetime]:
         try:
@@ -82,17 +83,24 @@ class _Times:
             return None
 
     def moment(self, seconds: Any) -> Child:
-        """Return an element that says day and time."""
+        """Return an element that says the time, and the day if not today."""
         local = self._local(seconds)
         if local is None:
             return NOTHING
-        return Element('time', local.strftime('%Y-%m-%d %H:%M:%S'),
-                       datetime=local.isoformat(timespec='seconds'))
+        is_today = (self._today is not None and
+                    local.date() == self._today.date())
+        return self._element(
+            local, '%H:%M:%S' if is_today else '%Y-%m-%d %H:%M:%S')
 
-    def offset(self, seconds: Any) -> str:
-        """Return how far the time zone is from UTC."""
-        local = self._local(seconds)
-        return '' if local is None else local.strftime('UTC%z')
+    def now(self) -> Child:
+        """Return an element that says the time of the page in full."""
+        if self._today is None:
+            return NOTHING
+        return self._element(self._today, '%Y-%m-%d %H:%M:%S, UTC%z')
+
+    def _element(self, local: datetime, pattern: str) -> Element:
+        return Element('time', local.strftime(pattern),
+                       datetime=local.isoformat(timespec='seconds'))
 
     def minute(self, seconds: Any) -> str:
         """Return hours and minutes."""
@@ -112,7 +120,7 @@ def report_page(overview: Values, site: str,
         default.
     :return: HTML, which UTF-8 can encode.
     """
-    times = _Times(zone)
+    times = _Times(overview['time'], zone)
     body = Element(
         'body', _header(overview, site, times), _navigation(),
         Element(
@@ -150,8 +158,7 @@ def _header(overview: Values, site: str, times: _Times) -> Element:
         'header', Element('h1', 'Outgoing mail of ', Element('bdi', site)),
         Element('p', 'Something needs the operator.' if
                 overview['needs_operator'] else 'Nothing needs the operator.'),
-        Element('p', 'As of ', times.moment(overview['time']), ', ',
-                times.offset(overview['time']), class_='quiet'))
+        Element('p', 'As of ', times.now(), class_='quiet'))
 
 
 def _navigation() -> Element:
@@ -202,6 +209,16 @@ def _foreign(text: Any) -> Element:
     return Element('bdi', str(text))
 
 
+def _with_code(text: str) -> Element:
+    """Return a sentence with the commands and keys in it, between '`'."""
+    parts = text.split('`')
+    if len(parts) % 2 == 0:
+        return _foreign(text)
+    return Element('bdi', *(
+        Element('code', part) if number % 2 else part
+        for number, part in enumerate(parts)))
+
+
 def _words(text: Any) -> Child:
     """Return what a server said, without addresses."""
     said = ADDRESS.sub(ADDRESS_SHOWN, str(text or ''))
@@ -246,7 +263,7 @@ def _advice(overview: Values) -> Element:
             class_='fine')
     return _section(
         'advice', Element('ul', *(
-            Element('li', _foreign(each)) for each in advice)),
+            Element('li', _with_code(each)) for each in advice)),
         class_='todo' if overview['needs_operator'] else 'note')
 
 
