@@ -52,9 +52,8 @@ EVERYBODYS = {
 ONLY_IN = {
     'mailman': {
         'checking.questions', 'commands', 'configuration',
-        'connection.devmode', 'console',
-        'deliver', 'demo', 'journal', 'monitoring.resource', 'plugin',
-        'rendering', 'runner', 'strategies',
+        'connection.devmode', 'console', 'deliver', 'demo', 'journal',
+        'monitoring.resource', 'plugin', 'rendering', 'runner', 'strategies',
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'journal.file', 'journal.keeping', 'network.border'},

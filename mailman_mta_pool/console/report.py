@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`mailman mta-pool report`: a static page for a web server to serve."""
+
+import os
+import sys
+import stat
+import time
+import click
+
+from contextlib import suppress
+from mailman.config import config
+from mailman_mta_pool.monitoring.files import (
+    read_states,
+    state_directory,
+    write_whole,
+)
+from mailman_mta_pool.monitoring.overview import overview
+from mailman_mta_pool.monitoring.report import report_page
+from public import public
+
+
+# A web server is another user than Mailman, and Mailman's umask is 007.
+MODE = 0o644
+STANDARD_OUTPUT = '-'
+
+
+@click.command(
+    name='report',
+    help='Write one static page of HTML: what was delivered, what waits, '
+    'and what to do about it.')
+@click.option(
+    '--html', 'path', metavar='FILE', required=True,
+    help='The file to write, in one step; - is standard output.')
+def command(path: str) -> None:
+    """Write the page.
+
+    The page is written whatever the state files are like.  If one cannot be
+    read, a line on standard error says so, and the exit status is 1.
+
+    :param path: The file, or `STANDARD_OUTPUT`.
+    """
+    page = report_page(
+        overview(config.VAR_DIR, config.QUEUE_DIR, time.time()).to_dict(),
+        os.uname().nodename)
+    try:
+        if path == STANDARD_OUTPUT:
+            _print(page)
+        else:
+            _write(path, page)
+    except OSError as error:
+        # Where the name is that of a directory, the error names another file.
+        raise click.ClickException(
+            f'{"standard output" if path == STANDARD_OUTPUT else path}: '
+            f'{error.strerror}; the report was not written') from error
+    problems = read_states(state_directory(config.VAR_DIR)).problems
+    if problems:
+        more = f', and {len(problems) - 1} more' if len(problems) > 1 else ''
+        raise click.ClickException(
+            f'the report is written, but lacks {problems[0]}{more}')
+
+
+public(command=command)
+
+
+def _print(page: str) -> None:
+    # The page says that it is UTF-8, whatever the locale is.
+    stream = sys.stdout.buffer
+    try:
+        stream.write(page.encode())
+        stream.flush()
+    except OSError:
+        # What is left in the buffer would fail again at the end.
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+        raise
+
+
+def _write(path: str, page: str) -> None:
+    try:
+        is_special = not stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_special = False
+    if is_special:
+        # A device or a pipe stays what it is.
+        with open(path, 'w', encoding='utf-8') as fp:
+            fp.write(page)
+    else:
+        # A link stays what it is, too.
+        write_whole(os.path.realpath(path), page, MODE)
