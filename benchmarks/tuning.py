@@ -29,7 +29,7 @@ PATIENCE_S = 120
 # How long a measurement lasts, about, where a post to all members would take
 # longer, and to how many members it is at least.
 BRIEFLY_S = 1.0
-LEAST = 50
+LEAST = 500
 INDIVIDUALLY = (('delivery', 'server_verp', 'no'),)
 # The turns are another matter.
 WHOLE = (*INDIVIDUALLY, ('delivery', 'time_slice', '0'))
