@@ -23,6 +23,8 @@ html_title = f'{project} {release}'
 # The documents hold whole literal blocks of mail and of configuration, which
 # no lexer should guess at.
 highlight_language = 'none'
+# Options begin with two hyphens, not with a dash.
+smartquotes = False
 man_pages = [
     ('man/mailman-mta-pool', 'mailman-mta-pool',
      "what becomes of Mailman's outgoing mail", author, 1),
