@@ -14,10 +14,10 @@ from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 # It changes when a reader of an older state file would go wrong.
 VERSION = 1
-#: What can become of a recipient; see docs/reference/metrics.rst.
+#: What can become of a recipient; see docs/metrics.rst.
 OUTCOMES = ('accepted', 'refused', 'deferred', 'in_doubt', 'shunted',
             'discarded')
-#: What takes time; see docs/reference/metrics.rst.
+#: What takes time; see docs/metrics.rst.
 PHASES = ('resolve', 'connect', 'greeting', 'hello', 'tls', 'auth', 'message')
 #: The upper bounds of the histogram of each phase, in seconds.
 BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
