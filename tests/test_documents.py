@@ -90,11 +90,11 @@ class TestCommands(unittest.TestCase):
 class TestMetrics(unittest.TestCase):
     def test_each_metric(self):
         text = metrics()
-        table = import_module('mailman_mta_pool.monitoring.metrics').METRICS
-        self.assertGreater(len(table), 10)
-        for metric in table:
+        module = import_module('mailman_mta_pool.monitoring.metrics')
+        self.assertGreater(len(module.METRICS), 10)
+        for metric in module.METRICS:
             with self.subTest(metric.name):
-                self.assertIn(f'``{metric.name}``', text)
+                self.assertIn(f'``{module.PREFIX}{metric.name}`` :', text)
                 self.assertTrue(metric.healthy)
 
 

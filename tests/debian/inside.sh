@@ -111,13 +111,19 @@ post() {
         sendmail -f member1@members.example.com ant@lists.example.com
 }
 
-# Hand a post to Mailman when Postfix cannot.
+# Hand a post to Mailman when Postfix cannot, as soon as Mailman listens.
 hand_over() {
-    text_of "$1" | python3 -c '
-import sys, smtplib
-with smtplib.LMTP("127.0.0.1", 8024) as mailman:
+    text_of "$1" >/root/post
+    deadline=$(($(date +%s) + 60))
+    until python3 -c '
+import smtplib
+with open("/root/post") as post, smtplib.LMTP("127.0.0.1", 8024) as mailman:
     mailman.sendmail("member1@members.example.com",
-                     "ant@lists.example.com", sys.stdin.read())'
+                     "ant@lists.example.com", post.read())' 2>/root/log
+    do
+        [ "$(date +%s)" -le "$deadline" ] || { cat /root/log; fail "$1"; }
+        sleep 1
+    done
 }
 
 # Run a subcommand of mta-pool, show its first screen, and look there for what
