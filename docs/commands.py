@@ -36,7 +36,7 @@ def subcommands():
 def _help(text):
     """Turn the paragraphs of a help text into reStructuredText."""
     lines = []
-    for paragraph in re.split(r'\n\s*\n', text.strip()):
+    for paragraph in filter(None, re.split(r'\n\s*\n', text.strip())):
         head, *rest = paragraph.splitlines()
         if head.strip() == AS_IT_STANDS:
             lines += ['::', '', *(f'   {line.strip()}' for line in rest), '']
@@ -53,7 +53,7 @@ def _option(context, parameter):
         return []
     declaration, text = record
     return [f'.. option:: {declaration}', '',
-            *(f'   {line}'.rstrip() for line in _help(text or ' ')), '']
+            *(f'   {line}'.rstrip() for line in _help(text)), '']
 
 
 def _one(name, command):
