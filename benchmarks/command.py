@@ -8,13 +8,16 @@ import argparse
 from benchmarks import tables
 from benchmarks.cases import GROWTH, POSTS, QUICK, TABLE, WIRE
 from benchmarks.growing import grow
+from benchmarks.measuring import REPEATS
 from benchmarks.running import Runner
 from benchmarks.server_verp import RECIPIENTS, server_verp
 from benchmarks.sinks import available, Sinks
 from benchmarks.site import LIST, site
+from benchmarks.tuning import MEMBERS as TUNING_MEMBERS, tune, tune_slices
 from mailman_mta_pool.demo.compare import PLUGIN
 from mailman_mta_pool.demo.site import ThrowawaySite
 from public import public
+from tests.servers import postfix
 
 
 MEMBERS = 2_000
@@ -39,8 +42,13 @@ def _parser():
                         help='only VERP that Postfix makes, to 5,000')
     parser.add_argument('--large', action='store_true',
                         help='only growth and memory, up to 200,000')
+    parser.add_argument('--tuning', action='store_true',
+                        help='only what the settings do')
+    parser.add_argument('--rounds', metavar='N', type=int, default=REPEATS,
+                        help='of --tuning; %(default)s if not given')
     parser.add_argument('--write', metavar='DOCUMENT',
-                        help='put the tables into docs/performance.rst')
+                        help='put the tables into docs/design/performance.rst '
+                        'or, with --tuning, docs/operate/tuning.rst')
     return parser
 
 
@@ -103,15 +111,31 @@ def _verp():
             server_verp, throwaway.directory)
 
 
+def _tuning(rounds):
+    missing = postfix.available()
+    if missing:
+        _say(f'skipped: postfix: {missing}')
+    else:
+        with ThrowawaySite(extra=PLUGIN) as throwaway:
+            throwaway.create_list(LIST, TUNING_MEMBERS)
+            found = throwaway.call(tune, throwaway.directory, rounds)
+        yield from ((title, table) for title, *table in found)
+    title, *table = tune_slices(rounds)
+    yield title, table
+
+
 def _sections(options):
     in_site = options.quick or options.wire or options.posts
-    everything = not (in_site or options.server_verp or options.large)
+    everything = not (in_site or options.server_verp or options.large or
+                      options.tuning)
     if everything or in_site:
         yield from _in_site(options, everything)
     if everything or options.server_verp:
         yield from _verp()
     if options.large:
         yield from _large()
+    if options.tuning:
+        yield from _tuning(options.rounds)
 
 
 @public

@@ -87,9 +87,11 @@ class Site:
                   'max_delivery_threads': connections, **dict(mta)}
         lines = [f'{key}: {value}' for key, value in values.items()]
         number = next(self._numbers)
+        sections = {}
+        for section, key, value in settings:
+            sections.setdefault(f'[{section}]', []).append(f'{key}: {value}')
         own = self._own_configuration(''.join(
-            f'[{section}]\n{key}: {value}\n'
-            for section, key, value in settings))
+            '\n'.join([head, *keys, '']) for head, keys in sections.items()))
         config.push(str(number), '\n'.join([
             '[mta]', *lines, '[plugin.mta_pool]', f'configuration: {own}']))
         try:

@@ -37,7 +37,7 @@ class About(enum.Enum):
 @public
 @dataclass(frozen=True)
 class Answer:
-    """One entry of the catalogue of answers; see docs/answers.rst.
+    """One entry of the catalogue of answers; see docs/design/answers.rst.
 
     :ivar name: The entry's name, without "answer.".
     :ivar stages: Where the answer is given: some of greeting, ehlo, auth,

@@ -19,7 +19,7 @@ from unittest import mock
 
 
 #: Each class, and what the main thread may read or call; see the table in
-#: docs/design.rst.
+#: docs/design/design.rst.
 OWNED = {
     Dispatcher: {'octets', 'is_done', 'is_connected', 'paused_for'},
     Agent: set(),

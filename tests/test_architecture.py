@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The house keeps the shape that docs/design.rst draws."""
+"""The house keeps the shape that docs/design/design.rst draws."""
 
 import ast
 import textwrap

@@ -112,7 +112,7 @@ class TestAnswers(ContributingTestCase):
             self.where(self.compares(COUNTS)), {'dispatch.retry'})
 
     def test_which_thread(self):
-        design = (ROOT / 'docs/design.rst').read_text('utf-8')
+        design = (ROOT / 'docs/design/design.rst').read_text('utf-8')
         start = design.index('What the other may do')
         table = design[start:design.index('Theory of operation')]
         classes = set(re.findall('``([A-Z]\\w+)``', table))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # Follow "Use it on Debian" of README.rst in a Debian of its own, with Debian's
-# mailman3 and postfix:
+# mailman3 and postfix, and break one thing after the other:
 #
 #     follow.sh trixie|bookworm
 #
@@ -40,13 +40,16 @@ printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 chmod +x "$root/usr/sbin/policy-rc.d"
 in_root debconf-set-selections <<END
 mailman3 mailman3/dbconfig-install boolean true
-postfix postfix/main_mailer_type select Local only
+postfix postfix/main_mailer_type select Internet Site
 postfix postfix/mailname string lists.example.com
 END
 in_root apt-get -qq update
 in_root apt-get -qq -y --no-install-recommends install \
     dbconfig-sqlite3 mailman3 postfix >"$work/log" 2>&1 ||
     { tail -n 50 "$work/log"; exit 1; }
+# For the login and the certificate that go wrong.
+in_root apt-get -qq -y --no-install-recommends install \
+    libsasl2-modules openssl sasl2-bin >"$work/log" 2>&1
 # What the commands of README.rst fetch; nobody is there to answer apt.
 in_root apt-get -qq -y --no-install-recommends --download-only \
     install python3-pip >"$work/log"
