@@ -111,6 +111,21 @@ def problem_of_opening(error: RelayUnavailable, situation: Situation,
     return _PROBLEMS[error.phase](error, situation, judge)
 
 
+@public
+def problem_of_port(port: int) -> Optional[Problem]:
+    """Return what is wrong with the number of a port, None if nothing is.
+
+    :param port: The number.  The resolver takes the remainder of one that is
+        too large.
+    """
+    if 0 < port < 65536:
+        return None
+    return Problem(
+        f'{port} is no port.',
+        'Set smtp_port to the port of the mail server, usually 25, or 587 or '
+        '465 with a login.', (PORT,))
+
+
 def _connect(error: RelayUnavailable, situation: Situation,
              judge: Judge) -> Problem:
     if 'addresses' not in situation.found:
@@ -138,11 +153,6 @@ def _connect(error: RelayUnavailable, situation: Situation,
 
 def _resolve(error: RelayUnavailable, situation: Situation) -> Problem:
     host = printable(situation.relay.host)
-    if isinstance(error.__cause__, OverflowError):
-        return Problem(
-            f'{situation.relay.port} is no port.',
-            'A mail server for submission listens at 25, 587 or 465.',
-            (PORT,))
     if isinstance(error.__cause__, UnicodeError):
         return Problem(
             f'{host!r} is no host name: {error.reason}.',
@@ -170,7 +180,9 @@ def _greeting(error: RelayUnavailable, situation: Situation,
     if error.code is not None and error.code != 220:
         return _refused(
             f'{name} does not want to talk to us: {error.reason}.',
-            judge.judge_opening('greeting', _reply_of(error)))
+            judge.judge_opening('greeting', _reply_of(error)),
+            'Look into the log of that mail server: this machine may stand on '
+            'one of its lists, or have too many connections.')
     if isinstance(error.__cause__, ProtocolError):
         return Problem(
             f'What listens at {name} is no mail server: {error.reason}.',
@@ -271,15 +283,11 @@ def _hello(error: RelayUnavailable, situation: Situation,
             'Look into the log of that mail server, or correct smtp_host and '
             'smtp_port.', (HOST, PORT))
     name = situation.found.get('hello', ('', ))[0]
-    problem = _refused(
+    return _refused(
         f'{situation.name} refuses our name {name}: {error.reason}.',
-        judge.judge_opening('EHLO', _reply_of(error)))
-    if problem.remedy:
-        return problem
-    return Problem(
-        problem.text, 'Give this machine a full host name that DNS knows '
-        '(`hostname --fqdn` shows the one it has), or let the mail server '
-        'take the one it has.', (HOST,))
+        judge.judge_opening('EHLO', _reply_of(error)),
+        'Give this machine a full host name that DNS knows (`hostname --fqdn` '
+        'shows the one it has), or let the mail server take the one it has.')
 
 
 def _auth(error: RelayUnavailable, situation: Situation,
@@ -353,9 +361,11 @@ def _keys_in(remedy: str) -> Tuple[str, ...]:
         f'[mta] {key}' for key in _KEY.findall(remedy)))
 
 
-def _refused(text: str, judgement: Judgement) -> Problem:
+def _refused(text: str, judgement: Judgement, remedy: str) -> Problem:
+    """Return the problem of a refusal, with this remedy by default."""
     return Problem(
-        text, judgement.remedy, _keys_in(judgement.remedy) or (HOST,))
+        text, judgement.remedy or remedy,
+        _keys_in(judgement.remedy) or (HOST,))
 
 
 def _date(moment: float) -> str:
