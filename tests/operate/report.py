@@ -25,7 +25,7 @@ HOSTILE_LIST = f'{ATTACK}@example.com'
 HOSTILE_WORDS = (
     f'550 5.7.1 "><img src=x onerror=alert(1)>{ATTACK} \x1b[2J\u202egpj.exe '
     + 'w' * 400)
-WIDE, NARROW = 1200, 320
+WIDE, PAPER, NARROW = 1200, 718, 320
 FILE_SIZE = 4096
 
 
@@ -237,6 +237,13 @@ class TestPage(ReportTestCase):
             'rgb(27, 32, 38)')
         self.assertEqual(self.browser.evaluate(
             'getComputedStyle(document.querySelector("nav")).display'), 'none')
+
+    def test_nothing_is_cut_off_on_paper(self):
+        # A4 without the margins, at 96 pixels an inch.
+        self.open(width=PAPER, media='print')
+        self.assertEqual(self.browser.evaluate(
+            '[...document.querySelectorAll("*")].filter(each => '
+            'each.getBoundingClientRect().right > innerWidth + 1).length'), 0)
 
     def test_long_words_break(self):
         for width in (WIDE, NARROW):
