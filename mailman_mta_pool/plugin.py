@@ -10,9 +10,10 @@ from contextlib import suppress
 from mailman.interfaces.plugin import IPlugin
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
+from mailman_mta_pool.monitoring.resource import StateResource
 from mailman_mta_pool.relays.factories import factory_for, register
 from public import public
-from typing import Any, List, Optional
+from typing import List, Optional
 from zope.interface import implementer
 
 
@@ -41,14 +42,8 @@ STATUS_OF_COMMAND = {
 class MTAPoolPlugin:
     """See `IPlugin`."""
 
-    @property
-    def resource(self) -> Any:
-        """See `IPlugin`.
-
-        Only the `rest` runner asks for it, and has what it needs loaded.
-        """
-        from mailman_mta_pool.monitoring.resource import StateResource
-        return StateResource()
+    #: See `IPlugin`.
+    resource = StateResource()
 
     def pre_hook(self) -> None:
         """See `IPlugin`."""

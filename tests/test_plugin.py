@@ -113,7 +113,13 @@ class TestPlugin(unittest.TestCase):
     def test_interface(self):
         plugin = MTAPoolPlugin()
         verifyObject(IPlugin, plugin)
-        self.assertIsNone(plugin.resource)
+        self.assertTrue(callable(plugin.resource.on_get))
+
+    def test_what_only_rest_needs_is_not_loaded(self):
+        ended = self.start(program=START + (
+            "print('falcon' in sys.modules,"
+            " 'mailman_mta_pool.monitoring.overview' in sys.modules)\n"))
+        self.assertEqual(ended.stdout.splitlines()[-1], 'False False')
 
     def test_starts_and_opens_nothing(self):
         for configuration in (

@@ -3,17 +3,15 @@
 
 It is read only: Mailman answers 405 to every other method.  It says nothing
 that the state files and the queues do not say, and is as quick as these.
+
+Every Mailman process looks at the resource of each plugin when it starts, so
+what only an answer needs is imported when it is asked for.
 """
 
 import json
 import time
 
 from mailman.config import config
-from mailman.rest.helpers import child, okay
-from mailman_mta_pool.monitoring.files import read_states, state_directory
-from mailman_mta_pool.monitoring.metrics import CONTENT_TYPE, render
-from mailman_mta_pool.monitoring.overview import overview
-from mailman_mta_pool.monitoring.queues import queue_summaries
 from public import public
 from typing import Any, Sequence
 
@@ -24,11 +22,17 @@ class MetricsResource:
 
     def on_get(self, request: Any, response: Any) -> None:
         """/plugins/NAME/metrics"""
+        from mailman_mta_pool.monitoring.files import (
+            read_states,
+            state_directory,
+        )
+        from mailman_mta_pool.monitoring.metrics import CONTENT_TYPE, render
+        from mailman_mta_pool.monitoring.queues import queue_summaries
         now = time.time()
         states = read_states(state_directory(config.VAR_DIR)).states
         queues = queue_summaries(config.QUEUE_DIR, now)
         response.content_type = CONTENT_TYPE
-        okay(response, render(states, queues, now))
+        response.text = render(states, queues, now)
 
 
 @public
@@ -37,10 +41,13 @@ class StateResource:
 
     def on_get(self, request: Any, response: Any) -> None:
         """/plugins/NAME"""
+        from mailman_mta_pool.monitoring.overview import overview
         found = overview(config.VAR_DIR, config.QUEUE_DIR, time.time())
-        okay(response, json.dumps(found.to_dict()))
+        response.text = json.dumps(found.to_dict())
 
-    @child()
     def metrics(self, context: Any, segments: Sequence[str]) -> Any:
         """/plugins/NAME/metrics"""
         return MetricsResource()
+
+    # `mailman.rest.helpers.child` does no more, but it loads falcon.
+    setattr(metrics, '__matcher__', 'metrics')

@@ -17,8 +17,11 @@ from mailman_mta_pool.monitoring.state import (
     RelayState,
     SliceState,
 )
+from pathlib import Path
 
 
+MONITORING = Path(__file__).resolve().parent.parent.parent / (
+    'docs/monitoring')
 NOW = 1_764_200_000.25
 MEMBER = 'anne@member.example'
 COMMENT = re.compile(r'# (HELP|TYPE) ([a-z_]+) (\S.*)')
@@ -244,3 +247,19 @@ class TestMetrics(unittest.TestCase):
         found = sample(
             text, 'state_written_timestamp_seconds', slice='out-0-of-1')
         self.assertAlmostEqual(found, number, delta=number * 1e-14)
+
+
+class TestDocuments(unittest.TestCase):
+    """The alert rules and the dashboard name metrics that there are."""
+
+    def test_names(self):
+        known = {PREFIX + metric.name for metric in METRICS}
+        known.update(f'{PREFIX}{metric.name}_{part}' for metric in METRICS
+                     if metric.kind == 'histogram'
+                     for part in ('bucket', 'sum', 'count'))
+        for name in ('alerts.yml', 'alerts_test.yml', 'dashboard.json'):
+            with self.subTest(name=name):
+                text = (MONITORING / name).read_text('utf-8')
+                found = set(re.findall(rf'\b{PREFIX}\w+', text))
+                self.assertGreater(len(found), 5)
+                self.assertEqual(found - known, set())
