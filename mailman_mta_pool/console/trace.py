@@ -104,26 +104,39 @@ class Trace:
         self.message_id = message_id
         self.posts: List[PostKept] = []
         self._found: Dict[str, Copy] = {}
-        self._look()
-        if not self._is_complete or (
-                address is not None and address.lower() not in self._found):
+        key = None if address is None else address.lower()
+        if key is not None:
+            self._look(key)
+        if key not in self._found:
+            self._look()
+        if key not in self._found and not self._is_complete:
             # An entry may have moved from a queue that was still to be read
             # to one that had been.
             self._look()
         self.is_known = bool(self.posts or self._found)
-        if address is None:
+        if key is None:
             self.copies = sorted(
                 self._found.values(),
                 key=lambda copy: (OUTCOMES.index(copy.outcome), copy.address))
+        elif key in self._found:
+            self.copies = [self._found[key]]
+        elif self.is_known:
+            assert address is not None
+            self.copies = [
+                absent_copy(address, self.posts, self._is_complete)]
         else:
-            self.copies = [self._copy_to(address)] if self.is_known else []
+            self.copies = []
 
-    def _look(self) -> None:
+    def _look(self, key: Optional[str] = None) -> None:
+        """Read what there is.
+
+        :param key: The only recipient of interest, which is quicker; or None.
+        """
         # Recipients leave the queue entries for the journals, not the other
         # way round.
         entries = list(find_entries(
             config.QUEUE_DIR, self.message_id, _retry_interval()))
-        events = events_of(config.VAR_DIR, self.message_id)
+        events = events_of(config.VAR_DIR, self.message_id, key)
         self.posts = _with_lists_of(
             entries, posts_of(config.VAR_DIR, self.message_id))
         self._found = copies_of(events, entries)
@@ -132,12 +145,6 @@ class Trace:
     def _is_complete(self) -> bool:
         return bool(self.posts) and len(self._found) >= max(
             post.total for post in self.posts)
-
-    def _copy_to(self, address: str) -> Copy:
-        copy = self._found.get(address.lower())
-        if copy is not None:
-            return copy
-        return absent_copy(address, self.posts, self._is_complete)
 
 
 def _with_lists_of(entries: List[EntryFound],

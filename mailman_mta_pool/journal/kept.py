@@ -6,6 +6,7 @@ import zlib
 
 from contextlib import suppress
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from mailman_mta_pool.journal.archive import bare_id, EXTENSION, prefix_of
 from mailman_mta_pool.journal.queue_ids import queue_id_of
 from mailman_mta_pool.journal.records import (
@@ -85,8 +86,7 @@ def events_of(var_directory: str, message_id: str,
     # A crash can leave both a journal and its record.
     events = dict.fromkeys(
         event for text in _texts_of(var_directory, message_id)
-        for event in _events_in(text)
-        if wanted is None or event.address.lower() == wanted)
+        for event in _events_in(text, wanted))
     return sorted(events, key=lambda event: event.time)
 
 
@@ -176,8 +176,14 @@ def _unpacked(octets: bytes) -> bytes:
     return b''.join(parts)
 
 
-def _events_in(text: bytes) -> Iterator[Event]:
-    """Yield the events of a journal, in their order."""
+def _events_in(text: bytes, wanted: Optional[str]) -> Iterator[Event]:
+    """Yield the events of a journal, in their order.
+
+    :param text: The journal.
+    :param wanted: The only recipient of interest, in lower case, or None.
+    """
+    if wanted is not None and wanted.isascii():
+        text = _lines_with(text, encode_basestring_ascii(wanted))
     list_id, moment, relay = '', 0.0, ''
     for kind, *values in lines_of(text):
         try:
@@ -188,13 +194,28 @@ def _events_in(text: bytes) -> Iterator[Event]:
                 moment, relay = values
             else:
                 for told in _told(kind, values):
-                    yield Event(
-                        told.address, told.outcome, moment, relay, told.reply,
-                        _queue_id(told.reply)
-                        if told.outcome == 'accepted' else '', list_id)
+                    if wanted is None or told.address.lower() == wanted:
+                        yield told._replace(
+                            time=moment, relay=relay, list_id=list_id,
+                            queue_id=_queue_id(told))
         except (TypeError, ValueError, IndexError, AttributeError):
             # It is a line of another release.
             continue
+
+
+def _lines_with(text: bytes, name: str) -> bytes:
+    """Return the lines that may say something of a recipient.
+
+    To look for one among many is quicker than to read all of them.
+
+    :param text: The journal.
+    :param name: The address as in JSON, in lower case.
+    """
+    needle, context = name.encode('ascii'), (
+        f'["{POST}",'.encode('ascii'), f'["{PLACE}",'.encode('ascii'))
+    return b''.join(
+        line for line in text[:text.rfind(b'\n') + 1].splitlines(True)
+        if needle in line.lower() or line.startswith(context))
 
 
 def _told(kind: str, values: List[Any]) -> Iterator[Event]:
@@ -223,7 +244,11 @@ def _text(recorded: str) -> str:
     return recorded.encode('latin-1').decode('utf-8', 'backslashreplace')
 
 
+def _queue_id(told: Event) -> str:
+    return _queue_id_in(told.reply) if told.outcome == 'accepted' else ''
+
+
 @lru_cache(maxsize=REMEMBERED_REPLIES)
-def _queue_id(reply: str) -> str:
+def _queue_id_in(reply: str) -> str:
     found = queue_id_of(reply)
     return '' if found is None else found.text

@@ -3,6 +3,7 @@
 
 import os
 import sys
+import gzip
 import json
 import stat
 import time
@@ -356,6 +357,27 @@ class TestKilled(TraceTestCase):
         # What was known before still is.
         for address in server.served:
             self.assertEqual(found[address], first[address])
+
+    def test_between_journal_and_record(self):
+        # The runner was killed when the one was there and the other was not
+        # yet, or when the one was there still.
+        server = self.use(Scripted())
+        site = self.site(server, members=5)
+        for number in (1, 2):
+            site.run({'content': numbered(number), 'verp': True})
+        first, second = sorted(self.records(site), key=os.path.getmtime)
+        for record in first, second:
+            name = record.stem.partition('-')[2]
+            (site.var / 'mta_pool' / 'journal' / name).write_bytes(
+                gzip.decompress(record.read_bytes()))
+        second.unlink()
+        ids = [f'post-{number}@example.com' for number in (1, 2)]
+        before = [self.trace(site, each) for each in ids]
+        site.run({'content': numbered(3), 'verp': True})
+        self.wait_for_records(site, 3)
+        self.assertEqual([self.trace(site, each) for each in ids], before)
+        for found in before:
+            self.assertEqual(self.outcomes(found), {'accepted': 5})
 
     def test_time_slices(self):
         # Each turn ends with a record of its own.
