@@ -250,23 +250,23 @@ basicConstraints = CA:TRUE
 distinguished_name = any
 END
     openssl req -new -newkey rsa:2048 -nodes -subj /CN=localhost \
-        -config /root/ca/openssl.cnf -keyout /etc/ssl/private/mail.key \
+        -config /root/ca/openssl.cnf -keyout /etc/postfix/mail.key \
         -out /root/ca/request 2>/root/ca/log
     openssl ca -batch -selfsign -config /root/ca/openssl.cnf \
         -startdate 20200101000000Z -enddate "$1" -notext \
-        -keyfile /etc/ssl/private/mail.key -in /root/ca/request \
-        -out /etc/ssl/certs/mail.pem 2>>/root/ca/log ||
+        -keyfile /etc/postfix/mail.key -in /root/ca/request \
+        -out /etc/postfix/mail.pem 2>>/root/ca/log ||
         { cat /root/ca/log; fail 'no certificate'; }
-    install -m 644 /etc/ssl/certs/mail.pem \
+    install -m 644 /etc/postfix/mail.pem \
         /usr/local/share/ca-certificates/mail.crt
-    update-ca-certificates --fresh >/dev/null
+    update-ca-certificates --fresh >/dev/null 2>&1
     postfix reload
 }
 
 expired_certificate() {
     postconf -e 'smtpd_tls_security_level = may' \
-        'smtpd_tls_cert_file = /etc/ssl/certs/mail.pem' \
-        'smtpd_tls_key_file = /etc/ssl/private/mail.key'
+        'smtpd_tls_cert_file = /etc/postfix/mail.pem' \
+        'smtpd_tls_key_file = /etc/postfix/mail.key'
     certificate 20991231000000Z
     printf '%s\n' '' '[mta]' 'smtp_secure_mode: starttls' | with_lines
     says 0 check 'TLS' 'days'
