@@ -24,7 +24,8 @@ BELOW = {
     'console': {'checking', 'journal', 'monitoring'},
     # `check` goes through the steps of the delivering code.
     'checking': {'relays'},
-    'deliver': {'dispatch', 'monitoring', 'runner', 'strategies'},
+    'deliver': {'dispatch', 'runner', 'sampling', 'strategies'},
+    'sampling': {'dispatch', 'monitoring', 'runner'},
     'monitoring': {'configuration'},
     'strategies': {'rendering'},
     'rendering': set(),
@@ -38,25 +39,29 @@ BELOW = {
     'wire': set(),
     'configuration': set(),
     # These hold the words that all the others speak with.
+    'durations': set(),
     'errors': set(),
     'interfaces': set(),
     'settings': set(),
     }
 EVERYBODYS = {
-    'errors', 'interfaces', 'settings', 'wire.boundaries', 'wire.content',
-    'wire.replies', 'wire.transaction', 'wire.verp',
+    'durations', 'errors', 'interfaces', 'settings', 'wire.boundaries',
+    'wire.content', 'wire.replies', 'wire.transaction', 'wire.verp',
     }
 
 # Who may import which of the world's modules; nobody else may.
 ONLY_IN = {
     'mailman': {
         'configuration', 'connection.devmode', 'deliver', 'demo', 'journal',
-        'plugin', 'rendering', 'runner', 'strategies',
+        'plugin', 'rendering', 'runner', 'sampling', 'strategies',
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'journal.file', 'journal.keeping', 'network.border'},
     # What runs in the network thread; the demo's server is a process.
-    'asyncio': {'connection', 'demo.server', 'dispatch', 'network', 'relays'},
+    'asyncio': {
+        'connection', 'demo.server', 'dispatch', 'monitoring.ticker',
+        'network', 'relays',
+        },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},
     # `fetching` tells a timeout by its type, and opens nothing.

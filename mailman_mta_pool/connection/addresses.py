@@ -26,11 +26,21 @@ from typing import (
 )
 
 
+# Is told the name of a step, and how many seconds it took.  The steps are
+# resolve, connect, greeting, hello, tls and auth.
+Observe = Callable[[str, float], None]
+# Is told the name of what was found out, and the value.
+Note = Callable[[str, Any], None]
 # RFC 8305, section 5, "Connection Attempt Delay".
 STAGGER = 0.25
 # How many seconds an address that failed is tried after the others.
 MEMORY = 300.0
-public(MEMORY=MEMORY, STAGGER=STAGGER)
+public(MEMORY=MEMORY, Note=Note, Observe=Observe, STAGGER=STAGGER)
+
+
+@public
+def unobserved(name: str, value: Any) -> None:
+    """Take no notice; an `Observe` and a `Note`."""
 
 
 @public
@@ -136,7 +146,10 @@ async def _ask(host: str, port: int) -> List[Any]:
 
 @public
 async def connect(host: str, port: int, timeout: float,
-                  addresses: Addresses) -> Tuple[socket.socket, Address]:
+                  addresses: Addresses, *,
+                  clock: Callable[[], float] = time.monotonic,
+                  observe: Observe = unobserved,
+                  note: Note = unobserved) -> Tuple[socket.socket, Address]:
     """Connect to the first address of a relay that answers (RFC 8305).
 
     :param host: The relay's host name or address.
@@ -144,12 +157,23 @@ async def connect(host: str, port: int, timeout: float,
     :param timeout: How many seconds the look-up of the name may take, and
         then each attempt to connect.
     :param addresses: What is known of the relay's addresses, to be added to.
+    :param clock: Seconds that only grow, for `observe`.
+    :param observe: Told how long the steps resolve and connect took.
+    :param note: Told the `addresses`, in the order in which they are tried,
+        and the `address` that answered.
     :return: The socket, connected and non-blocking, and its address.
     :raises OSError: naming what went wrong with each address.
     :raises UnicodeError: if the host name cannot be encoded.
     """
+    begin = clock()
     candidates = await addresses.resolve(host, port, timeout)
-    return await _Race(candidates, timeout, addresses).run()
+    resolved = clock()
+    observe('resolve', resolved - begin)
+    note('addresses', candidates)
+    sock, address = await _Race(candidates, timeout, addresses).run()
+    observe('connect', clock() - resolved)
+    note('address', address)
+    return sock, address
 
 
 class _Race:

@@ -207,6 +207,7 @@ class Authentication:
     There is no second one: a server that has refused one mechanism is not
     tried with a weaker one.
 
+    :ivar mechanism: The name of the mechanism.
     :ivar command: The command line to begin with, without CRLF.
     :ivar secrets: What no text may show: both secrets, and all that was made
         of them so far, in the shapes in which it may be seen.
@@ -220,7 +221,7 @@ class Authentication:
         :param mechanism: A fresh one.
         :param secrets: The user name and the password.
         """
-        self._name = name
+        self.mechanism = name
         self._mechanism = mechanism
         self._due = mechanism.challenges
         self.secrets: List[str] = []
@@ -261,7 +262,8 @@ class Authentication:
             raise ProtocolError(f'no reply to AUTH: {reply}')
         if self._due == 0:
             raise BadChallenge(
-                f'the server sent a challenge that {self._name} does not have')
+                'the server sent a challenge that '
+                f'{self.mechanism} does not have')
         self._due -= 1
         return self._encoded(self._mechanism.answer(self._challenge(reply)))
 
@@ -269,4 +271,4 @@ class Authentication:
         with suppress(binascii.Error):
             return base64.b64decode(reply.text.strip(), validate=True)
         raise BadChallenge(
-            f'the challenge of {self._name} is not base64: {reply}')
+            f'the challenge of {self.mechanism} is not base64: {reply}')

@@ -13,11 +13,17 @@ import asyncio
 import smtplib
 
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from mailman_mta_pool.connection.addresses import Addresses, connect
+from mailman_mta_pool.connection.addresses import (
+    Addresses,
+    connect,
+    Note,
+    Observe,
+    unobserved,
+)
 from mailman_mta_pool.connection.auth import (
     Authentication,
     CANCEL,
@@ -36,7 +42,7 @@ from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from public import public
-from typing import Callable, Deque, NamedTuple, Optional, TypeVar
+from typing import Callable, Deque, Iterator, NamedTuple, Optional, TypeVar
 
 
 # More than a TLS record holds (RFC 8446, section 5.1), so that TLS keeps
@@ -103,7 +109,8 @@ class Opened(NamedTuple):
 @public
 async def open_connection(
         endpoint: Endpoint, timeouts: Timeouts, addresses: Addresses, *,
-        clock: Callable[[], float] = time.monotonic) -> Opened:
+        clock: Callable[[], float] = time.monotonic,
+        observe: Observe = unobserved, note: Note = unobserved) -> Opened:
     """Open a connection up to the point where mail can be sent.
 
     Nothing is left open if it fails or is cancelled.
@@ -114,17 +121,25 @@ async def open_connection(
         reply after it and for the TLS handshake.
     :param addresses: What is known of the server's addresses.
     :param clock: Seconds that only grow, to measure the round trip.
+    :param observe: Told how many seconds each step took that was taken:
+        resolve, connect, greeting, hello (twice with STARTTLS), tls and auth.
+    :param note: Told what is found out: what `connect` says; the `greeting`,
+        a reply; `tls`, the `ssl.SSLSocket` after the handshake; `hello`, our
+        own name, the reply and the `Capabilities` in it; and the `mechanism`
+        of AUTH.
     :raises RelayUnavailable: or the subclass that fits, whatever goes wrong.
     """
     with translated(endpoint.name, 'AUTH'):
         credentials = Credentials(endpoint.user, endpoint.password)
     with translated(endpoint.name, 'connect'):
         sock, address = await connect(
-            endpoint.host, endpoint.port, timeouts.connect, addresses)
+            endpoint.host, endpoint.port, timeouts.connect, addresses,
+            clock=clock, observe=observe, note=note)
     dialogue = _Dialogue(sock, clock)
     try:
         opened = await _Opening(
-            endpoint, credentials, timeouts, dialogue).run()
+            endpoint, credentials, timeouts, dialogue,
+            _Watch(clock, observe, note)).run()
     except BaseException as error:
         dialogue.sock.close()
         if isinstance(error, RelayUnavailable):
@@ -135,16 +150,33 @@ async def open_connection(
     return opened
 
 
+class _Watch(NamedTuple):
+    """Who is told of the steps; see `open_connection`."""
+
+    clock: Callable[[], float]
+    observe: Observe
+    note: Note
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Tell how long a step took, unless it fails."""
+        begin = self.clock()
+        yield
+        self.observe(name, self.clock() - begin)
+
+
 class _Opening:
     """The steps after connect, in their order."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials,
-                 timeouts: Timeouts, dialogue: '_Dialogue') -> None:
+                 timeouts: Timeouts, dialogue: '_Dialogue',
+                 watch: _Watch) -> None:
         self._relay = endpoint.name
         self._endpoint = endpoint
         self._credentials = credentials
         self._timeouts = timeouts
         self._dialogue = dialogue
+        self._watch = watch
 
     async def run(self) -> Opened:
         """Take all steps; see `open_connection`."""
@@ -152,8 +184,9 @@ class _Opening:
         if endpoint.implicit_tls is not None:
             with translated(self._relay, 'TLS'):
                 await self._begin_tls(endpoint.implicit_tls)
-        with translated(self._relay, 'greeting'):
+        with translated(self._relay, 'greeting'), self._watch.step('greeting'):
             greeting = await self._dialogue.reply(self._timeouts.greeting)
+            self._watch.note('greeting', greeting)
             _expect(220, greeting)
         with translated(self._relay, 'EHLO'):
             hostname = await _OWN_NAME.get(self._dialogue.sock)
@@ -166,8 +199,10 @@ class _Opening:
         if self._credentials:
             with translated(self._relay, 'AUTH'):
                 authentication = self._credentials.authentication(server.auth)
+            self._watch.note('mechanism', authentication.mechanism)
             with translated(self._relay, 'AUTH', authentication.secrets):
-                await self._authenticate(authentication)
+                with self._watch.step('auth'):
+                    await self._authenticate(authentication)
                 self._dialogue.check_for_surplus()
         with translated(self._relay, 'EHLO'):
             self._dialogue.check_for_surplus()
@@ -178,14 +213,17 @@ class _Opening:
     async def _hello(self, hostname: str) -> Capabilities:
         """Say EHLO, or HELO to a server that does not know EHLO."""
         name = hostname.encode('ascii')
-        reply = await self._dialogue.hello(
-            b'EHLO ' + name, self._timeouts.hello)
-        if reply.code in EHLO_UNKNOWN:
-            _expect(250, await self._dialogue.hello(
-                b'HELO ' + name, self._timeouts.hello))
-            return Capabilities()
-        _expect(250, reply)
-        return Capabilities.from_ehlo(reply.text)
+        with self._watch.step('hello'):
+            reply = await self._dialogue.hello(
+                b'EHLO ' + name, self._timeouts.hello)
+            server = Capabilities.from_ehlo(reply.text)
+            if reply.code in EHLO_UNKNOWN:
+                reply = await self._dialogue.hello(
+                    b'HELO ' + name, self._timeouts.hello)
+                server = Capabilities()
+            self._watch.note('hello', (hostname, reply, server))
+            _expect(250, reply)
+        return server
 
     async def _starttls(self, context: ssl.SSLContext,
                         server: Capabilities) -> None:
@@ -202,9 +240,11 @@ class _Opening:
     async def _begin_tls(self, context: ssl.SSLContext) -> None:
         # An absolute name ends with a dot, those in certificates do not.
         host = self._endpoint.host
-        await self._dialogue.begin_tls(
-            context, host[:-1] if host.endswith('.') else host,
-            self._timeouts.hello)
+        with self._watch.step('tls'):
+            await self._dialogue.begin_tls(
+                context, host[:-1] if host.endswith('.') else host,
+                self._timeouts.hello)
+        self._watch.note('tls', self._dialogue.sock)
 
     async def _authenticate(self, authentication: Authentication) -> None:
         dialogue, timeout = self._dialogue, self._timeouts.hello

@@ -14,7 +14,12 @@ import smtplib
 from dataclasses import replace
 from email.message import Message
 from functools import lru_cache
-from mailman_mta_pool.connection.addresses import Addresses
+from mailman_mta_pool.connection.addresses import (
+    Addresses,
+    Note,
+    Observe,
+    unobserved,
+)
 from mailman_mta_pool.connection.devmode import stand_in
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.session import Session
@@ -138,12 +143,20 @@ class SMTPConnection:
         """See `ITransactionConnection`."""
         return self._session is not None and self._session.is_alive()
 
-    async def open(self) -> None:
-        """See `ITransactionConnection`."""
+    async def open(self, *, observe: Observe = unobserved,
+                   note: Note = unobserved) -> None:
+        """See `ITransactionConnection`.
+
+        :param observe: See `open_connection`.
+        :param note: Likewise.
+        """
+        def took(phase: str, seconds: float) -> None:
+            self._lessons.durations[phase].note(seconds)
+            observe(phase, seconds)
         log.debug('Connecting to %s:%s', self.host, self.port)
         opened = await open_connection(
             self._endpoint(), self._wire.timeouts,
-            _addresses_of(self.host, self.port))
+            _addresses_of(self.host, self.port), observe=took, note=note)
         self._lessons.learn_server(opened.server, opened.greeting)
         self._lessons.learn_round_trip(opened.round_trip)
         # RFC 9422: how many messages it takes in a connection.

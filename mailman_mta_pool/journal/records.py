@@ -15,6 +15,7 @@ from typing import Any, Collection, Dict, Iterable, List, Optional, Set
 
 SERVED, BOUNCED, BEGUN, DONE = 'served', 'bounced', 'handing over', 'handed'
 ENTRY = 'entry'
+RENAMED = 'was'
 # The octets of a line beside the recipients, at most.
 LINE_OCTETS = 64
 
@@ -41,6 +42,15 @@ def octets_for(recipients: Collection[str]) -> int:
 def entry_line(identity: str) -> bytes:
     """Return the line with the identity of the queue entry."""
     return _line(ENTRY, identity)
+
+
+@public
+def renamed_line(former: str) -> bytes:
+    """Return the line that says that the entry has another name now.
+
+    :param former: The name that it had.
+    """
+    return _line(RENAMED, former)
 
 
 @public
@@ -80,6 +90,8 @@ class Settled:
     :ivar handing_over: Likewise, the recipients that another entry may have
         or may not.
     :ivar identity: The identity of its queue entry; None if it has none.
+    :ivar former_entry: The name that the entry had before; '' if it always
+        had this one.
     :ivar end: Where the last complete line ends, in octets.
     """
 
@@ -93,6 +105,7 @@ class Settled:
         self.handed_over: Dict[str, List[str]] = {}
         self.handing_over: Dict[str, List[str]] = {}
         self.identity: Optional[str] = None
+        self.former_entry = ''
         self.end = text.rfind(b'\n') + 1
         for line in text[:self.end].splitlines():
             self._read(line)
@@ -123,6 +136,8 @@ class Settled:
             self.handed_over[values[0]] = self.handing_over.pop(values[0])
         elif kind == ENTRY:
             self.identity, = values
+        elif kind == RENAMED:
+            self.former_entry, = values
 
     def left(self, recipients: Iterable[str]) -> List[str]:
         """Return the recipients not recorded, each once, in order."""

@@ -22,6 +22,7 @@ from mailman_mta_pool.journal.entry import (
 )
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.runner.progress import Progress, PROGRESS_KEY
 from public import public
 from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional, Set
@@ -44,16 +45,20 @@ class Queues:
     """Puts recipients of one post into queue entries of their own."""
 
     def __init__(self, msg: Any, msgdata: Dict[str, Any],
-                 journal: Optional[Journal]) -> None:
+                 journal: Optional[Journal],
+                 progress: Optional[Progress] = None) -> None:
         """Prepare.
 
         :param msg: The message.
         :param msgdata: Its metadata.
         :param journal: Where it is recorded what goes where.
+        :param progress: How far the post has come; it is told, too.  None if
+            nobody knows.
         """
         self._msg = msg
         self._msgdata = msgdata
         self._journal = journal
+        self._progress = progress or Progress(msgdata)
         self._moved: Set[str] = set()
 
     @property
@@ -85,13 +90,27 @@ class Queues:
         """
         self._put('out', recipients, {}, replaces=True)
 
-    def leave_to_runner(self, recipients: List[str]) -> None:
+    def divide(self, recipients: List[str]) -> None:
+        """Put recipients at the end of the `out` queue, as another post.
+
+        :param recipients: Who gets the post later.
+        :raises OSError: if the entry cannot be made; nothing has changed then.
+        """
+        self._put('out', recipients, {
+            PROGRESS_KEY: self._progress.of_part(len(recipients))})
+
+    def leave_to_runner(self, recipients: List[str],
+                        queue: str = 'shunt') -> None:
         """Take note that the runner itself puts recipients into a queue.
 
         It does so with the metadata that it has passed to us.
 
         :param recipients: Those whom the metadata is going to name.
+        :param queue: The queue: `retry`, or `shunt` if something is broken.
         """
+        if queue == 'shunt':
+            self._progress.note_broken(len(recipients))
+        self._msgdata[PROGRESS_KEY] = self._progress.carried(queue)
         if self._journal is not None:
             token = self._msgdata[TOKEN_KEY] = secrets.token_hex(8)
             self._journal.handing_over(token, recipients)
@@ -112,23 +131,40 @@ class Queues:
         :param keeps_period: True if the time that they wait is not to use up
             `[mta] delivery_retry_period`.
         """
+        if not keeps_period and self.note_discarded(recipients):
+            if 'probe_token' not in self._msgdata:
+                log.error('Discarding message with persistent temporary '
+                          'failures: %s', self._msg['message-id'])
+            return
         if 'probe_token' in self._msgdata:
-            # As stock: a probe that fails for the time being is not sent
-            # again.
             return
         current = now()
         until = self._msgdata.get('deliver_until', current)
-        if keeps_period or (
-                len(recipients) != self._msgdata.get('last_recip_count', 0)):
+        if keeps_period or self._has_progress(recipients):
             # There was some progress, so go on for a while longer.
             until = current + as_timedelta(config.mta.delivery_retry_period)
-        elif current > until:
-            log.error(
-                'Discarding message with persistent temporary failures: %s',
-                self._msg['message-id'])
-            return
         self._put('retry', recipients, {
             'last_recip_count': len(recipients), 'deliver_until': until})
+
+    def _has_progress(self, recipients: List[str]) -> bool:
+        return len(recipients) != self._msgdata.get('last_recip_count', 0)
+
+    def note_discarded(self, recipients: List[str]) -> bool:
+        """Take note of it if nobody is going to try recipients again.
+
+        It is decided as `OutgoingRunner._dispose` does, which does not tell.
+
+        :param recipients: Those who were refused for the time being.
+        :return: True if they are given up.
+        """
+        current = now()
+        # As stock: a probe that fails for the time being is not sent again.
+        given_up = 'probe_token' in self._msgdata or (
+            not self._has_progress(recipients) and
+            current > self._msgdata.get('deliver_until', current))
+        if given_up:
+            self._progress.note_discarded(len(recipients))
+        return given_up
 
     def _put(self, queue: str, recipients: List[str], more: Dict[str, Any],
              replaces: bool = False) -> None:
@@ -138,7 +174,9 @@ class Queues:
         with TemporaryDirectory(prefix=MAKING_PREFIX, dir=directory) as making:
             name = Switchboard(queue, making).enqueue(
                 self._msg, self._msgdata, recipients=recipients,
-                **{TOKEN_KEY: token, **more}) + '.pck'
+                **{TOKEN_KEY: token,
+                   PROGRESS_KEY: self._progress.carried(queue),
+                   **more}) + '.pck'
             if self._journal is not None:
                 if replaces:
                     count_afresh(os.path.basename(self._journal.path))
@@ -146,6 +184,7 @@ class Queues:
             os.rename(os.path.join(making, name),
                       os.path.join(directory, name))
             self._moved.update(recipients)
+            self._progress.note_put(queue, len(recipients))
             if self._journal is not None:
                 self._journal.handed_over(token)
 
