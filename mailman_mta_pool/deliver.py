@@ -14,12 +14,13 @@ from mailman_mta_pool.errors import (
     NothingMoreToSend,
     TemplateUnavailable,
 )
-from mailman_mta_pool.journal.file import Journal
+from mailman_mta_pool.journal.file import Journal, name_of
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.relay import relay_for
 from mailman_mta_pool.rendering.database import waiting_for_database
+from mailman_mta_pool.runner.progress import Progress
 from mailman_mta_pool.runner.queues import (
     find_handed_over,
     others_wait,
@@ -31,6 +32,7 @@ from mailman_mta_pool.runner.signals import (
     Turn,
 )
 from mailman_mta_pool.runner.smtplog import PostLog
+from mailman_mta_pool.sampling import Account, is_unshunted
 from mailman_mta_pool.settings import Settings
 from mailman_mta_pool.settlement.catalogue import catalogue_of
 from mailman_mta_pool.settlement.ledger import Ledger, Post
@@ -93,7 +95,6 @@ class _Delivery:
         self._turn = turn
         self._recipients = list(dict.fromkeys(msgdata['recipients']))
         self._count = len(self._recipients)
-        self._queues = Queues(msg, msgdata, journal)
         self._earlier = Settled() if journal is None else journal.settled
         if self._earlier:
             # Whatever goes wrong from here on, the post is kept for these.
@@ -112,28 +113,40 @@ class _Delivery:
             catalogue=catalogue_of(settings.delivery.answers),
             memory=relay.memory, relay=relay.name,
             shunts=settings.delivery.message_rejected == 'shunt')
+        self._progress = Progress(
+            msgdata, self._count, name_of(journal), self._ledger,
+            self._earlier)
+        self._queues = Queues(msg, msgdata, journal, self._progress)
+        self._account = Account(
+            self._progress, self._ledger, self._earlier, settings.metrics)
 
     def run(self) -> None:
+        mlist, msg, msgdata = self._post
+        with self._account.keep(
+                mlist, self._message_id, is_unshunted(msgdata)):
+            self._run_and_settle()
+
+    def _run_and_settle(self) -> None:
         try:
             self._run()
         except SomeRecipientsFailed as failed:
             # If the runner cannot register the bounces, or queue the others,
             # the post is kept for these alone.
-            self._leave_to_runner(failed.temporary_failures + [
+            self._leave_to_runner('retry', failed.temporary_failures + [
                 recipient for recipient, *_ in failed.permanent_failures])
             raise
         except Exception as error:
             # Whatever it is, it goes on up, and the runner will keep the post
             # for those whom msgdata names.
-            self._leave_to_runner(self._queues.without_moved(
+            self._leave_to_runner('shunt', self._queues.without_moved(
                 self._ledger.unserved(self._recipients)))
             if isinstance(error, OSError):
                 raise DeliveryBroken(f'{error}') from error
             raise
 
-    def _leave_to_runner(self, recipients: List[str]) -> None:
+    def _leave_to_runner(self, queue: str, recipients: List[str]) -> None:
         self._post[2]['recipients'] = recipients
-        self._queues.leave_to_runner(recipients)
+        self._queues.leave_to_runner(recipients, queue)
 
     def _leave_out_settled(self) -> None:
         self._recipients = (
@@ -193,6 +206,7 @@ class _Delivery:
         log.error('%s; %s is tried again later for %d recipients', mistake,
                   self._post[1]['message-id'], len(left))
         self._ledger.untried = left
+        self._account.note_untried(mistake)
         return []
 
     def _divide(self, recipients: List[str]) -> List[str]:
@@ -200,10 +214,12 @@ class _Delivery:
         recipients = in_order(recipients)
         size = self._settings.delivery.split
         for start in range(0, len(recipients), size):
-            if self._try(self._queues.put_back,
+            if self._try(self._queues.divide,
                          recipients[start:start + size]) is not None:
                 break
-        return self._queues.without_moved(recipients)
+        left = self._queues.without_moved(recipients)
+        self._progress.note_divided(len(left))
+        return left
 
     def _try(self, put: Callable[[List[str]], None],
              recipients: List[str]) -> Optional[OSError]:
@@ -234,6 +250,7 @@ class _Delivery:
             if error is None or not left:
                 break
             self._go_on(error)
+        self._account.note_untried(unavailable)
         post_log.write(
             time.monotonic() - started, self._ledger, unavailable,
             len(recipients) - len(rest))
@@ -261,6 +278,7 @@ class _Delivery:
             envid=self._message_id,
             plain_sender=self._plain_sender,
             was_in_retry='last_recip_count' in msgdata)
+        self._account.use(outbound)
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)
         missing: Optional[TemplateUnavailable] = None
@@ -295,7 +313,7 @@ def tell_mailman(ledger: Ledger, queues: Queues) -> None:
     if temporary and permanent:
         queues.retry(temporary)
         temporary = []
-    if temporary:
+    elif temporary:
         queues.note_discarded(temporary)
     if temporary or permanent:
         raise SomeRecipientsFailed(temporary, permanent)

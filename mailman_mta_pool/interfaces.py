@@ -183,6 +183,9 @@ class IPool(Interface):
         :param connection: One that `acquire` returned.
         """
 
+    def note_broken():
+        """Take note that a connection in use broke, for the statistics."""
+
     def close_idle():
         """Begin to close all idle connections."""
 

@@ -174,9 +174,23 @@ class DeliverySettings:
 
 @public
 @dataclass(frozen=True)
+class MetricsSettings:
+    """Where the metrics are to be seen.
+
+    :ivar textfile: The file for node_exporter; '' for none.
+    :ivar lists: How many lists have a label of their own at most.
+    """
+
+    textfile: str = ''
+    lists: int = 0
+
+
+@public
+@dataclass(frozen=True)
 class Settings:
     """All settings of a delivery."""
 
     relay: RelaySettings = RelaySettings()
     pool: PoolSettings = PoolSettings()
     delivery: DeliverySettings = DeliverySettings()
+    metrics: MetricsSettings = MetricsSettings()

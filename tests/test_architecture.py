@@ -25,7 +25,8 @@ BELOW = {
     # `check` goes through the steps of the delivering code, and knows how
     # the senders of VERP are made.
     'checking': {'relays', 'strategies'},
-    'deliver': {'dispatch', 'monitoring', 'runner', 'strategies'},
+    'deliver': {'dispatch', 'runner', 'sampling', 'strategies'},
+    'sampling': {'dispatch', 'monitoring', 'runner'},
     'monitoring': {'configuration'},
     'strategies': {'rendering'},
     'rendering': set(),
@@ -39,13 +40,14 @@ BELOW = {
     'wire': set(),
     'configuration': set(),
     # These hold the words that all the others speak with.
+    'durations': set(),
     'errors': set(),
     'interfaces': set(),
     'settings': set(),
     }
 EVERYBODYS = {
-    'errors', 'interfaces', 'settings', 'wire.boundaries', 'wire.content',
-    'wire.replies', 'wire.transaction', 'wire.verp',
+    'durations', 'errors', 'interfaces', 'settings', 'wire.boundaries',
+    'wire.content', 'wire.replies', 'wire.transaction', 'wire.verp',
     }
 
 # Who may import which of the world's modules; nobody else may.
@@ -53,14 +55,15 @@ ONLY_IN = {
     'mailman': {
         'checking.questions', 'commands', 'configuration',
         'connection.devmode', 'console', 'deliver', 'demo', 'journal',
-        'monitoring.resource', 'plugin', 'rendering', 'runner', 'strategies',
+        'monitoring.resource', 'plugin', 'rendering', 'runner', 'sampling',
+        'strategies',
         },
     # There is one lock between the two threads, and the journal's.
     'threading': {'journal.file', 'journal.keeping', 'network.border'},
     # What runs in the network thread; the demo's server is a process.
     'asyncio': {
-        'checking.relay', 'connection', 'demo.server', 'dispatch', 'network',
-        'relays',
+        'checking.relay', 'connection', 'demo.server', 'dispatch',
+        'monitoring.ticker', 'network', 'relays',
         },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},

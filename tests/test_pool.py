@@ -123,7 +123,7 @@ class TestUse(PoolTestCase):
         before = pool.statistics()
         self.assertEqual(before._asdict(), dict(
             max_connections=2, idle=2, in_use=0, opened=2, reused=0,
-            expired=0, stale=0))
+            expired=0, stale=0, broken=0))
         await self.use(pool)
         # It is a snapshot, and nobody can change it.
         self.assertEqual(before.reused, 0)

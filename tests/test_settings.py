@@ -68,7 +68,8 @@ def schema_keys():
 
 def plain_keys():
     """Those of `schema_keys` whose value is not a file."""
-    return (item for item in schema_keys() if item[1] != 'answers')
+    return (item for item in schema_keys()
+            if item[1] not in ('answers', 'textfile'))
 
 
 def flattened(value, prefix=''):
@@ -142,7 +143,7 @@ class TestSchema(SettingsTestCase):
                 # And in a place of its own.
                 self.assertNotIn(name, arrived)
                 arrived.add(name)
-        self.assertEqual(len(arrived), 27)
+        self.assertEqual(len(arrived), 28)
 
     def test_nothing_deprecated(self):
         # Of a file with a name of its own nothing is remembered.
@@ -321,6 +322,20 @@ class TestAnswers(SettingsTestCase):
             load()
         for words in (self.path, '[delivery] answers', self.answers_path):
             self.assertIn(words, str(caught.exception))
+
+
+class TestMetrics(SettingsTestCase):
+    def test_textfile(self):
+        settings = self.loaded('[metrics]\ntextfile: /var/lib/mailman.prom\n')
+        self.assertEqual(settings.metrics.textfile, '/var/lib/mailman.prom')
+        self.assertEqual(
+            self.loaded('[metrics]\ntextfile:\n').metrics.textfile, '')
+
+    def test_relative_textfile(self):
+        # It would be in a directory that depends on who starts the runner.
+        message = self.mistake('[metrics]\ntextfile: mailman.prom\n')
+        for words in ('[metrics] textfile', 'mailman.prom', 'absolute path'):
+            self.assertIn(words, message)
 
 
 class TestMTA(unittest.TestCase):

@@ -5,6 +5,8 @@
 own file, whose schema is `schema.cfg`, says the rest.
 """
 
+import os
+
 from dataclasses import replace
 from lazr.config import as_boolean
 from mailman.config import config
@@ -17,6 +19,7 @@ from mailman_mta_pool.configuration.files import (
 )
 from mailman_mta_pool.settings import (
     DeliverySettings,
+    MetricsSettings,
     PoolSettings,
     RelaySettings,
     Settings,
@@ -161,6 +164,19 @@ def settings_of(sources: Sources) -> Settings:
             answers=answers_in(sources.answers_text, sources.answers_path) +
             shipped_answers(),
             ),
+        metrics=_metrics(Section(place, 'metrics', own.metrics)),
+        )
+
+
+def _metrics(metrics: Section) -> MetricsSettings:
+    def absolute(text: str) -> str:
+        if text and not os.path.isabs(text):
+            raise ValueError(text)
+        return text
+    return MetricsSettings(
+        textfile=metrics.value(
+            'textfile', absolute, 'the absolute path of a file'),
+        lists=metrics.whole('lists'),
         )
 
 
@@ -201,7 +217,8 @@ def with_mta_section(settings: Settings, mta: Section) -> Settings:
     :return: The settings, complete.
     :raises ConfigurationError: as with `with_mta`.
     """
-    return Settings(
+    return replace(
+        settings,
         relay=replace(
             settings.relay,
             host=mta.text('smtp_host'),

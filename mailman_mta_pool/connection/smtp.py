@@ -149,10 +149,13 @@ class SMTPConnection:
         :param observe: See `open_connection`.
         :param note: Likewise.
         """
+        def took(phase: str, seconds: float) -> None:
+            self._lessons.durations[phase].note(seconds)
+            observe(phase, seconds)
         log.debug('Connecting to %s:%s', self.host, self.port)
         opened = await open_connection(
             self._endpoint(), self._wire.timeouts,
-            _addresses_of(self.host, self.port), observe=observe, note=note)
+            _addresses_of(self.host, self.port), observe=took, note=note)
         self._lessons.learn_server(opened.server, opened.greeting)
         self._lessons.learn_round_trip(opened.round_trip)
         # RFC 9422: how many messages it takes in a connection.

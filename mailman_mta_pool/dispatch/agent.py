@@ -94,6 +94,7 @@ class Agent:
         except smtplib.SMTPServerDisconnected as error:
             log.info('%s: %s', dispatcher.relay.name, error)
             lost = error
+            dispatcher.relay.pool.note_broken()
         finally:
             self._connection, self.use = None, None
             self.is_waiting = False

@@ -89,8 +89,10 @@ class Dispatcher:
         self._clock = clock
         self._plain_sender = plain_sender
         self._may_probe = was_in_retry
-        # When the transactions in hand were given, by identity.
-        self._given: Dict[int, float] = {}
+        # When the transactions in hand were given, by identity: as the
+        # throttle says, and by the clock.
+        self._given: Dict[int, Tuple[float, float]] = {}
+        self._took = relay.lessons.durations['message'].note
         self._timer: Optional[asyncio.TimerHandle] = None
         self._gives_up_at: Optional[float] = None
         # Since when nothing was accepted, while there were pauses.
@@ -124,6 +126,11 @@ class Dispatcher:
             self.is_over or self._is_concluded or
             not self._backlog.is_complete) or
             not (self._agents or self.has_work))
+
+    @property
+    def in_flight(self) -> int:
+        """How many transactions the connections have in hand."""
+        return len(self._given)
 
     @property
     def paused_for(self) -> float:
@@ -284,6 +291,7 @@ class Dispatcher:
         self._changed()
 
     def _note_relay_is_up(self) -> None:
+        self.relay.trouble = ''
         was_outage = self.retry.is_outage
         self.retry.opened()
         if was_outage:
@@ -306,7 +314,9 @@ class Dispatcher:
             error, others if error.waiting_helps else connected)
         if event is Event.cannot_open_for_all:
             self._ceiling = max(1, others)
-        elif event is Event.cannot_open_ever:
+            return event
+        self.relay.trouble = f'{error.phase}: {error.reason}'
+        if event is Event.cannot_open_ever:
             self._give_up(error)
         return event
 
@@ -358,6 +368,7 @@ class Dispatcher:
             return True
         unavailable = self.retry.lost(error, use, len(self._agents))
         if unavailable is not None:
+            self.relay.trouble = unavailable.reason
             self._give_up(unavailable)
             return False
         if (isinstance(error, PhaseTimeout) and len(self._agents) > 1 and
@@ -408,7 +419,7 @@ class Dispatcher:
             if self._backlog.is_complete and not self._backlog.holds_back:
                 return None
             return LATER
-        self._given[id(transaction)] = throttle.given()
+        self._given[id(transaction)] = throttle.given(), self._clock()
         if not use.in_hand:
             use.answers_before = self.retry.answers
         use.in_hand += 1
@@ -532,7 +543,8 @@ class Dispatcher:
         :param use: What happens on its connection.
         """
         use.in_hand -= 1
-        given_at = self._given.pop(id(outcome.transaction), 0.0)
+        given_at, begun = self._given.pop(
+            id(outcome.transaction), (0.0, self._clock()))
         was_alone = self._backlog.holds_back
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
@@ -553,6 +565,8 @@ class Dispatcher:
         # happened to be in flight.
         use.is_fruitless = False
         if is_served or is_answered(outcome):
+            if not outcome.transaction.asks:
+                self._took(self._clock() - begun)
             self.retry.progress()
             if self.retry.is_outage:
                 self._note_relay_is_up()
@@ -576,6 +590,7 @@ class Dispatcher:
     def _note_accepted(self, given_at: float) -> None:
         throttle = self.relay.throttle
         throttle.accepted(given_at)
+        self.relay.trouble = ''
         self._paused_since = None
         if self._crowd is not None:
             throttle.limit_connections(*self._crowd)

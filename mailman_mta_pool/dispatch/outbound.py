@@ -45,7 +45,10 @@ class _Endless:
 @public
 @implementer(IOutbound)
 class Outbound:
-    """See `IOutbound`."""
+    """See `IOutbound`.
+
+    :ivar relay: Where to, a `Relay`.
+    """
 
     def __init__(self, relay: Any, delivery: DeliverySettings, ledger: Any, *,
                  turn: Any = _Endless(), envid: str = '',
@@ -69,7 +72,7 @@ class Outbound:
         :param max_octets: How much content may wait to be sent.
         :param border: What leads to the network thread.
         """
-        self._relay = relay
+        self.relay = relay
         self._ledger = ledger
         self._turn = turn
         self._envid = envid if delivery.dsn else None
@@ -89,7 +92,7 @@ class Outbound:
     @property
     def connections(self) -> int:
         """See `IOutbound`."""
-        return self._relay.pool_settings.max_connections
+        return self.relay.pool_settings.max_connections
 
     @property
     def makes_senders(self) -> bool:
@@ -99,7 +102,7 @@ class Outbound:
             return False
         # Nothing is known before the first connection of all.
         self._meet()
-        lessons = self._relay.lessons
+        lessons = self.relay.lessons
         return (lessons.server is not None and lessons.server.xverp and
                 not lessons.verp_refused)
 
@@ -107,6 +110,16 @@ class Outbound:
     def unavailable(self) -> Optional[Exception]:
         """Why nothing can be sent at present, or None."""
         return self._local_failure or self._dispatcher.unavailable
+
+    @property
+    def accepted(self) -> int:
+        """How many messages the server has accepted."""
+        return self._dispatcher.accepted
+
+    @property
+    def in_flight(self) -> int:
+        """How many transactions the connections have in hand."""
+        return self._dispatcher.in_flight
 
     @property
     def is_over(self) -> bool:
@@ -137,7 +150,7 @@ class Outbound:
 
     def _meet(self) -> None:
         """Wait until it is known what the server can do, or it is given up."""
-        if self._relay.lessons.server is None and not self.is_over:
+        if self.relay.lessons.server is None and not self.is_over:
             with suppress(NothingMoreToSend):
                 self._post(self._dispatcher.make_ready, 1)
                 self._wait_until(lambda: (
@@ -149,7 +162,7 @@ class Outbound:
         Of a server that was never reached there is only one connection: if
         the server refuses our password, it does so once.
         """
-        if self._relay.lessons.server is None:
+        if self.relay.lessons.server is None:
             transactions = 1
         with suppress(NothingMoreToSend):
             self._post(self._dispatcher.make_ready, transactions)

@@ -22,6 +22,7 @@ from mailman_mta_pool.journal.records import (
     post_line,
     PostHead,
     reply_in_line,
+    renamed_line,
     served_line,
     Settled,
 )
@@ -200,8 +201,10 @@ class Journal:
 
     def rename(self, path: str) -> None:
         """Move the file; what is recorded stays, and so does the lock."""
+        former = os.path.basename(self.path)
         os.rename(self.path, path)
         self.path = path
+        self._append(renamed_line(former))
 
     def close(self) -> None:
         """Close the file, which stays where it is."""
@@ -214,6 +217,16 @@ class Journal:
     def remove(self) -> None:
         """Delete the file, which is still open."""
         os.unlink(self.path)
+
+
+@public
+def name_of(journal: Optional[Journal]) -> str:
+    """Return the name of the queue entry that a journal is of.
+
+    :param journal: The journal, or None.
+    :return: The name without extension; '' without a journal.
+    """
+    return '' if journal is None else os.path.basename(journal.path)
 
 
 def _opened(path: str) -> Tuple[int, Optional[OSError]]:

@@ -52,6 +52,12 @@ UNSHUNT_QUEUES = ('shunt', 'out')
 
 
 @public
+def journal_directory() -> str:
+    """Return the directory of the journals in progress."""
+    return os.path.join(config.VAR_DIR, 'mta_pool', 'journal')
+
+
+@public
 class FinishedElsewhere(Exception):
     """Another process has delivered the queue entry meanwhile."""
 
@@ -96,7 +102,7 @@ class Keeper:
         filebases = filebases_of(msg, msgdata)
         if not filebases:
             return None
-        directory = os.path.join(config.VAR_DIR, 'mta_pool', 'journal')
+        directory = journal_directory()
         paths = [os.path.join(directory, filebase) for filebase in filebases]
         try:
             os.makedirs(directory, 0o700, exist_ok=True)

@@ -32,6 +32,7 @@ POST, PLACE = 'post', 'at'
 DEFERRED, IN_DOUBT, DISCARDED = 'deferred', 'in doubt', 'discarded'
 public(SERVED=SERVED, BOUNCED=BOUNCED, POST=POST, PLACE=PLACE,
        DEFERRED=DEFERRED, IN_DOUBT=IN_DOUBT, DISCARDED=DISCARDED)
+RENAMED = 'was'
 # The octets of a line beside the recipients, at most.
 LINE_OCTETS = 64
 # How much of a reply is recorded for `trace`, in octets.
@@ -67,6 +68,15 @@ def octets_for(recipients: Collection[str]) -> int:
 def entry_line(identity: str) -> bytes:
     """Return the line with the identity of the queue entry."""
     return _line(ENTRY, identity)
+
+
+@public
+def renamed_line(former: str) -> bytes:
+    """Return the line that says that the entry has another name now.
+
+    :param former: The name that it had.
+    """
+    return _line(RENAMED, former)
 
 
 @public
@@ -227,6 +237,8 @@ class Settled:
         or may not.
     :ivar identity: The identity of its queue entry; None if it has none.
     :ivar message_id: The Message-ID of the post; None if it is not recorded.
+    :ivar former_entry: The name that the entry had before; '' if it always
+        had this one.
     :ivar end: Where the last complete line ends, in octets.
     """
 
@@ -241,6 +253,7 @@ class Settled:
         self.handing_over: Dict[str, List[str]] = {}
         self.identity: Optional[str] = None
         self.message_id: Optional[str] = None
+        self.former_entry = ''
         self.end = text.rfind(b'\n') + 1
         for kind, *values in lines_of(text):
             try:
@@ -271,6 +284,8 @@ class Settled:
             self.identity, = values
         elif kind == POST and isinstance(values[0], str):
             self.message_id = values[0]
+        elif kind == RENAMED:
+            self.former_entry, = values
 
     def left(self, recipients: Iterable[str]) -> List[str]:
         """Return the recipients not recorded, each once, in order."""

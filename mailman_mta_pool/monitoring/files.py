@@ -2,6 +2,7 @@
 """The state files on disk, and files that are written whole or not at all."""
 
 import os
+import time
 
 from contextlib import suppress
 from mailman_mta_pool.monitoring.state import SliceState, state_from_json
@@ -84,3 +85,19 @@ def write_whole(path: str, text: str, mode: int) -> None:
             with suppress(OSError):
                 os.unlink(fp.name)
             raise
+
+
+@public
+def remove_torn(path: str, age: float = 0.0) -> None:
+    """Remove what is left of processes that were killed in `write_whole`.
+
+    :param path: The file that they were about to replace.
+    :param age: For how many seconds nothing was written to what is removed.
+    """
+    directory, name = os.path.split(path)
+    with suppress(OSError), os.scandir(directory or '.') as entries:
+        for entry in entries:
+            if entry.name.startswith(f'.{name}.'):
+                with suppress(OSError):
+                    if entry.stat().st_mtime <= time.time() - age:
+                        os.unlink(entry.path)

@@ -7,24 +7,24 @@ Times are seconds since 1970 (UTC), as `time.time` has them.
 
 import json
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from mailman_mta_pool.durations import BUCKETS, Durations, no_durations, PHASES
 from public import public
 from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 
 # It changes when a reader of an older state file would go wrong.
 VERSION = 1
-#: What can become of a recipient; see docs/metrics.rst.
+#: What can become of a recipient; see docs/metrics.rst.  In the counters of a
+#: slice, a recipient of each attempt is accepted, refused, deferred or in
+#: doubt.  Those who are shunted or discarded count once more, and may have
+#: been any of these but accepted.
 OUTCOMES = ('accepted', 'refused', 'deferred', 'in_doubt', 'shunted',
             'discarded')
-#: What takes time; see docs/metrics.rst.
-PHASES = ('resolve', 'connect', 'greeting', 'hello', 'tls', 'auth', 'message')
-#: The upper bounds of the histogram of each phase, in seconds.
-BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 #: The states of a relay, the worst last.
 RELAY_STATES = ('unknown', 'up', 'paused', 'down')
 public(VERSION=VERSION, OUTCOMES=OUTCOMES, PHASES=PHASES, BUCKETS=BUCKETS,
-       RELAY_STATES=RELAY_STATES)
+       RELAY_STATES=RELAY_STATES, Durations=Durations)
 
 Value = TypeVar('Value')
 
@@ -70,10 +70,13 @@ class PostState:
     :ivar list_name: The posting address of the list.
     :ivar total: How many recipients the whole post has, over all its queue
         entries.
-    :ivar outcomes: What became of how many of these by now, by `OUTCOMES`.
+    :ivar outcomes: What became of how many of these by now, by `OUTCOMES`;
+        each counts once.  The deferred and those in doubt wait in the `retry`
+        queue, once it has ended.
     :ivar started: When this attempt began.
     :ivar ended: When it ended; None while it lasts.
-    :ivar rate: Recipients accepted a second, of late.
+    :ivar rate: Recipients accepted a second: of the last ten seconds while it
+        lasts, of the whole attempt when it has ended.
     :ivar failures: By cause, the greatest first.
     """
 
@@ -100,8 +103,11 @@ class RelayState:
     """A mail server, as one slice sees it.
 
     :ivar name: 'host:port'.
-    :ivar state: One of `RELAY_STATES`.
-    :ivar reason: Why it is paused or down, in the server's words.
+    :ivar state: One of `RELAY_STATES`.  It is 'up' if it could be used when
+        it was used last, and 'unknown' if this slice does not send there any
+        more.
+    :ivar reason: Why it is paused or down, in the server's words, without
+        addresses.
     :ivar pause: For how many seconds more it gets nothing.
     :ivar connections: How many there are, in use and idle.
     :ivar idle: How many of these are idle.
@@ -129,21 +135,6 @@ class RelayState:
 
 @public
 @dataclass
-class Durations:
-    """A histogram of durations.
-
-    :ivar counts: How many were in each of `BUCKETS`, not cumulative, and at
-        last how many were longer than all of these.
-    :ivar seconds: The sum of all.
-    """
-
-    counts: List[int] = field(
-        default_factory=lambda: [0] * (len(BUCKETS) + 1))
-    seconds: float = 0.0
-
-
-@public
-@dataclass
 class SliceState:
     """What a state file says.
 
@@ -160,7 +151,8 @@ class SliceState:
     :ivar lists: The same for each list, by its posting address, where
         `[metrics] lists` wants it.
     :ivar messages: Transactions whose content a server accepted.
-    :ivar posts_ended: Deliveries that ended.
+    :ivar posts_ended: Deliveries that ended, and put nothing back into the
+        `out` queue.
     :ivar last_accepted: When a server accepted a message last, or None.
     :ivar phases: The durations, by `PHASES`.
     :ivar minutes: Pairs of a time, which is a multiple of 60, and of the
@@ -182,8 +174,7 @@ class SliceState:
     messages: int = 0
     posts_ended: int = 0
     last_accepted: Optional[float] = None
-    phases: Dict[str, Durations] = field(
-        default_factory=lambda: {phase: Durations() for phase in PHASES})
+    phases: Dict[str, Durations] = field(default_factory=no_durations)
     minutes: List[Tuple[int, int]] = field(default_factory=list)
     posts: List[PostState] = field(default_factory=list)
     last_posts: List[PostState] = field(default_factory=list)
@@ -192,7 +183,9 @@ class SliceState:
 
     def to_json(self) -> str:
         """Return the text of the state file."""
-        return json.dumps(asdict(self), separators=(',', ':')) + '\n'
+        # `dataclasses.asdict` copies, and takes many times as long.
+        return json.dumps(
+            self, default=vars, separators=(',', ':')) + '\n'
 
 
 @public

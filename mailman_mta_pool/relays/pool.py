@@ -34,7 +34,7 @@ log = logging.getLogger('mailman.smtp')
 
 @public
 class PoolStatistics(NamedTuple):
-    """A snapshot of a pool; the last four count since it was made."""
+    """A snapshot of a pool; the last five count since it was made."""
 
     max_connections: int
     idle: int
@@ -47,6 +47,8 @@ class PoolStatistics(NamedTuple):
     expired: int
     #: Found closed, or talking out of turn, when they were to be used again.
     stale: int
+    #: Broken while they were in use.
+    broken: int = 0
 
 
 class _Kept:
@@ -88,6 +90,7 @@ class Pool:
         self._timer: Optional[asyncio.TimerHandle] = None
         self._is_closed = False
         self._opened = self._reused = self._expired = self._stale = 0
+        self._broken = 0
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -99,7 +102,7 @@ class Pool:
         return PoolStatistics(
             self._settings.max_connections, len(self._idle),
             len(self._in_use), self._opened, self._reused, self._expired,
-            self._stale)
+            self._stale, self._broken)
 
     # Taking one out.
 
@@ -196,6 +199,10 @@ class Pool:
             self._set_timer()
         else:
             self._disconnect(connection)
+
+    def note_broken(self) -> None:
+        """See `IPool`."""
+        self._broken += 1
 
     def _disconnect(self, connection: Any) -> None:
         """Begin to close a connection; its slot is free when that is done."""

@@ -25,6 +25,8 @@ class Relay:
     :ivar throttle: How fast, and over how many of them, it is sent to;
         likewise.
     :ivar memory: What it said to the posts of the last hour; likewise.
+    :ivar trouble: Why it could not be used the last time, in its own words;
+        '' if it could, or was not tried yet.  Likewise.
     """
 
     def __init__(self, settings: RelaySettings, pool: PoolSettings) -> None:
@@ -39,6 +41,7 @@ class Relay:
         self.pool = Pool(self._connection, pool)
         self.throttle = Throttle(self.name, pool.max_connections)
         self.memory = Memory(time.monotonic)
+        self.trouble = ''
 
     @property
     def name(self) -> str:

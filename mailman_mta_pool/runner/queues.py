@@ -22,6 +22,7 @@ from mailman_mta_pool.journal.entry import (
 )
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.runner.progress import Progress, PROGRESS_KEY
 from public import public
 from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional, Set
@@ -44,16 +45,20 @@ class Queues:
     """Puts recipients of one post into queue entries of their own."""
 
     def __init__(self, msg: Any, msgdata: Dict[str, Any],
-                 journal: Optional[Journal]) -> None:
+                 journal: Optional[Journal],
+                 progress: Optional[Progress] = None) -> None:
         """Prepare.
 
         :param msg: The message.
         :param msgdata: Its metadata.
         :param journal: Where it is recorded what goes where.
+        :param progress: How far the post has come; it is told, too.  None if
+            nobody knows.
         """
         self._msg = msg
         self._msgdata = msgdata
         self._journal = journal
+        self._progress = progress or Progress(msgdata)
         self._moved: Set[str] = set()
 
     @property
@@ -85,13 +90,27 @@ class Queues:
         """
         self._put('out', recipients, {}, replaces=True)
 
-    def leave_to_runner(self, recipients: List[str]) -> None:
+    def divide(self, recipients: List[str]) -> None:
+        """Put recipients at the end of the `out` queue, as another post.
+
+        :param recipients: Who gets the post later.
+        :raises OSError: if the entry cannot be made; nothing has changed then.
+        """
+        self._put('out', recipients, {
+            PROGRESS_KEY: self._progress.of_part(len(recipients))})
+
+    def leave_to_runner(self, recipients: List[str],
+                        queue: str = 'shunt') -> None:
         """Take note that the runner itself puts recipients into a queue.
 
         It does so with the metadata that it has passed to us.
 
         :param recipients: Those whom the metadata is going to name.
+        :param queue: The queue: `retry`, or `shunt` if something is broken.
         """
+        if queue == 'shunt':
+            self._progress.note_broken(len(recipients))
+        self._msgdata[PROGRESS_KEY] = self._progress.carried(queue)
         if self._journal is not None:
             token = self._msgdata[TOKEN_KEY] = secrets.token_hex(8)
             self._journal.handing_over(token, recipients)
@@ -142,8 +161,10 @@ class Queues:
         given_up = 'probe_token' in self._msgdata or (
             not self._has_progress(recipients) and
             current > self._msgdata.get('deliver_until', current))
-        if given_up and self._journal is not None:
-            self._journal.discarded(recipients)
+        if given_up:
+            self._progress.note_discarded(len(recipients))
+            if self._journal is not None:
+                self._journal.discarded(recipients)
         return given_up
 
     def _put(self, queue: str, recipients: List[str], more: Dict[str, Any],
@@ -154,7 +175,9 @@ class Queues:
         with TemporaryDirectory(prefix=MAKING_PREFIX, dir=directory) as making:
             name = Switchboard(queue, making).enqueue(
                 self._msg, self._msgdata, recipients=recipients,
-                **{TOKEN_KEY: token, **more}) + '.pck'
+                **{TOKEN_KEY: token,
+                   PROGRESS_KEY: self._progress.carried(queue),
+                   **more}) + '.pck'
             if self._journal is not None:
                 if replaces:
                     count_afresh(os.path.basename(self._journal.path))
@@ -162,6 +185,7 @@ class Queues:
             os.rename(os.path.join(making, name),
                       os.path.join(directory, name))
             self._moved.update(recipients)
+            self._progress.note_put(queue, len(recipients))
             if self._journal is not None:
                 self._journal.handed_over(token)
 

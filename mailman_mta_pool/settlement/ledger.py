@@ -59,9 +59,13 @@ log = logging.getLogger('mailman.smtp')
 
 # Temporary, unspecified: what stock Mailman uses where there was no reply.
 NO_REPLY_CODE = 444
+# The failure of those who may have got the post all the same.
+IN_DOUBT: Failure = (
+    NO_REPLY_CODE, b'The connection was lost before the server answered')
 # So many recipients in a row, for whom only the plain sender is accepted, show
 # that the relay does not take the senders of VERP.
 VERP_REFUSALS = 3
+public(IN_DOUBT=IN_DOUBT, NO_REPLY_CODE=NO_REPLY_CODE)
 
 
 @public
@@ -349,9 +353,7 @@ class Ledger:
                 reading.place(index))
         elif result.fate is Fate.in_doubt:
             self.in_doubt += 1
-            self.deferred[recipient] = (
-                NO_REPLY_CODE, b'The connection was lost before the server '
-                b'answered')
+            self.deferred[recipient] = IN_DOUBT
             self._record.in_doubt((recipient,), self._relay)
         else:
             # Whatever the server said, it did not say it of this recipient.

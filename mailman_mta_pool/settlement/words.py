@@ -51,6 +51,35 @@ _TOKEN = re.compile(r"\w+(?:[.'_-]+\w+)*")
 _NO_WORD = re.compile(
     r'[^\d]*\d|[^.]*\.|[0-9a-f]{8,}$|[b-df-hj-np-tv-z]{8,}$')
 
+# What stands for an address that is not to be shown.
+HIDDEN_ADDRESS = '<...>'
+_ADDRESSES = re.compile(
+    r'<[^<>]*@[^<>]*>|"[^"\s]*(?:\s[^"\s]*)?"@\S*', re.IGNORECASE)
+# How an at sign is written in the query of a URL, and in other codes.
+_AT_SIGN = re.compile('@|%40|=40', re.IGNORECASE)
+_PUNCTUATION = ' \'"`<>()[]{},;:.!?'
+
+
+@public
+def without_addresses(text: str, address: str = '') -> str:
+    """Return a text in which no mail address shows.
+
+    :param text: What a server said.
+    :param address: The address of which it was said, or ''.  Its local part
+        is not shown as a word of its own either.
+    :return: The text with one space for each run of white space, and
+        `HIDDEN_ADDRESS` in the place of addresses.
+    """
+    local, _, domain = address.lower().rpartition('@')
+    words = []
+    for word in _ADDRESSES.sub(HIDDEN_ADDRESS, text).split():
+        bare = word.strip(_PUNCTUATION).lower()
+        if _AT_SIGN.search(word) is not None or local != '' and (
+                bare == local or local in bare and domain in bare):
+            word = HIDDEN_ADDRESS
+        words.append(word)
+    return ' '.join(words)
+
 
 @public
 def text_of(reply: Reply) -> str:

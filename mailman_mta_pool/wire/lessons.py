@@ -9,6 +9,7 @@ import re
 import enum
 
 from collections import deque
+from mailman_mta_pool.durations import Durations, no_durations
 from mailman_mta_pool.wire.capabilities import Capabilities
 from public import public
 from typing import Callable, Deque, Dict, FrozenSet, Optional, Tuple
@@ -105,6 +106,8 @@ class Lessons:
         has expired and the trial is claimed again.
     :ivar round_trip: The quickest answer to EHLO, in seconds; None as long
         as none was measured.
+    :ivar durations: How long the phases of its connections and messages took,
+        by their names.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -115,6 +118,7 @@ class Lessons:
         self._clock = clock
         self.server: Optional[Capabilities] = None
         self.round_trip: Optional[float] = None
+        self.durations: Dict[str, Durations] = no_durations()
         # Greetings and offers of late: several machines may take turns.
         self._seen: Deque[Tuple[str, FrozenSet[str]]] = deque(maxlen=16)
         self._greeting = ''

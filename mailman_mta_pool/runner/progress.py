@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How far a post has come, over all its queue entries.
+
+A post that is put back, or tried again, is another queue entry.  Its metadata
+says how many recipients the whole post has, and what became of those whom
+the entry does not name.  Stock Mailman passes over the key.
+"""
+
+import secrets
+
+from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.settlement.causes import Cause, Causes
+from mailman_mta_pool.settlement.ledger import Ledger
+from public import public
+from typing import Any, Counter, Dict, List, Optional
+
+
+PROGRESS_KEY = 'mta_pool_progress'
+# So many causes of failures are told of a post.
+CAUSES = 8
+public(PROGRESS_KEY=PROGRESS_KEY)
+# What can become of a recipient at one attempt.
+WAITING = 'deferred', 'in_doubt'
+# What is not undone by another queue entry.
+FINAL = 'accepted', 'refused', 'discarded'
+OUTCOMES = (*FINAL, *WAITING, 'shunted')
+
+
+@public
+class Progress:
+    """The progress of the post whose queue entry is being delivered.
+
+    :ivar entry: The name of the queue entry; '' if it is not known.
+    :ivar origin: The same for all entries of the post, and for no others.
+    :ivar total: How many recipients the whole post has.
+    :ivar size: How many recipients this entry has.
+    :ivar is_continued: True if the post has had another entry before.
+    :ivar before: What became of those whom this entry does not name.
+    :ivar causes_before: Why some of them failed.
+    :ivar is_put_back: True if recipients went back into the `out` queue.
+    """
+
+    def __init__(self, msgdata: Dict[str, Any], size: int = 0,
+                 entry: str = '', ledger: Optional[Ledger] = None,
+                 earlier: Settled = Settled()) -> None:
+        """Begin with what the metadata of the entry says.
+
+        :param msgdata: The metadata.
+        :param size: How many recipients it names.
+        :param entry: The name of the entry, or ''.
+        :param ledger: The settlement of its recipients; None if there is none
+            yet.
+        :param earlier: What its journal says.
+        """
+        self._ledger = Ledger() if ledger is None else ledger
+        self._earlier = earlier
+        self._causes = Causes()
+        self._shunted = self._discarded = self._untried = 0
+        self._broken = 0
+        self.entry = entry
+        self.size = self.total = size
+        self.origin = entry or secrets.token_hex(8)
+        self.before: Dict[str, int] = {}
+        self.causes_before: List[Cause] = []
+        self.is_put_back = False
+        found: Any = msgdata.get(PROGRESS_KEY)
+        self.is_continued = _is_sound(found)
+        if self.is_continued:
+            self.total = max(size, found['total'])
+            self.origin = found['origin']
+            self.before = dict(found['outcomes'])
+            self.causes_before = [Cause(*each) for each in found['causes']]
+
+    # What becomes of the recipients.
+
+    def attempt(self) -> Dict[str, int]:
+        """Return how many recipients of this entry had which outcome.
+
+        Those accepted and refused include the ones that the journal knew.
+        Those shunted and discarded are among the others, too.
+        """
+        ledger, earlier = self._ledger, self._earlier
+        # Some refusals may be in both.
+        refused = earlier.bounced.keys() | ledger.bounced.keys() if (
+            earlier.bounced) else ledger.bounced
+        failed = len(ledger.deferred) + len(ledger.untried)
+        return {
+            'accepted': len(earlier.served) + len(ledger.served),
+            'refused': len(refused),
+            'deferred': failed - ledger.in_doubt,
+            'in_doubt': ledger.in_doubt,
+            'shunted': self._broken or self._shunted,
+            'discarded': self._discarded}
+
+    def outcomes(self) -> Dict[str, int]:
+        """Return what became of the recipients of the post, each once."""
+        return self._with_before(self._each_once())
+
+    def _each_once(self) -> Dict[str, int]:
+        attempt = self.attempt()
+        if self._broken or self._discarded:
+            attempt['deferred'] = attempt['in_doubt'] = 0
+        if self._broken:
+            # Those refused have not been reported.
+            attempt['refused'] = 0
+        return attempt
+
+    def _with_before(self, outcomes: Dict[str, int]) -> Dict[str, int]:
+        return {outcome: outcomes.get(outcome, 0) + self.before.get(outcome, 0)
+                for outcome in OUTCOMES}
+
+    def causes(self) -> List[Cause]:
+        """Return why recipients of the post failed, the most first."""
+        ledger = self._ledger
+        self._causes.read('refused', ledger.bounced)
+        self._causes.read('deferred', ledger.deferred)
+        self._causes.read('shunted', ledger.rejected)
+        return _merged(self.causes_before, self._causes.most(CAUSES))
+
+    def note_untried(self, why: str) -> None:
+        """Take note of why nobody could be tried any more.
+
+        :param why: The reason, as somebody has said it.
+        """
+        self._causes.add(
+            'deferred', why, len(self._ledger.untried) - self._untried)
+        self._untried = len(self._ledger.untried)
+
+    def note_discarded(self, count: int) -> None:
+        """Take note of recipients who are not tried again."""
+        self._discarded += count
+
+    def note_broken(self, count: int) -> None:
+        """Take note that the runner shunts all who are not served.
+
+        :param count: How many these are.
+        """
+        self._broken = count
+
+    def note_put(self, queue: str, count: int) -> None:
+        """Take note that recipients have another queue entry now.
+
+        :param queue: The queue of that entry.
+        :param count: How many these are.
+        """
+        if queue == 'shunt':
+            self._shunted += count
+        elif queue == 'out':
+            self.is_put_back = True
+
+    def note_divided(self, left: int) -> None:
+        """Take note that parts of the post are posts of their own.
+
+        :param left: How many recipients are left to this one.
+        """
+        if left:
+            self.total = left
+            self.before, self.causes_before = {}, []
+            self.is_put_back = False
+
+    # What another queue entry is told.
+
+    def carried(self, queue: str) -> Dict[str, Any]:
+        """Return what the metadata says of recipients that are put somewhere.
+
+        :param queue: The queue: `out`, `retry` or `shunt`.
+        """
+        attempt = self._each_once()
+        causes = self.causes()
+        if queue == 'retry':
+            # The entry names them.
+            attempt['deferred'] = attempt['in_doubt'] = 0
+        elif queue == 'shunt':
+            attempt['shunted'] = 0
+        if queue != 'out':
+            causes = [cause for cause in causes if cause.outcome in FINAL]
+        return _value(self.total, self.origin, {
+            outcome: count for outcome, count in self._with_before(
+                attempt).items() if count}, causes)
+
+    @staticmethod
+    def of_part(size: int) -> Dict[str, Any]:
+        """Return what the metadata says of a part of a divided post.
+
+        :param size: How many recipients the part has.
+        """
+        return _value(size, secrets.token_hex(8), {}, [])
+
+
+def _value(total: int, origin: str, outcomes: Dict[str, int],
+           causes: List[Cause]) -> Dict[str, Any]:
+    return {'total': total, 'origin': origin, 'outcomes': outcomes,
+            'causes': [tuple(cause) for cause in causes]}
+
+
+def _is_sound(found: Any) -> bool:
+    """Return True for what `carried` has returned, of whatever release."""
+    try:
+        return (isinstance(found['total'], int) and
+                isinstance(found['origin'], str) and
+                all(outcome in OUTCOMES and isinstance(count, int)
+                    for outcome, count in found['outcomes'].items()) and
+                all(isinstance(outcome, str) and isinstance(reply, str) and
+                    isinstance(count, int)
+                    for outcome, reply, count in found['causes']))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return False
+
+
+def _merged(before: List[Cause], now: List[Cause]) -> List[Cause]:
+    counts = Counter({
+        (cause.outcome, cause.reply): cause.number for cause in before})
+    for cause in now:
+        counts[cause.outcome, cause.reply] += cause.number
+    return [Cause(*key, count) for key, count in counts.most_common(CAUSES)]

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the operator is told of a delivery: where its numbers come from.
+
+The keeper of the state file knows nothing of the engine; here it is given
+functions that look at the ledger, the dispatcher and the relay.  In a process
+that is not an `out` runner nothing is kept.
+"""
+
+import os
+import atexit
+import logging
+
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from mailman.config import config
+from mailman_mta_pool.dispatch.outbound import Outbound
+from mailman_mta_pool.errors import LocalFailure, printable
+from mailman_mta_pool.journal.entry import WHICH_QUEUE_KEY
+from mailman_mta_pool.journal.keeping import journal_directory
+from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.monitoring.files import state_directory
+from mailman_mta_pool.monitoring.keeper import (
+    Delivery,
+    Keeper,
+    RelaySample,
+    Tally,
+)
+from mailman_mta_pool.monitoring.state import Failures, PostState, RelayState
+from mailman_mta_pool.monitoring.textfile import Textfile
+from mailman_mta_pool.monitoring.ticker import Ticker
+from mailman_mta_pool.network.border import border
+from mailman_mta_pool.runner.progress import Progress
+from mailman_mta_pool.runner.slice import slice_of_process
+from mailman_mta_pool.settings import MetricsSettings
+from mailman_mta_pool.settlement.causes import Cause, REPLY_LENGTH
+from mailman_mta_pool.settlement.ledger import Ledger
+from mailman_mta_pool.settlement.words import without_addresses
+from public import public
+from typing import Any, Callable, Iterator, List, Optional
+
+
+log = logging.getLogger('mailman.smtp')
+
+
+@public
+class Account:
+    """Keeps the operator informed of one delivery."""
+
+    def __init__(self, progress: Progress, ledger: Ledger, earlier: Settled,
+                 metrics: MetricsSettings) -> None:
+        """Prepare; nothing is kept before `keep`.
+
+        :param progress: How far the post has come.
+        :param ledger: The settlement of its recipients.
+        :param earlier: What its journal says.
+        :param metrics: What of it is to be seen where.
+        """
+        self._progress = progress
+        self._ledger = ledger
+        self._earlier = earlier
+        self._metrics = metrics
+        self._outbounds: List[Outbound] = []
+
+    @contextmanager
+    def keep(self, mlist: Any, message_id: str,
+             is_unshunted: bool) -> Iterator[None]:
+        """Tell of the delivery as long as it lasts, and of how it ended.
+
+        :param mlist: The mailing list.
+        :param message_id: The Message-ID of the post.
+        :param is_unshunted: True if its entry was in the `shunt` queue.
+        """
+        slice_ = _this_slice()
+        if slice_ is None:
+            yield
+            return
+        progress, earlier = self._progress, self._earlier
+        slice_.begin(self._metrics, self._sample_relay, Delivery(
+            PostState(
+                entry=progress.entry, origin=progress.origin,
+                message_id=message_id, list_name=mlist.fqdn_listname,
+                total=progress.total, outcomes=dict(progress.before),
+                failures=_failures(progress.causes_before)),
+            progress.size, progress.is_continued, is_unshunted,
+            (len(earlier.served), len(earlier.bounced)), self._tally,
+            ), earlier.former_entry, self._take_over)
+        is_over = False
+        try:
+            yield
+            is_over = True
+        except Exception:
+            is_over = True
+            raise
+        finally:
+            slice_.end(is_over and not progress.is_put_back)
+
+    def _take_over(self, post: PostState) -> None:
+        """Go on with what has become of the post since its entry was made."""
+        self._progress.before = {
+            outcome: count for outcome, count in post.outcomes.items()
+            if count}
+        self._progress.causes_before = [
+            Cause(each.outcome, each.reply, each.count)
+            for each in post.failures]
+
+    def use(self, outbound: Outbound) -> None:
+        """Tell of what is sent, too.
+
+        :param outbound: The main thread's end of a dispatch.
+        """
+        self._outbounds.append(outbound)
+
+    def note_untried(self, unavailable: Optional[Exception]) -> None:
+        """Take note of why nobody could be tried any more.
+
+        :param unavailable: Why nothing could be sent; None where the server
+            has said so.
+        """
+        ledger = self._ledger
+        judgement = ledger.denial or ledger.used_up
+        if unavailable is not None:
+            self._progress.note_untried(str(unavailable))
+        elif judgement is not None:
+            self._progress.note_untried(str(judgement.reply))
+
+    # What is sampled, in the network thread.
+
+    def _tally(self) -> Tally:
+        progress = self._progress
+        return Tally(
+            progress.attempt(), progress.outcomes(),
+            sum(outbound.accepted for outbound in self._outbounds),
+            _failures(progress.causes()))
+
+    def _sample_relay(self) -> Optional[RelaySample]:
+        """Return what holds now of the relay that was used last."""
+        if not self._outbounds:
+            return None
+        outbound = self._outbounds[-1]
+        relay = outbound.relay
+        pool, throttle = relay.pool.statistics(), relay.throttle.statistics()
+        state, reason = 'unknown', ''
+        denial = self._ledger.denial
+        if throttle.paused_for > 0:
+            state, reason = 'paused', throttle.reason
+        elif relay.trouble:
+            state, reason = 'down', relay.trouble
+        elif denial is not None:
+            # It takes no mail from us.
+            state, reason = 'down', str(denial.reply)
+        elif pool.opened > 0:
+            state = 'up'
+        return RelaySample(relay, RelayState(
+            relay.name, state,
+            without_addresses(printable(reason))[:REPLY_LENGTH],
+            round(throttle.paused_for, 3), pool.idle + pool.in_use,
+            pool.idle, throttle.ceiling, outbound.in_flight, throttle.rate,
+            pool.opened, pool.reused, pool.stale + pool.broken),
+            relay.lessons.durations)
+
+
+def _failures(causes: List[Cause]) -> List[Failures]:
+    return [Failures(*cause) for cause in causes]
+
+
+@public
+def is_unshunted(msgdata: Any) -> bool:
+    """Return True if an entry was in the `shunt` queue.
+
+    :param msgdata: Its metadata.
+    """
+    return WHICH_QUEUE_KEY in msgdata
+
+
+class _Slice:
+    """The keeper of this process, and what it is kept for.
+
+    Whatever goes wrong here is logged and goes no further: no post is kept
+    from its recipients because nobody can be told of it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._look: Callable[[], Optional[RelaySample]] = lambda: None
+        directory = state_directory(config.VAR_DIR)
+        self._keeper = Keeper(
+            directory, name, software=_software(),
+            look_at_relay=lambda: self._look(),
+            has_journal=partial(_has_journal, journal_directory()))
+        self._ticker = Ticker(self._keeper)
+        self._textfile = Textfile(directory, config.QUEUE_DIR)
+        atexit.register(self.leave)
+
+    def begin(self, metrics: MetricsSettings,
+              look: Callable[[], Optional[RelaySample]], delivery: Delivery,
+              former_entry: str,
+              take_over: Callable[[PostState], None]) -> None:
+        """Have the network thread begin to sample a delivery."""
+        def step() -> None:
+            self._look = look
+            post = self._keeper.begin(delivery, metrics.lists, former_entry)
+            take_over(post)
+
+        def start() -> None:
+            self._ticker.publish = partial(
+                self._textfile.write, metrics.textfile) if (
+                metrics.textfile) else None
+            self._ticker.start()
+        self._do(step, start)
+
+    def end(self, is_over: bool) -> None:
+        """Write the state file, for the delivery has ended."""
+        self._do(partial(self._keeper.end, is_over), self._ticker.stop)
+
+    def leave(self) -> None:
+        """Write the files for the last time."""
+        def publish() -> None:
+            if self._ticker.publish is not None:
+                self._ticker.publish()
+        self._do(self._keeper.leave, lambda: None, start=False)
+        with _logged():
+            publish()
+
+    def _do(self, step: Callable[[], Any], timers: Callable[[], Any],
+            start: bool = True) -> None:
+        """Take a step in the network thread, and wait until it is taken.
+
+        :param step: What to do.
+        :param timers: What to do about the timers of that thread then.
+        :param start: Whether to start the thread if it does not run.
+        """
+        async def do() -> None:
+            step()
+            timers()
+        with _logged():
+            if start or border.is_running:
+                with suppress(LocalFailure):
+                    border.call(do)
+                    return
+            if not border.is_running:
+                # Nobody else is at work on it.
+                step()
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Log what goes wrong, and go on."""
+    try:
+        yield
+    except Exception:
+        log.exception('The state of this runner cannot be kept; the delivery '
+                      'goes on')
+
+
+@lru_cache(maxsize=None)
+def _this_slice() -> Optional[_Slice]:
+    """Return the slice that this process is; None if it is none."""
+    name = slice_of_process()
+    with _logged():
+        return None if name is None else _Slice(name)
+    return None
+
+
+def _software() -> str:
+    with suppress(PackageNotFoundError):
+        return version('mailman-mta-pool')
+    return ''
+
+
+def _has_journal(directory: str, entry: str) -> bool:
+    return os.path.exists(os.path.join(directory, entry))
