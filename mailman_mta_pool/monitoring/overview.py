@@ -12,6 +12,7 @@ from mailman_mta_pool.monitoring.files import read_states, state_directory
 from mailman_mta_pool.monitoring.queues import (
     is_queued,
     queue_summaries,
+    QueuedPart,
     QueueSummary,
 )
 from mailman_mta_pool.monitoring.state import (
@@ -195,11 +196,13 @@ def overview(var_directory: str, queue_root: str, now: float) -> Overview:
     stalled = {each.name: now - each.written
                for each in slices if each.stalled}
     known = _posts(states, at_work)
+    for parts in known:
+        parts += _waiting(parts, queues['out'].parts.values())
     posts = [_in_delivery(parts, stalled.keys()) for parts in known
              if any(part.running for part in parts)]
     posts.sort(key=lambda post: (post.started, post.message_id))
-    last_posts = [_last(parts) for parts in known
-                  if not any(part.running for part in parts)]
+    last_posts = [_last(parts) for parts in known if not any(
+        part.running or part.slice == '' for part in parts)]
     last_posts.sort(key=lambda post: post.ended, reverse=True)
     del last_posts[LAST_POSTS:]
     relays = _in_use(relays_of(states, now))
@@ -368,7 +371,7 @@ def _outcomes(counts: Iterable[Dict[str, int]]) -> Dict[str, int]:
 class _Part(NamedTuple):
     """What a slice says of a post, or of a part of a divided one.
 
-    :ivar slice: The name of the slice.
+    :ivar slice: The name of the slice; '' if it is said by a queue entry.
     :ivar post: What it says.
     :ivar running: True if it is in delivery.
     """
@@ -412,6 +415,28 @@ def _posts(states: Sequence[SliceState],
                     before.running, before.ended):
                 known[which] = part
     return [list(known.values()) for known in found.values()]
+
+
+def _waiting(parts: List[_Part],
+             queued: Iterable[QueuedPart]) -> List[_Part]:
+    """Return those parts of a post that wait for their turn.
+
+    Those that are in delivery still have a queue entry, too, and so may have
+    those that are tried again.
+
+    :param parts: The parts that the slices know.
+    :param queued: Those that have an entry in the `out` queue.
+    """
+    message_id, list_name = parts[0].post.message_id, parts[0].post.list_name
+    list_id = list_name.replace('@', '.')
+    known = {part.post.origin for part in parts}
+    found = {each.origin: each for each in queued
+             if each.message_id == message_id and each.list_id == list_id and
+             each.origin not in known}
+    return [_Part('', PostState(
+        origin=each.origin, message_id=message_id, list_name=list_name,
+        total=each.total, outcomes=dict(each.outcomes)), False)
+        for each in found.values()]
 
 
 def _in_delivery(parts: List[_Part], stalled: AbstractSet[str]) -> Post:

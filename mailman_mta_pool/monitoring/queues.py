@@ -61,6 +61,10 @@ def _octets(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
+# The key of the metadata under which runner/progress.py says what became of
+# those recipients of the post whom the entry does not name.
+PROGRESS_KEY = 'mta_pool_progress'
+public(PROGRESS_KEY=PROGRESS_KEY)
 # What a pickle names and gets.  None of these can do harm.
 HARMLESS: Dict[Tuple[str, str], Any] = {
     ('_codecs', 'encode'): _octets,
@@ -103,6 +107,24 @@ class _Unpickler(pickle.Unpickler):
 
 
 @public
+class QueuedPart(NamedTuple):
+    """A post, or a part of a divided one, that has a queue entry.
+
+    :ivar message_id: The Message-ID of the post.
+    :ivar list_id: The List-Id of the list, or ''.
+    :ivar origin: The same for all queue entries of the part.
+    :ivar total: How many recipients the part has.
+    :ivar outcomes: What became of those whom the entry does not name.
+    """
+
+    message_id: str
+    list_id: str
+    origin: str
+    total: int
+    outcomes: Mapping[str, int]
+
+
+@public
 @dataclass(frozen=True)
 class QueueSummary:
     """What is in a queue.
@@ -113,6 +135,8 @@ class QueueSummary:
         queue; None if there is no entry.
     :ivar counts: How many recipients each entry names that could be read, by
         its name without extension.
+    :ivar parts: What the entries are of, where they had an entry before or
+        are parts of a divided post, by their names.
     :ivar in_delivery: The names of those entries that are in delivery.
     :ivar unreadable: How many entries cannot be read; they are among
         `entries`, without recipients.
@@ -125,6 +149,7 @@ class QueueSummary:
     recipients: int = 0
     oldest_age: Optional[float] = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, QueuedPart] = field(default_factory=dict)
     in_delivery: FrozenSet[str] = frozenset()
     unreadable: int = 0
     unread: int = 0
@@ -191,6 +216,7 @@ class _Queue:
         self._clock = clock
         # How many recipients the entries have that have been read.
         self._counts: Dict[str, int] = {}
+        self._parts: Dict[str, QueuedPart] = {}
         self._known: Optional[_Known] = None
 
     def summary(self, now: float, deadline: float) -> QueueSummary:
@@ -224,6 +250,7 @@ class _Queue:
         changed, names = _list_entries(self.directory)
         for gone in self._counts.keys() - names.keys():
             del self._counts[gone]
+            self._parts.pop(gone, None)
         unreadable = unread = 0
         made: List[float] = []
         for name, extension in list(names.items()):
@@ -232,7 +259,7 @@ class _Queue:
                     unread += 1
                 else:
                     try:
-                        self._counts[name] = self._count(name, extension)
+                        self._learn(name, extension)
                     except FileNotFoundError:
                         del names[name]
                         continue
@@ -241,14 +268,18 @@ class _Queue:
             made.append(_made_at(self.directory, name, extension, now))
         return _Known(changed, now, min(made, default=None), QueueSummary(
             len(names), sum(self._counts.values()), None, dict(self._counts),
-            frozenset(name for name, extension in names.items()
-                      if extension == '.bak'),
+            dict(self._parts), frozenset(
+                name for name, extension in names.items()
+                if extension == '.bak'),
             unreadable, unread))
 
-    def _count(self, name: str, extension: str) -> int:
+    def _learn(self, name: str, extension: str) -> None:
         path, octets = _read(self.directory, name, extension)
-        _, msgdata = _unpickle(octets)
-        return len(_recipients(msgdata))
+        msg, msgdata = _unpickle(octets)
+        self._counts[name] = len(_recipients(msgdata))
+        part = _part(msg, msgdata)
+        if part is not None:
+            self._parts[name] = part
 
 
 @public
@@ -464,6 +495,22 @@ def _recipients(msgdata: Mapping[str, Any]) -> Sequence[Any]:
     if isinstance(recipients, (set, frozenset, list, tuple, dict)):
         return tuple(recipients)
     return ()
+
+
+def _part(msg: Any, msgdata: Mapping[str, Any]) -> Optional[QueuedPart]:
+    progress: Any = msgdata.get(PROGRESS_KEY)
+    try:
+        origin, total = progress['origin'], progress['total']
+        outcomes = {str(outcome): int(count) for outcome, count
+                    in progress['outcomes'].items()}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        # It is of another release, or there is none.
+        return None
+    if not (isinstance(origin, str) and isinstance(total, int)):
+        return None
+    return QueuedPart(
+        _message_id(msg), str(msgdata.get('listid', '')), origin, total,
+        outcomes)
 
 
 def _message_id(msg: Any) -> str:

@@ -68,7 +68,7 @@ class OverviewTestCase(unittest.TestCase):
             write_whole(os.path.join(directory, f'{state.slice}.json'),
                         state.to_json(), 0o600)
 
-    def enqueue(self, queue, count, age=0.0, extension='.pck'):
+    def enqueue(self, queue, count, age=0.0, extension='.pck', **msgdata):
         """Put an entry into a queue.
 
         :return: Its name.
@@ -76,7 +76,7 @@ class OverviewTestCase(unittest.TestCase):
         directory = os.path.join(self.queue_root, queue)
         os.makedirs(directory, exist_ok=True)
         name = Switchboard(queue, directory).enqueue(*as_queued(
-            POST, LIST_ID, recipients=set(map(str, range(count)))))
+            POST, LIST_ID, recipients=set(map(str, range(count))), **msgdata))
         new = f'{NOW - age}+{name.partition("+")[2]}'
         os.rename(os.path.join(directory, f'{name}.pck'),
                   os.path.join(directory, f'{new}{extension}'))
@@ -149,6 +149,44 @@ class TestPosts(OverviewTestCase):
             resting('out-1-of-2', post(1000, 600, origin='1', ended=NOW - 5)))
         values = self.post()
         self.assertEqual((values['total'], values['accepted']), (1000, 700))
+
+    def enqueue_part(self, count, origin, total, **counts):
+        return self.enqueue('out', count, mta_pool_progress={
+            'origin': origin, 'total': total, 'outcomes': counts,
+            'causes': []})
+
+    def test_parts_that_wait(self):
+        # One is new, one is between two turns, and one is in delivery.
+        self.enqueue_part(300, '1', 300)
+        self.enqueue_part(150, '2', 250, accepted=90, refused=10)
+        self.enqueue_part(200, '3', 200)
+        self.write(working('out-0-of-1', post(200, 20, origin='3', rate=1.0)))
+        values = self.post()
+        self.assertEqual((values['total'], values['accepted']), (750, 110))
+        self.assertEqual(values['time_left'], 630)
+        self.assertEqual(values['slice'], 'out-0-of-1')
+
+    def test_part_that_is_being_put_back(self):
+        self.enqueue_part(150, '1', 250, accepted=90)
+        self.enqueue_part(150, '1', 250, accepted=100)
+        self.write(working('out-0-of-1', post(250, 100, origin='1')))
+        self.assertEqual(self.post()['total'], 250)
+
+    def test_nobody_has_a_turn(self):
+        self.enqueue_part(150, '1', 250, accepted=100)
+        self.write(resting('out-0-of-1', post(200, 200, origin='2', ended=1)))
+        values = self.values()
+        self.assertEqual((values['posts'], values['last_posts']), ([], []))
+
+    def test_entries_of_others(self):
+        for progress in (None, {}, {'origin': '1'}, {
+                'origin': 1, 'total': 2, 'outcomes': {}}, {
+                'origin': '1', 'total': 2, 'outcomes': {'accepted': 'x'}}):
+            self.enqueue('out', 3, mta_pool_progress=progress)
+        self.write(working('out-0-of-1', PostState(
+            message_id=POST_ID, list_name='bee@example.com', total=5)))
+        self.enqueue_part(150, '1', 250, accepted=100)
+        self.assertEqual(self.post()['total'], 5)
 
     def test_last_post_that_two_slices_had(self):
         self.write(
