@@ -30,10 +30,13 @@ def monitoring_line(check: Check) -> Tuple[str, int]:
     :param check: What was found.
     """
     word, status = _WORDS[check.status]
-    return _line(word, _summary(check), ' '.join(
+    values = [
         value for relay in check.relays for value in _perfdata(
             relay, check.time,
-            f'{relay.name}_' if len(check.relays) > 1 else ''))), status
+            f'{relay.name}_' if len(check.relays) > 1 else '')]
+    # A configuration with a mistake keeps every server from being tried.
+    return _line(word, _summary(check), ' '.join(
+        values or [_time('total', 0.0)])), status
 
 
 @public
@@ -69,11 +72,15 @@ def _perfdata(relay: RelayCheck, now: float, prefix: str) -> Iterator[str]:
             # EHLO is said twice with STARTTLS.
             times[step.name] = times.get(step.name, 0) + step.milliseconds
     for name, milliseconds in times.items():
-        yield f'{_label(prefix + name)}={milliseconds:.3f}ms;;;0'
-    yield f'{_label(prefix + "total")}={relay.milliseconds:.3f}ms;;;0'
+        yield _time(prefix + name, milliseconds)
+    yield _time(prefix + 'total', relay.milliseconds)
     if relay.certificate is not None:
         days = relay.certificate.days_left(now)
         yield f'{_label(prefix + "days_left")}={days};{FEW_DAYS}:;0:'
+
+
+def _time(name: str, milliseconds: float) -> str:
+    return f'{_label(name)}={milliseconds:.3f}ms;;;0'
 
 
 def _label(name: str) -> str:

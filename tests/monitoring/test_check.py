@@ -258,6 +258,12 @@ class TestMonitoringLine(unittest.TestCase):
             "'localhost:25_total'=12.400ms;;;0 "
             "'o''hara_1:25_total'=12.400ms;;;0")
 
+    def test_no_server_could_be_tried(self):
+        check = Check(NOW, [Step('configuration', 'x', problem=NO_LOGIN)])
+        self.assertEqual(
+            monitoring_line(check)[0].partition(' | ')[2],
+            'total=0.000ms;;;0')
+
     def test_worst(self):
         self.assertIs(worst_of([]), Status.ok)
         self.assertIs(worst_of([Status.ok, Status.warning]), Status.warning)
