@@ -147,7 +147,6 @@ async def _ask(host: str, port: int) -> List[Any]:
 @public
 async def connect(host: str, port: int, timeout: float,
                   addresses: Addresses, *,
-                  clock: Callable[[], float] = time.monotonic,
                   observe: Observe = unobserved,
                   note: Note = unobserved) -> Tuple[socket.socket, Address]:
     """Connect to the first address of a relay that answers (RFC 8305).
@@ -157,7 +156,6 @@ async def connect(host: str, port: int, timeout: float,
     :param timeout: How many seconds the look-up of the name may take, and
         then each attempt to connect.
     :param addresses: What is known of the relay's addresses, to be added to.
-    :param clock: Seconds that only grow, for `observe`.
     :param observe: Told how long the steps resolve and connect took.
     :param note: Told the `addresses`, in the order in which they are tried,
         and the `address` that answered.
@@ -165,6 +163,7 @@ async def connect(host: str, port: int, timeout: float,
     :raises OSError: naming what went wrong with each address.
     :raises UnicodeError: if the host name cannot be encoded.
     """
+    clock = asyncio.get_running_loop().time
     begin = clock()
     candidates = await addresses.resolve(host, port, timeout)
     resolved = clock()

@@ -134,12 +134,12 @@ async def open_connection(
     with translated(endpoint.name, 'connect'):
         sock, address = await connect(
             endpoint.host, endpoint.port, timeouts.connect, addresses,
-            clock=clock, observe=observe, note=note)
+            observe=observe, note=note)
     dialogue = _Dialogue(sock, clock)
     try:
         opened = await _Opening(
             endpoint, credentials, timeouts, dialogue,
-            _Watch(clock, observe, note)).run()
+            _Watch(observe, note)).run()
     except BaseException as error:
         dialogue.sock.close()
         if isinstance(error, RelayUnavailable):
@@ -153,16 +153,16 @@ async def open_connection(
 class _Watch(NamedTuple):
     """Who is told of the steps; see `open_connection`."""
 
-    clock: Callable[[], float]
     observe: Observe
     note: Note
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Tell how long a step took, unless it fails."""
-        begin = self.clock()
+        clock = asyncio.get_running_loop().time
+        begin = clock()
         yield
-        self.observe(name, self.clock() - begin)
+        self.observe(name, clock() - begin)
 
 
 class _Opening:
