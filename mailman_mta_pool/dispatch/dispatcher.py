@@ -36,6 +36,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 log = logging.getLogger('mailman.smtp')
 
+# When a transaction was given that was not.
+_NEVER = (0.0, 0.0)
 _IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
 # A pause of the relay of so many seconds or more is spent in Mailman's retry
 # queue.
@@ -543,8 +545,7 @@ class Dispatcher:
         :param use: What happens on its connection.
         """
         use.in_hand -= 1
-        given_at, begun = self._given.pop(
-            id(outcome.transaction), (0.0, self._clock()))
+        given_at, begun = self._given.pop(id(outcome.transaction), _NEVER)
         was_alone = self._backlog.holds_back
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
