@@ -321,6 +321,8 @@ as_in_docker() {
             >/root/said 2>&1 || { cat /root/said; fail "docker: $subcommand"; }
     done
     grep -q 20s /root/said || fail 'docker: mta_pool.cfg is not in force'
+    # Mailman would find that file before Debian's.
+    rm /etc/mailman.cfg
 }
 
 # Wait until every member has the post with this subject, once.
