@@ -7,7 +7,7 @@ from public import public
 from typing import Dict, List
 
 
-#: What takes time; see docs/metrics.rst.
+#: What takes time; see docs/reference/metrics.rst.
 PHASES = ('resolve', 'connect', 'greeting', 'hello', 'tls', 'auth', 'message')
 #: The upper bounds of the histogram of each phase, in seconds.
 BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)

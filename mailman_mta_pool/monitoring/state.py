@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 # It changes when a reader of an older state file would go wrong.
 VERSION = 1
-#: What can become of a recipient; see docs/metrics.rst.  In the counters of a
+#: What can become of a recipient; see docs/reference/metrics.rst.  In the counters of a
 #: slice, a recipient of each attempt is accepted, refused, deferred or in
 #: doubt.  Those who are shunted or discarded count once more, and may have
 #: been any of these but accepted.
