@@ -9,7 +9,7 @@ import unittest
 from contextlib import ExitStack
 from hypothesis import given, settings, strategies as st
 from mailman_mta_pool.interfaces import IRecord
-from mailman_mta_pool.journal.file import Journal, Locked
+from mailman_mta_pool.journal.file import Journal, Locked, name_of
 from mailman_mta_pool.journal.records import (
     begun_line,
     bounced_line,
@@ -258,6 +258,20 @@ class TestJournal(unittest.TestCase):
         again.remove()
         # That file is not there any more, so this is another one.
         self.journal()
+
+    def test_another_name(self):
+        # The state file knows the entry by the name that it had.
+        journal = self.journal()
+        journal.served(['anne@example.com'])
+        self.assertEqual(self.read().former_entry, '')
+        former, self.path = self.path, self.path + '-2'
+        journal.rename(self.path)
+        journal.close()
+        self.assertEqual(
+            self.read().former_entry, os.path.basename(former))
+        self.assertEqual(self.read().served, {'anne@example.com'})
+        self.assertEqual(name_of(journal), os.path.basename(self.path))
+        self.assertEqual(name_of(None), '')
 
     def test_room_is_made_at_once(self):
         journal = self.journal()

@@ -130,6 +130,8 @@ class TestUse(PoolTestCase):
         with self.assertRaises(AttributeError):
             before.reused = 7
         self.assertEqual(pool.statistics().reused, 1)
+        pool.note_broken()
+        self.assertEqual(pool.statistics().broken, 1)
         await pool.close()
         self.assertEqual(
             repr(pool), '<Pool 0 in use, 0 idle, of at most 2, closed>')

@@ -7,14 +7,16 @@ import sys
 import json
 import stat
 import signal
+import sqlite3
 import threading
 import subprocess
 
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from mailman_mta_pool.monitoring.files import read_states, state_directory
 from mailman_mta_pool.monitoring.state import OUTCOMES, state_from_json
 from tests.fault.rounds import numbered
-from tests.scripted import HANG, Scripted
+from tests.scripted import CLOSE, HANG, Scripted
 from tests.site import LIST, OURS
 from tests.site_case import SiteTestCase
 
@@ -236,6 +238,73 @@ class TestPost(StateTestCase):
         self.assertEqual((cause.outcome, cause.count), ('deferred', 20))
         self.assertIn('refused', cause.reply)
 
+    def test_relay_that_pauses(self):
+        words = '450 4.7.1 Rate limit exceeded for {}, try again in 2 hours'
+
+        def script(command, session):
+            if command.startswith('RCPT'):
+                address = command[command.find('<'):command.find('>') + 1]
+                return words.format(address)
+        server = self.use(Scripted(script))
+        site = self.site(server, settings={'delivery': {'patience': 0}})
+        site.run({'verp': True})
+        relay, = state_of(site).relays
+        self.assertEqual(
+            (relay.state, relay.reason),
+            ('paused', '450 4.7.1 Rate limit exceeded for <...>, try again '
+             'in 2 hours'))
+        self.assertGreater(relay.pause, 7000)
+        self.assertEqual(total(site, 'deferred'), 20)
+
+    def test_connections_that_are_lost(self):
+        def script(command, session):
+            if command == '.' and session.number == 1 and server.accepted:
+                return CLOSE
+        server = self.use(Scripted(script))
+        site = self.site(server, max_delivery_threads=1)
+        site.run({'verp': True})
+        state = state_of(site)
+        relay, = state.relays
+        self.assertEqual((relay.opened, relay.lost), (2, 1))
+        self.assertGreater(state.recipients['in_doubt'], 0)
+        post, = state.last_posts
+        self.assertEqual(
+            post.outcomes['accepted'] + post.outcomes['in_doubt'], 20)
+        self.assertEqual(
+            [each.outcome for each in post.failures], ['in_doubt'])
+
+    def discarded(self, refused):
+        # When the time is over that [mta] delivery_retry_period allows.
+        def script(command, session):
+            if command.startswith('RCPT'):
+                return ('550 5.1.1 Unknown' if command.partition(
+                    '<')[2].startswith(refused) else '452 4.2.2 Full')
+        server = self.use(Scripted(script))
+        site = self.site(server)
+        final = sum(member.startswith(refused) for member in site.members)
+        site.post(verp=True, last_recip_count=20 - final,
+                  deliver_until=datetime(2020, 1, 1))
+        with site.runner():
+            site.wait_until_empty()
+        self.assertEqual(site.waiting(), {})
+        state = state_of(site)
+        self.assertEqual(state.recipients['deferred'], 20 - final)
+        self.assertEqual(state.recipients['discarded'], 20 - final)
+        post, = state.last_posts
+        self.assertEqual(
+            (post.outcomes['deferred'], post.outcomes['discarded']),
+            (0, 20 - final))
+        return final
+
+    def test_discarded_by_mailman(self):
+        self.assertEqual(self.discarded(('nobody-has-this-name',)), 0)
+
+    def test_discarded_by_us(self):
+        # Some were refused for good, so the others are in our hands.
+        site = self.site()
+        self.assertGreater(
+            self.discarded((site.members[0], site.members[1])), 0)
+
     def test_message_that_is_shunted(self):
         server = self.use(Scripted(
             lambda command, session: '552 5.3.4 Message too big'
@@ -376,6 +445,41 @@ class TestKilled(StateTestCase):
         site.run()
         self.assertEqual(len(mended.served), 1)
         self.assertEqual(total(site), 20)
+
+    def statement(self, site, sql):
+        with closing(sqlite3.connect(
+                site.var / 'data' / 'mailman.db')) as database:
+            database.execute(sql)
+            database.commit()
+
+    def test_shunted_and_unshunted(self):
+        # The entry has another name then, and its journal, too.
+        server = self.use(Scripted(
+            lambda command, session: HANG
+            if len(server.accepted) >= 20 else None))
+        site = self.site(server, members=60, max_delivery_threads=1)
+        site.post(verp=True)
+        runner = site.start_runner()
+        server.wait_for(lambda server: len(server.accepted) >= 20)
+        site.wait_for(
+            lambda: path_of(site).exists() and total(site) == 20,
+            'the state file')
+        runner.kill()
+        mended = self.use(Scripted())
+        site.set_up(mended)
+        # The runner comes to grief before it calls us.
+        self.statement(site, 'ALTER TABLE member RENAME TO gone')
+        site.run()
+        self.assertEqual(list(site.waiting()), ['shunt'])
+        self.statement(site, 'ALTER TABLE gone RENAME TO member')
+        # The numbers of the entry are not forgotten meanwhile.
+        site.run({'recipients': set(site.members[:1])},
+                 {'recipients': set(site.members[:1])})
+        self.assertEqual(total(site), 22)
+        site.mailman('unshunt')
+        site.run()
+        self.assertEqual(len(mended.served), 42)
+        self.assertEqual(total(site), 62)
 
 
 class TestTrouble(StateTestCase):
