@@ -26,6 +26,7 @@ from mailman_mta_pool.monitoring.state import (
 )
 from pathlib import Path
 from tests.fault.syscalls import start_without_rights
+from tests.operate.command import mta_pool
 from tests.site import SCRIPT
 from tests.site_case import SiteTestCase
 
@@ -159,20 +160,24 @@ class ConsoleTestCase(SiteTestCase):
                 **inherited, 'PYTHONPATH': str(ROOT), 'LANG': 'C.UTF-8',
                 'TERM': 'xterm-256color', **dict(environment)}, **options)
 
-    def ended(self, site, *arguments, start=None, **options):
+    def ended(self, site, *arguments, start=None):
         """Run `mailman mta-pool`.
 
-        :param start: Calls what starts the process; by default at once.
+        :param start: Calls what starts the process; by default one is forked.
         :return: Its status, its output, and the lines of its errors.
         """
-        process = (start or (lambda function: function()))(
-            lambda: self.start(
+        if start is None:
+            done = mta_pool(site, *arguments)
+            status, output, errors = done._replace(
+                output=done.output.decode())
+        else:
+            process = start(lambda: self.start(
                 site, *arguments, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                **options))
-        output, errors = process.communicate(timeout=DEADLINE_S)
-        self.assertNotIn('Traceback', output + errors)
-        return process.returncode, output, errors.splitlines()
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            output, errors = process.communicate(timeout=DEADLINE_S)
+            status, errors = process.returncode, errors.splitlines()
+        self.assertNotIn('Traceback', output + '\n'.join(errors))
+        return status, output, errors
 
     def directory(self, site):
         """The directory of the state files."""

@@ -2,12 +2,10 @@
 """`mailman mta-pool trace`, with real runners: each of its answers."""
 
 import os
-import sys
 import gzip
 import json
 import stat
 import time
-import subprocess
 
 from collections import Counter
 from itertools import count
@@ -15,6 +13,7 @@ from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.member import DeliveryMode, DeliveryStatus
 from mailman_mta_pool.demo.population import people
 from tests.fault.rounds import numbered
+from tests.operate.command import mta_pool
 from tests.scripted import CLOSE, HANG, Scripted
 from tests.site import LIST, POST, Site
 from tests.site_case import SiteTestCase
@@ -22,7 +21,6 @@ from zope.component import getUtility
 
 
 ID = 'post@example.com'
-MAILMAN = 'from mailman.bin.mailman import main; main()'
 DAY = 86400
 
 
@@ -42,16 +40,11 @@ def queued_as(numbers):
 class TraceTestCase(SiteTestCase):
     def run_trace(self, site, *arguments):
         """Return the exit status and what was printed, with both streams."""
-        process = subprocess.run(
-            [sys.executable, '-c', MAILMAN, '--run-as-root', '-C',
-             str(site.configuration), 'mta-pool', 'trace', *arguments],
-            cwd=site.directory, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-        output = process.stdout.decode()
+        done = mta_pool(site, 'trace', *arguments)
+        output, error = done.output.decode(), '\n'.join(done.errors)
         self.assertNotIn('\x1b', output)
-        error = process.stderr.decode()
         self.assertNotIn('Traceback', error)
-        return process.returncode, output, error
+        return done.status, output, error
 
     def trace(self, site, *arguments):
         """Return what is known, by address, from the JSON."""
