@@ -172,15 +172,18 @@ class TestPost(StateTestCase):
         self.assertEqual(sum(number for _, number in state.minutes), 20_000)
         self.assertEqual(
             stat.S_IMODE(path_of(site).stat().st_mode), 0o600)
+        self.assertPublished(textfile, 20_000)
+        self.assertQuiet(site)
+
+    def assertPublished(self, textfile, accepted):
         # The metrics say the same, and anybody may read them.
         self.assertEqual(stat.S_IMODE(textfile.stat().st_mode), 0o644)
         self.assertRegex(
             textfile.read_text(),
-            r'recipients_total\{outcome="accepted"\} 20000(\.0)?\n')
+            rf'recipients_total\{{outcome="accepted"\}} {accepted}(\.0)?\n')
         self.assertEqual(
             [path.name for path in textfile.parent.iterdir()
              if path.name.startswith('.')], [])
-        self.assertQuiet(site)
 
     def test_outcomes_and_causes(self):
         def script(command, session):
