@@ -530,12 +530,26 @@ class TestTicker(KeeperTestCase):
             self.counting.times,
             [WORK_INTERVAL * number for number in range(1, 5)])
         self.counting.end()
-        ended = self.loop.time()
         self.do(self.ticker.stop)
         del self.counting.times[:]
         self.run_for(2 * IDLE_INTERVAL + 1)
+        last = 5 * WORK_INTERVAL
         self.assertEqual(self.counting.times, [
-            ended + IDLE_INTERVAL, ended + 2 * IDLE_INTERVAL])
+            last, last + IDLE_INTERVAL, last + 2 * IDLE_INTERVAL])
+
+    def test_short_deliveries(self):
+        # No longer than half the interval, one after the other.
+        during = []
+        for _ in range(6):
+            self.counting.begin(self.delivery(Engine()))
+            self.do(self.ticker.start)
+            del self.counting.times[:]
+            self.run_for(WORK_INTERVAL / 2)
+            during.extend(self.counting.times)
+            self.counting.end()
+            self.do(self.ticker.stop)
+        self.assertEqual(
+            during, [WORK_INTERVAL * number for number in range(1, 4)])
 
     def test_another_network_thread(self):
         self.do(self.ticker.start)
