@@ -76,6 +76,22 @@ class TestProgress(unittest.TestCase):
         cause, = later.causes()
         self.assertEqual((cause.outcome, cause.number), ('deferred', 1))
 
+    def test_put_back_while_the_other_thread_counts(self):
+        class Failures(dict):
+            def items(self):
+                found = super().items()
+                if not carried:
+                    carried.append(None)
+                    carried.append(progress.carried('out'))
+                return found
+
+        carried = []
+        self.ledger.bounced = Failures({'anne@example.com': FAILURE})
+        progress = self.progress()
+        cause, = progress.causes()
+        self.assertEqual(cause, ('refused', '550 No', 1))
+        self.assertEqual(carried[1]['causes'], [cause])
+
     def test_retry(self):
         progress = self.progress()
         self.settle(5, 2, 3)

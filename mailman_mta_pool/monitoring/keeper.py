@@ -307,7 +307,7 @@ class Keeper:
         if current is None:
             return
         now = self._clock()
-        self._sample_post(current, now)
+        self.sample()
         self._now = None
         state.working, state.posts = False, []
         if is_over:
@@ -396,7 +396,8 @@ class Keeper:
         relay = replace(
             seen, opened=known.opened + seen.opened - last.opened,
             reused=known.reused + seen.reused - last.reused,
-            lost=known.lost + seen.lost - last.lost)
+            lost=known.lost + seen.lost - last.lost,
+            used=known.used if self._now is None else self._clock())
         last.opened, last.reused, last.lost = (
             seen.opened, seen.reused, seen.lost)
         for phase, durations in sample.durations.items():
@@ -405,7 +406,8 @@ class Keeper:
         # Nothing is sent to the others any more.
         self._state.relays = [relay, *(
             RelayState(each.name, opened=each.opened, reused=each.reused,
-                       lost=each.lost) for each in others)][:MAX_RELAYS]
+                       lost=each.lost, used=each.used)
+            for each in others)][:MAX_RELAYS]
 
 
 def _add(total: Durations, seen: Durations, last: Durations) -> None:

@@ -43,6 +43,12 @@ VERSION = 1
 #: A slice at work writes its state every half second.  One that has not for
 #: so many seconds was killed, or hangs.
 STALLED_S = 10.0
+# A slice that has nothing to do writes its state every quarter of a minute.
+# One that has not for so many seconds is no more.
+SILENT_S = 40.0
+# What two slices have found out of a relay within so many seconds is of the
+# same time.
+SAME_TIME_S = 10.0
 # How many of the last posts are shown, and how many causes of each.
 LAST_POSTS = 20
 CAUSES = 10
@@ -292,7 +298,8 @@ def _relay(name: str, seen: List[Tuple[SliceState, RelayState]],
         name,
         opened=sum(relay.opened for state, relay in seen),
         reused=sum(relay.reused for state, relay in seen),
-        lost=sum(relay.lost for state, relay in seen))
+        lost=sum(relay.lost for state, relay in seen),
+        used=max(relay.used for state, relay in seen))
     fresh = [_as_of(state, relay, now) for state, relay in seen
              if state in current]
     merged.connections = sum(relay.connections for relay in fresh)
@@ -303,12 +310,10 @@ def _relay(name: str, seen: List[Tuple[SliceState, RelayState]],
     merged.rate = sum(rates) if len(rates) == len(fresh) > 0 else None
     # What one slice found out long ago counts no more if another has found
     # out something since.
-    known = [(state.written, relay) for state, relay in zip(
-        (state for state, relay in seen if state in current), fresh)
-        if relay.state != 'unknown']
-    newest = max((written for written, relay in known), default=0.0)
+    known = [relay for relay in fresh if relay.state != 'unknown']
+    newest = max((relay.used for relay in known), default=0.0)
     worst = max(
-        (relay for written, relay in known if written + STALLED_S >= newest),
+        (relay for relay in known if relay.used + SAME_TIME_S >= newest),
         key=lambda relay: (_badness(relay), relay.pause), default=None)
     if worst is not None:
         merged.state, merged.reason = worst.state, worst.reason
@@ -336,7 +341,7 @@ def _as_of(state: SliceState, relay: RelayState, now: float) -> RelayState:
     if relay.state == 'paused' and relay.pause == 0 and age > STALLED_S:
         # The pause is over, and there has been nothing to send since.
         relay = replace(relay, state='up', reason='')
-    if state.working and age > STALLED_S:
+    if age > (STALLED_S if state.working else SILENT_S):
         # A slice that was killed has no connections.
         relay = replace(relay, connections=0, idle=0, in_flight=0)
     return relay

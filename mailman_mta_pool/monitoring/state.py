@@ -15,10 +15,10 @@ from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 # It changes when a reader of an older state file would go wrong.
 VERSION = 1
-#: What can become of a recipient; see docs/reference/metrics.rst.  In the counters of a
-#: slice, a recipient of each attempt is accepted, refused, deferred or in
-#: doubt.  Those who are shunted or discarded count once more, and may have
-#: been any of these but accepted.
+#: What can become of a recipient; see docs/reference/metrics.rst.  In the
+#: counters of a slice, a recipient of each attempt is accepted, refused,
+#: deferred or in doubt.  Those who are shunted or discarded count once more,
+#: and may have been any of these but accepted.
 OUTCOMES = ('accepted', 'refused', 'deferred', 'in_doubt', 'shunted',
             'discarded')
 #: The states of a relay, the worst last.
@@ -117,6 +117,8 @@ class RelayState:
     :ivar opened: Connections opened, since the beginning of the counters.
     :ivar reused: Uses of a connection that was open already, likewise.
     :ivar lost: Connections that broke, or were found closed, likewise.
+    :ivar used: When a post that was for it was in delivery last; 0 if it is
+        not known.
     """
 
     name: str = ''
@@ -131,6 +133,7 @@ class RelayState:
     opened: int = 0
     reused: int = 0
     lost: int = 0
+    used: float = 0.0
 
 
 @public

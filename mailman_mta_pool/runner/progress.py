@@ -54,7 +54,7 @@ class Progress:
         """
         self._ledger = Ledger() if ledger is None else ledger
         self._earlier = earlier
-        self._causes = Causes()
+        self._causes, self._untried_causes = Causes(), Causes()
         self._shunted = self._discarded = self._untried = 0
         self._broken = 0
         self.entry = entry
@@ -110,19 +110,27 @@ class Progress:
                 for outcome in OUTCOMES}
 
     def causes(self) -> List[Cause]:
-        """Return why recipients of the post failed, the most first."""
+        """Return why recipients of the post failed, the most first.
+
+        It is for the thread that tells of the post while it is in delivery.
+        """
+        return self._all_causes(self._causes)
+
+    def _all_causes(self, causes: Causes) -> List[Cause]:
+        """Return the causes, those of the ledger by way of `causes`."""
         ledger = self._ledger
-        self._causes.read('refused', ledger.bounced)
-        self._causes.read('deferred', ledger.deferred)
-        self._causes.read('shunted', ledger.rejected)
-        return _merged(self.causes_before, self._causes.most(CAUSES))
+        causes.read('refused', ledger.bounced)
+        causes.read('deferred', ledger.deferred)
+        causes.read('shunted', ledger.rejected)
+        return _merged(self.causes_before, [
+            *causes.most(CAUSES), *self._untried_causes.most(CAUSES)])
 
     def note_untried(self, why: str) -> None:
         """Take note of why nobody could be tried any more.
 
         :param why: The reason, as somebody has said it.
         """
-        self._causes.add(
+        self._untried_causes.add(
             'deferred', why, len(self._ledger.untried) - self._untried)
         self._untried = len(self._ledger.untried)
 
@@ -166,7 +174,8 @@ class Progress:
         :param queue: The queue: `out`, `retry` or `shunt`.
         """
         attempt = self._each_once()
-        causes = self.causes()
+        # The other thread may be counting at this moment.
+        causes = self._all_causes(Causes())
         if queue == 'retry':
             # The entry names them.
             attempt['deferred'] = attempt['in_doubt'] = 0

@@ -408,6 +408,24 @@ class TestRelays(KeeperTestCase):
         self.assertEqual(before, RelayState(
             'relay.example.net:25', 'unknown', opened=4))
 
+    def test_when_it_was_used(self):
+        keeper, self.relay = self.first_keeper(), Source()
+        keeper.begin(self.delivery(Engine()))
+        self.now += 1
+        # A post that is over between two looks.
+        keeper.end()
+        relay, = self.state().relays
+        self.assertEqual(relay.used, NOON + 1)
+        self.now += 60
+        keeper.write()
+        relay, = self.state().relays
+        self.assertEqual(relay.used, NOON + 1)
+        # Another process goes on with that.
+        keeper = self.keeper()
+        keeper.write()
+        relay, = self.state().relays
+        self.assertEqual(relay.used, NOON + 1)
+
     def test_so_many_relays(self):
         keeper = self.first_keeper()
         for number in range(MAX_RELAYS + 3):
