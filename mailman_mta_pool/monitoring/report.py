@@ -127,7 +127,7 @@ def report_page(overview: Values, site: str,
             'main', _advice(overview), _posts(overview, times),
             _hour(overview, times), _relays(overview), _queues(overview),
             _failures(overview), _last_posts(overview, times),
-            _counters(overview, times)),
+            _counters(overview)),
         Element('footer', Element(
             'p', 'Made by “mailman mta-pool report”.  The page shows one '
             'moment and does not renew itself.')))
@@ -411,7 +411,7 @@ def _others(outcomes: Values) -> Child:
     return Element('span', *parts) if parts else NOTHING
 
 
-def _counters(overview: Values, times: _Times) -> Element:
+def _counters(overview: Values) -> Element:
     return _section('counters', _table(
         'counters', 'What became of recipients',
         [_Column('Outcome', 'mark'), _Column('Recipients', 'number')],
