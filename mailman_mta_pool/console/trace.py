@@ -34,7 +34,7 @@ from typing import Dict, Iterator, List, Optional
 
 VERSION = 1
 # How many recipients are listed at most; --json has all of them.
-MAX_LISTED = 100
+MAX_LISTED = 20
 STYLES = {'accepted': 'good', 'refused': 'bad', 'shunted': 'bad',
           'discarded': 'bad'}
 # The names of relays on this machine.
