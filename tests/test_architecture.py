@@ -27,7 +27,7 @@ BELOW = {
     'checking': {'relays', 'strategies'},
     'deliver': {'dispatch', 'runner', 'sampling', 'strategies'},
     'sampling': {'dispatch', 'monitoring', 'runner'},
-    'monitoring': {'configuration'},
+    'monitoring': set(),
     'strategies': {'rendering'},
     'rendering': set(),
     'runner': {'journal', 'settlement'},

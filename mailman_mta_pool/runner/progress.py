@@ -8,6 +8,7 @@ the entry does not name.
 
 import secrets
 
+from mailman_mta_pool.journal.entry import WHICH_QUEUE_KEY
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import (
     Carried,
@@ -36,6 +37,7 @@ class Progress:
     :ivar is_continued: True if the post has had another entry before.
     :ivar before: What became of those whom this entry does not name.
     :ivar causes_before: Why some of them failed.
+    :ivar is_unshunted: True if this entry was in the `shunt` queue.
     :ivar is_put_back: True if recipients went back into the `out` queue.
     """
 
@@ -62,6 +64,7 @@ class Progress:
         self.before: Dict[str, int] = {}
         self.causes_before: List[Cause] = []
         self.is_put_back = False
+        self.is_unshunted = WHICH_QUEUE_KEY in msgdata
         carried = carried_in(msgdata)
         self.is_continued = carried is not None
         if carried is not None:
