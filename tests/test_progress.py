@@ -10,7 +10,8 @@ from mailman.bin.runner import main as runner
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.journal.records import bounced_line, served_line, Settled
-from mailman_mta_pool.runner.progress import Progress, PROGRESS_KEY
+from mailman_mta_pool.posts import PROGRESS_KEY
+from mailman_mta_pool.runner.progress import Progress
 from mailman_mta_pool.runner.slice import slice_of_process
 from mailman_mta_pool.settlement.ledger import Ledger
 

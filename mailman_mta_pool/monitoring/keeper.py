@@ -26,6 +26,7 @@ from mailman_mta_pool.monitoring.state import (
     SliceState,
     state_from_json,
 )
+from mailman_mta_pool.posts import FINAL_OUTCOMES
 from public import public
 from typing import (
     Callable,
@@ -51,8 +52,6 @@ MAX_RELAYS = 8
 public(LAST_POSTS=LAST_POSTS, MINUTES=MINUTES, MAX_RELAYS=MAX_RELAYS)
 # Over how many seconds the rate is measured.
 RATE_SPAN = 10.0
-# The outcomes that no other queue entry undoes.
-FINAL = ('accepted', 'refused', 'discarded')
 
 
 @public
@@ -289,7 +288,8 @@ class Keeper:
             left -= taken
         post.outcomes = outcomes
         post.failures = [
-            each for each in latest.failures if each.outcome in FINAL]
+            each for each in latest.failures
+            if each.outcome in FINAL_OUTCOMES]
 
     def sample(self) -> None:
         """Look at the relay, and at the post in delivery, if there is one."""
@@ -429,4 +429,4 @@ def _largest(states: List[SliceState],
 
 
 def _settled(post: PostState) -> int:
-    return sum(post.outcomes.get(outcome, 0) for outcome in FINAL)
+    return sum(post.outcomes.get(outcome, 0) for outcome in FINAL_OUTCOMES)

@@ -23,6 +23,7 @@ from mailman_mta_pool.monitoring.state import (
     RelayState,
     SliceState,
 )
+from mailman_mta_pool.posts import FINAL_OUTCOMES
 from public import public
 from typing import (
     AbstractSet,
@@ -53,8 +54,8 @@ SAME_TIME_S = 10.0
 LAST_POSTS = 20
 CAUSES = 10
 public(STALLED_S=STALLED_S)
-# The outcomes that settle a recipient for good.
-FINAL_OUTCOMES = ('accepted', 'refused', 'shunted', 'discarded')
+# The outcomes after which nobody tries again, unless the operator does.
+ENDED_OUTCOMES = (*FINAL_OUTCOMES, 'shunted')
 
 
 @public
@@ -454,7 +455,7 @@ def _in_delivery(parts: List[_Part], stalled: AbstractSet[str]) -> Post:
     alive = [part for part in running if part.slice not in stalled]
     total, outcomes = _total(parts)
     rate = sum(part.post.rate for part in alive)
-    left = max(0, total - sum(outcomes[each] for each in FINAL_OUTCOMES))
+    left = max(0, total - sum(outcomes[each] for each in ENDED_OUTCOMES))
     first = running[0].post
     return Post(
         first.message_id, first.list_name, total, outcomes['accepted'], rate,

@@ -133,7 +133,7 @@ class Ticker:
 
 
 def _timed(publish: Callable[[], None]) -> float:
-    """Call a function, and return how long that took, in seconds."""
+    """Call a function, and return the seconds of a processor that it took."""
     begin = time.thread_time()
     publish()
     return time.thread_time() - begin
