@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table of the catalogue of answers, made of its file.
-
-The documents are built without the package and what it needs, so this reads
-the file with nothing but the standard library.
-"""
+"""The table of the catalogue of answers, made of its file."""
 
 import csv
 

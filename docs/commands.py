@@ -5,29 +5,28 @@ import re
 import click
 import pkgutil
 
-from docs.modules import module_or_none
+from importlib import import_module
+from mailman_mta_pool import console
 from public import public
 
 
-CONSOLE = 'mailman_mta_pool.console'
 PROGRAM = 'mailman mta-pool'
 #: What click prints as it stands begins with this line.
 AS_IT_STANDS = '\b'
 SPECIAL = re.compile(r'([\\*|]|_\b)')
-public(CONSOLE=CONSOLE, PROGRAM=PROGRAM)
+public(PROGRAM=PROGRAM)
 
 
 @public
 def subcommands():
     """Return the subcommands by their names, as click has them.
 
-    Each is the attribute `command` of a module of `CONSOLE`.
+    Each is the attribute `command` of a module of `console`.
     """
     found = {}
-    console = module_or_none(CONSOLE)
-    for _, name, _ in pkgutil.iter_modules(getattr(console, '__path__', ())):
+    for _, name, _ in pkgutil.iter_modules(console.__path__):
         command = getattr(
-            module_or_none(f'{CONSOLE}.{name}'), 'command', None)
+            import_module(f'{console.__name__}.{name}'), 'command', None)
         if isinstance(command, click.Command):
             found[name] = command
     return found
@@ -75,6 +74,4 @@ def commands():
 
     :return: A section for each, with its usage, its help, and its options.
     """
-    return ''.join(
-        _one(*item) for item in sorted(subcommands().items())) or (
-        'This release has none.\n')
+    return ''.join(_one(*item) for item in sorted(subcommands().items()))

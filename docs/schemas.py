@@ -38,8 +38,6 @@ def schemas(package):
     """Draw the JSON schemas in reStructuredText.
 
     :param package: The directory of the package.
-    :return: A section for each, or a sentence where there is none.
+    :return: A section for each.
     """
-    return ''.join(
-        _one(package, path) for path in schema_files(package)) or (
-        'This release has none.\n')
+    return ''.join(_one(package, path) for path in schema_files(package))

@@ -32,7 +32,7 @@ from mailman_mta_pool.runner.signals import (
     Turn,
 )
 from mailman_mta_pool.runner.smtplog import PostLog
-from mailman_mta_pool.sampling import Account, is_unshunted
+from mailman_mta_pool.sampling import Account
 from mailman_mta_pool.settings import Settings
 from mailman_mta_pool.settlement.catalogue import catalogue_of
 from mailman_mta_pool.settlement.ledger import Ledger, Post
@@ -121,9 +121,7 @@ class _Delivery:
             self._progress, self._ledger, self._earlier, settings.metrics)
 
     def run(self) -> None:
-        mlist, msg, msgdata = self._post
-        with self._account.keep(
-                mlist, self._message_id, is_unshunted(msgdata)):
+        with self._account.keep(self._post[0], self._message_id):
             self._run_and_settle()
 
     def _run_and_settle(self) -> None:
@@ -132,19 +130,20 @@ class _Delivery:
         except SomeRecipientsFailed as failed:
             # If the runner cannot register the bounces, or queue the others,
             # the post is kept for these alone.
-            self._leave_to_runner('retry', failed.temporary_failures + [
-                recipient for recipient, *_ in failed.permanent_failures])
+            self._leave_to_runner(failed.temporary_failures + [
+                recipient for recipient, *_ in failed.permanent_failures],
+                'retry')
             raise
         except Exception as error:
             # Whatever it is, it goes on up, and the runner will keep the post
             # for those whom msgdata names.
-            self._leave_to_runner('shunt', self._queues.without_moved(
-                self._ledger.unserved(self._recipients)))
+            self._leave_to_runner(self._queues.without_moved(
+                self._ledger.unserved(self._recipients)), 'shunt')
             if isinstance(error, OSError):
                 raise DeliveryBroken(f'{error}') from error
             raise
 
-    def _leave_to_runner(self, queue: str, recipients: List[str]) -> None:
+    def _leave_to_runner(self, recipients: List[str], queue: str) -> None:
         self._post[2]['recipients'] = recipients
         self._queues.leave_to_runner(recipients, queue)
 

@@ -26,8 +26,8 @@ STATUS_OF_PROGRAM = {
     'mailman.bin.runner': int(signal.SIGTERM),
     'mailman.bin.master': 1,
     }
-# These have a line of their own for a mistake.
-THEY_TELL = (['mta-pool', 'check'], ['mta-pool', 'config'])
+# The subcommands that show a mistake in a place of their own.
+SHOW_MISTAKES = (['mta-pool', 'check'], ['mta-pool', 'config'])
 # The program that has subcommands, and the status with which those refuse
 # whose purpose is to start runners.
 COMMANDS = 'mailman.bin.mailman'
@@ -56,7 +56,7 @@ class MTAPoolPlugin:
         now every plugin has had its chance to register a factory.  A mistake
         is one line on standard error; it ends runners and what starts them.
         """
-        if _subcommand()[:2] in THEY_TELL:
+        if _subcommand()[:2] in SHOW_MISTAKES:
             return
         try:
             factory_for(last_good_settings().relay)

@@ -16,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from mailman.config import config
 from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import LocalFailure, printable
-from mailman_mta_pool.journal.entry import WHICH_QUEUE_KEY
 from mailman_mta_pool.journal.keeping import journal_directory
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.monitoring.files import state_directory
@@ -63,13 +62,11 @@ class Account:
         self._outbounds: List[Outbound] = []
 
     @contextmanager
-    def keep(self, mlist: Any, message_id: str,
-             is_unshunted: bool) -> Iterator[None]:
+    def keep(self, mlist: Any, message_id: str) -> Iterator[None]:
         """Tell of the delivery as long as it lasts, and of how it ended.
 
         :param mlist: The mailing list.
         :param message_id: The Message-ID of the post.
-        :param is_unshunted: True if its entry was in the `shunt` queue.
         """
         slice_ = _this_slice()
         if slice_ is None:
@@ -82,7 +79,7 @@ class Account:
                 message_id=message_id, list_name=mlist.fqdn_listname,
                 total=progress.total, outcomes=dict(progress.before),
                 failures=_failures(progress.causes_before)),
-            progress.size, progress.is_continued, is_unshunted,
+            progress.size, progress.is_continued, progress.is_unshunted,
             (len(earlier.served), len(earlier.bounced)), self._tally,
             ), earlier.former_entry, self._take_over)
         is_over = False
@@ -162,15 +159,6 @@ class Account:
 
 def _failures(causes: List[Cause]) -> List[Failures]:
     return [Failures(*cause) for cause in causes]
-
-
-@public
-def is_unshunted(msgdata: Any) -> bool:
-    """Return True if an entry was in the `shunt` queue.
-
-    :param msgdata: Its metadata.
-    """
-    return WHICH_QUEUE_KEY in msgdata
 
 
 class _Slice:

@@ -10,7 +10,8 @@ from mailman.bin.runner import main as runner
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.journal.records import bounced_line, served_line, Settled
-from mailman_mta_pool.runner.progress import Progress, PROGRESS_KEY
+from mailman_mta_pool.posts import PROGRESS_KEY
+from mailman_mta_pool.runner.progress import Progress
 from mailman_mta_pool.runner.slice import slice_of_process
 from mailman_mta_pool.settlement.ledger import Ledger
 
@@ -75,6 +76,22 @@ class TestProgress(unittest.TestCase):
         self.assertOutcomes(later.outcomes(), accepted=9, deferred=1)
         cause, = later.causes()
         self.assertEqual((cause.outcome, cause.number), ('deferred', 1))
+
+    def test_put_back_while_the_other_thread_counts(self):
+        class Failures(dict):
+            def items(self):
+                found = super().items()
+                if not carried:
+                    carried.append(None)
+                    carried.append(progress.carried('out'))
+                return found
+
+        carried = []
+        self.ledger.bounced = Failures({'anne@example.com': FAILURE})
+        progress = self.progress()
+        cause, = progress.causes()
+        self.assertEqual(cause, ('refused', '550 No', 1))
+        self.assertEqual(carried[1]['causes'], [cause])
 
     def test_retry(self):
         progress = self.progress()

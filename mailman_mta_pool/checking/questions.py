@@ -25,7 +25,6 @@ class Questions(NamedTuple):
     :ivar recipient: To whom it is to relay.
     :ivar is_default: True if the recipient is not the one of --to.
     :ivar sender: The bounces address of a list.
-    :ivar list_name: The list; '' if there is none.
     :ivar verp_sender: The sender that VERP makes of it for the recipient.
     :ivar verp: How the server would make it; None if it cannot be told.
     :ivar stand_in: Who is named in the place of the recipient, because of
@@ -35,7 +34,6 @@ class Questions(NamedTuple):
     recipient: str
     is_default: bool
     sender: str
-    list_name: str
     verp_sender: str
     verp: Optional[Verp]
     stand_in: Optional[str]
@@ -62,7 +60,6 @@ def questions_for(to: Optional[str]) -> Questions:
         sender = mlist.bounces_address
     questions = Questions(
         recipient, to is None, sender,
-        '' if mlist is None else mlist.fqdn_listname,
         _with_verp(sender, recipient, mlist),
         verp_of(config.mta.verp_format), stand_in())
     # No transaction of the database stays open while the server is asked.

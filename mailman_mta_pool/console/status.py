@@ -12,12 +12,12 @@ from mailman.config import config
 from mailman_mta_pool.console.screen import watch as watch_page
 from mailman_mta_pool.console.terminal import (
     clock,
-    duration,
     Line,
     padded,
     Terminal,
     terminal_of,
 )
+from mailman_mta_pool.durations import duration
 from mailman_mta_pool.monitoring.overview import overview
 from public import public
 from typing import Any, Dict, Iterator, List, Optional

@@ -20,7 +20,6 @@ STYLES: Mapping[str, Mapping[str, Any]] = {
     'warning': {'fg': 'yellow', 'bold': True},
     'bad': {'fg': 'red', 'bold': True},
     }
-DURATIONS = ((86400, 'd'), (3600, 'h'), (60, 'min'))
 
 
 @public
@@ -209,26 +208,6 @@ def cut(text: str, width: int) -> str:
 def padded(text: str, width: int) -> str:
     """Return a text with as many spaces as fill so many columns."""
     return text + ' ' * (width - columns(text))
-
-
-@public
-def duration(seconds: Optional[float]) -> str:
-    """Return a duration in words, such as '45 s' or '1 h 20 min'.
-
-    :param seconds: How long; None is '-'.
-    """
-    if seconds is None:
-        return '-'
-    left = max(0, int(seconds))
-    words = []
-    for size, unit in DURATIONS:
-        if left >= size:
-            words.append(f'{left // size} {unit}')
-            left %= size
-    words.append(f'{left} s')
-    # Two units are enough: nobody needs the seconds of a day.
-    return ' '.join([word for word in words[:2] if word[:2] != '0 ']
-                    or words[:1])
 
 
 @public

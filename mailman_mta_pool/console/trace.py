@@ -19,7 +19,6 @@ from mailman_mta_pool.console.copies import (
     OUTCOMES,
 )
 from mailman_mta_pool.console.terminal import Line, terminal_of
-from mailman_mta_pool.journal.archive import bare_id
 from mailman_mta_pool.journal.kept import (
     events_of,
     kept_since,
@@ -28,13 +27,14 @@ from mailman_mta_pool.journal.kept import (
 )
 from mailman_mta_pool.journal.queue_ids import queue_id_of
 from mailman_mta_pool.monitoring.queues import EntryFound, find_entries
+from mailman_mta_pool.posts import bare_id
 from public import public
 from typing import Dict, Iterator, List, Optional
 
 
 VERSION = 1
 # How many recipients are listed at most; --json has all of them.
-MAX_LISTED = 100
+MAX_LISTED = 20
 STYLES = {'accepted': 'good', 'refused': 'bad', 'shunted': 'bad',
           'discarded': 'bad'}
 # The names of relays on this machine.

@@ -15,6 +15,7 @@ import logging
 
 from contextlib import suppress
 from mailman_mta_pool.journal.records import head_in, kept_text
+from mailman_mta_pool.posts import bare_id
 from public import public
 from tempfile import NamedTemporaryFile
 from typing import Callable, Iterator, NamedTuple
@@ -33,15 +34,6 @@ LEVEL = 1
 MIB = 1024 * 1024
 # What `os.stat_result.st_blocks` counts.
 BLOCK_OCTETS = 512
-
-
-@public
-def bare_id(message_id: str) -> str:
-    """Return a Message-ID without white space and angle brackets.
-
-    :param message_id: With or without these.
-    """
-    return message_id.strip().lstrip('<').rstrip('>').strip()
 
 
 @public

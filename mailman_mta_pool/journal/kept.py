@@ -7,7 +7,7 @@ import zlib
 from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
-from mailman_mta_pool.journal.archive import bare_id, EXTENSION, prefix_of
+from mailman_mta_pool.journal.archive import EXTENSION, prefix_of
 from mailman_mta_pool.journal.queue_ids import queue_id_of
 from mailman_mta_pool.journal.records import (
     BOUNCED,
@@ -21,6 +21,7 @@ from mailman_mta_pool.journal.records import (
     PostHead,
     SERVED,
 )
+from mailman_mta_pool.posts import bare_id
 from public import public
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 

@@ -26,6 +26,7 @@ from mailman_mta_pool.monitoring.state import (
     SliceState,
     state_from_json,
 )
+from mailman_mta_pool.posts import FINAL_OUTCOMES
 from public import public
 from typing import (
     Callable,
@@ -51,8 +52,6 @@ MAX_RELAYS = 8
 public(LAST_POSTS=LAST_POSTS, MINUTES=MINUTES, MAX_RELAYS=MAX_RELAYS)
 # Over how many seconds the rate is measured.
 RATE_SPAN = 10.0
-# The outcomes that no other queue entry undoes.
-FINAL = ('accepted', 'refused', 'discarded')
 
 
 @public
@@ -289,7 +288,8 @@ class Keeper:
             left -= taken
         post.outcomes = outcomes
         post.failures = [
-            each for each in latest.failures if each.outcome in FINAL]
+            each for each in latest.failures
+            if each.outcome in FINAL_OUTCOMES]
 
     def sample(self) -> None:
         """Look at the relay, and at the post in delivery, if there is one."""
@@ -307,7 +307,7 @@ class Keeper:
         if current is None:
             return
         now = self._clock()
-        self._sample_post(current, now)
+        self.sample()
         self._now = None
         state.working, state.posts = False, []
         if is_over:
@@ -396,7 +396,8 @@ class Keeper:
         relay = replace(
             seen, opened=known.opened + seen.opened - last.opened,
             reused=known.reused + seen.reused - last.reused,
-            lost=known.lost + seen.lost - last.lost)
+            lost=known.lost + seen.lost - last.lost,
+            used=known.used if self._now is None else self._clock())
         last.opened, last.reused, last.lost = (
             seen.opened, seen.reused, seen.lost)
         for phase, durations in sample.durations.items():
@@ -405,7 +406,8 @@ class Keeper:
         # Nothing is sent to the others any more.
         self._state.relays = [relay, *(
             RelayState(each.name, opened=each.opened, reused=each.reused,
-                       lost=each.lost) for each in others)][:MAX_RELAYS]
+                       lost=each.lost, used=each.used)
+            for each in others)][:MAX_RELAYS]
 
 
 def _add(total: Durations, seen: Durations, last: Durations) -> None:
@@ -427,4 +429,4 @@ def _largest(states: List[SliceState],
 
 
 def _settled(post: PostState) -> int:
-    return sum(post.outcomes.get(outcome, 0) for outcome in FINAL)
+    return sum(post.outcomes.get(outcome, 0) for outcome in FINAL_OUTCOMES)

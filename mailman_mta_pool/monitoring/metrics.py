@@ -2,8 +2,8 @@
 """The metrics, in the text format 0.0.4 of Prometheus.
 
 `METRICS` says what each metric means and what is healthy; the help texts and
-the tables of docs/reference/metrics.rst are made of it.  No metric has the address of a
-member or the words of a server in it.
+docs/reference/metrics.rst are made of that table.  No metric has the address
+of a member or the words of a server in it.
 
 See https://prometheus.io/docs/instrumenting/exposition_formats/ and
 https://prometheus.io/docs/practices/naming/.

@@ -23,6 +23,7 @@ from mailman_mta_pool.monitoring.state import (
     RelayState,
     SliceState,
 )
+from mailman_mta_pool.posts import FINAL_OUTCOMES
 from public import public
 from typing import (
     AbstractSet,
@@ -43,12 +44,18 @@ VERSION = 1
 #: A slice at work writes its state every half second.  One that has not for
 #: so many seconds was killed, or hangs.
 STALLED_S = 10.0
+# A slice that has nothing to do writes its state every quarter of a minute.
+# One that has not for so many seconds is no more.
+SILENT_S = 40.0
+# What two slices have found out of a relay within so many seconds is of the
+# same time.
+SAME_TIME_S = 10.0
 # How many of the last posts are shown, and how many causes of each.
 LAST_POSTS = 20
 CAUSES = 10
 public(STALLED_S=STALLED_S)
-# The outcomes that settle a recipient for good.
-FINAL_OUTCOMES = ('accepted', 'refused', 'shunted', 'discarded')
+# The outcomes after which nobody tries again, unless the operator does.
+ENDED_OUTCOMES = (*FINAL_OUTCOMES, 'shunted')
 
 
 @public
@@ -292,7 +299,8 @@ def _relay(name: str, seen: List[Tuple[SliceState, RelayState]],
         name,
         opened=sum(relay.opened for state, relay in seen),
         reused=sum(relay.reused for state, relay in seen),
-        lost=sum(relay.lost for state, relay in seen))
+        lost=sum(relay.lost for state, relay in seen),
+        used=max(relay.used for state, relay in seen))
     fresh = [_as_of(state, relay, now) for state, relay in seen
              if state in current]
     merged.connections = sum(relay.connections for relay in fresh)
@@ -303,12 +311,10 @@ def _relay(name: str, seen: List[Tuple[SliceState, RelayState]],
     merged.rate = sum(rates) if len(rates) == len(fresh) > 0 else None
     # What one slice found out long ago counts no more if another has found
     # out something since.
-    known = [(state.written, relay) for state, relay in zip(
-        (state for state, relay in seen if state in current), fresh)
-        if relay.state != 'unknown']
-    newest = max((written for written, relay in known), default=0.0)
+    known = [relay for relay in fresh if relay.state != 'unknown']
+    newest = max((relay.used for relay in known), default=0.0)
     worst = max(
-        (relay for written, relay in known if written + STALLED_S >= newest),
+        (relay for relay in known if relay.used + SAME_TIME_S >= newest),
         key=lambda relay: (_badness(relay), relay.pause), default=None)
     if worst is not None:
         merged.state, merged.reason = worst.state, worst.reason
@@ -336,7 +342,7 @@ def _as_of(state: SliceState, relay: RelayState, now: float) -> RelayState:
     if relay.state == 'paused' and relay.pause == 0 and age > STALLED_S:
         # The pause is over, and there has been nothing to send since.
         relay = replace(relay, state='up', reason='')
-    if state.working and age > STALLED_S:
+    if age > (STALLED_S if state.working else SILENT_S):
         # A slice that was killed has no connections.
         relay = replace(relay, connections=0, idle=0, in_flight=0)
     return relay
@@ -449,7 +455,7 @@ def _in_delivery(parts: List[_Part], stalled: AbstractSet[str]) -> Post:
     alive = [part for part in running if part.slice not in stalled]
     total, outcomes = _total(parts)
     rate = sum(part.post.rate for part in alive)
-    left = max(0, total - sum(outcomes[each] for each in FINAL_OUTCOMES))
+    left = max(0, total - sum(outcomes[each] for each in ENDED_OUTCOMES))
     first = running[0].post
     return Post(
         first.message_id, first.list_name, total, outcomes['accepted'], rate,

@@ -19,6 +19,7 @@ import datetime
 from dataclasses import dataclass, field, replace
 from email.parser import HeaderParser
 from functools import lru_cache
+from mailman_mta_pool.posts import bare_id, carried_in
 from public import public
 from typing import (
     Any,
@@ -61,10 +62,6 @@ def _octets(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
-# The key of the metadata under which runner/progress.py says what became of
-# those recipients of the post whom the entry does not name.
-PROGRESS_KEY = 'mta_pool_progress'
-public(PROGRESS_KEY=PROGRESS_KEY)
 # What a pickle names and gets.  None of these can do harm.
 HARMLESS: Dict[Tuple[str, str], Any] = {
     ('_codecs', 'encode'): _octets,
@@ -346,18 +343,6 @@ def is_queued(queue_root: str, queue: str, filebase: str) -> bool:
 
 
 @public
-def bare_id(message_id: str) -> str:
-    """Return a Message-ID without its angle brackets and surrounding space.
-
-    :param message_id: The Message-ID, as a header or a user has it.
-    """
-    message_id = message_id.strip()
-    if message_id.startswith('<') and message_id.endswith('>'):
-        message_id = message_id[1:-1].strip()
-    return message_id
-
-
-@public
 def find_entries(
         queue_root: str, message_id: str,
         retry_interval: Optional[float] = None) -> Iterator[EntryFound]:
@@ -498,19 +483,10 @@ def _recipients(msgdata: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _part(msg: Any, msgdata: Mapping[str, Any]) -> Optional[QueuedPart]:
-    progress: Any = msgdata.get(PROGRESS_KEY)
-    try:
-        origin, total = progress['origin'], progress['total']
-        outcomes = {str(outcome): int(count) for outcome, count
-                    in progress['outcomes'].items()}
-    except (TypeError, KeyError, ValueError, AttributeError):
-        # It is of another release, or there is none.
-        return None
-    if not (isinstance(origin, str) and isinstance(total, int)):
-        return None
-    return QueuedPart(
-        _message_id(msg), str(msgdata.get('listid', '')), origin, total,
-        outcomes)
+    carried = carried_in(msgdata)
+    return None if carried is None else QueuedPart(
+        _message_id(msg), str(msgdata.get('listid', '')), carried.origin,
+        carried.total, carried.outcomes)
 
 
 def _message_id(msg: Any) -> str:

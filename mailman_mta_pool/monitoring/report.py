@@ -13,6 +13,7 @@ import hashlib
 
 from datetime import datetime, tzinfo
 from importlib.resources import files
+from mailman_mta_pool.durations import duration
 from mailman_mta_pool.monitoring.chart import minutes_chart, progress_bar
 from mailman_mta_pool.monitoring.markup import Child, Element
 from public import public
@@ -127,7 +128,7 @@ def report_page(overview: Values, site: str,
             'main', _advice(overview), _posts(overview, times),
             _hour(overview, times), _relays(overview), _queues(overview),
             _failures(overview), _last_posts(overview, times),
-            _counters(overview, times)),
+            _counters(overview)),
         Element('footer', Element(
             'p', 'Made by “mailman mta-pool report”.  The page shows one '
             'moment and does not renew itself.')))
@@ -236,18 +237,9 @@ def _number(value: Any) -> str:
 
 
 def _duration(seconds: Any) -> str:
-    """Return a time span in its two greatest units."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
-    left = max(0, math.ceil(seconds))
-    parts: List[str] = []
-    for unit, size in (('d', 86400), ('h', 3600), ('min', 60), ('s', 1)):
-        count, left = divmod(left, size)
-        if count or (parts and len(parts) < 2):
-            parts.append(f'{count} {unit}')
-        if len(parts) == 2:
-            break
-    return ' '.join(parts) or '0 s'
+    return duration(math.ceil(seconds))
 
 
 def _outcome(name: Any) -> Element:
@@ -411,7 +403,7 @@ def _others(outcomes: Values) -> Child:
     return Element('span', *parts) if parts else NOTHING
 
 
-def _counters(overview: Values, times: _Times) -> Element:
+def _counters(overview: Values) -> Element:
     return _section('counters', _table(
         'counters', 'What became of recipients',
         [_Column('Outcome', 'mark'), _Column('Recipients', 'number')],

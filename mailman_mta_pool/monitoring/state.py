@@ -9,18 +9,13 @@ import json
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from mailman_mta_pool.durations import BUCKETS, Durations, no_durations, PHASES
+from mailman_mta_pool.posts import OUTCOMES
 from public import public
 from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 
 # It changes when a reader of an older state file would go wrong.
 VERSION = 1
-#: What can become of a recipient; see docs/reference/metrics.rst.  In the counters of a
-#: slice, a recipient of each attempt is accepted, refused, deferred or in
-#: doubt.  Those who are shunted or discarded count once more, and may have
-#: been any of these but accepted.
-OUTCOMES = ('accepted', 'refused', 'deferred', 'in_doubt', 'shunted',
-            'discarded')
 #: The states of a relay, the worst last.
 RELAY_STATES = ('unknown', 'up', 'paused', 'down')
 public(VERSION=VERSION, OUTCOMES=OUTCOMES, PHASES=PHASES, BUCKETS=BUCKETS,
@@ -117,6 +112,8 @@ class RelayState:
     :ivar opened: Connections opened, since the beginning of the counters.
     :ivar reused: Uses of a connection that was open already, likewise.
     :ivar lost: Connections that broke, or were found closed, likewise.
+    :ivar used: When a post that was for it was in delivery last; 0 if it is
+        not known.
     """
 
     name: str = ''
@@ -131,6 +128,7 @@ class RelayState:
     opened: int = 0
     reused: int = 0
     lost: int = 0
+    used: float = 0.0
 
 
 @public

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The file with the metrics of all slices, for node_exporter."""
 
+import os
 import time
+import fcntl
 import logging
 
+from contextlib import contextmanager, suppress
 from mailman_mta_pool.monitoring.files import (
     read_states,
     remove_torn,
     write_whole,
 )
 from public import public
-from typing import Callable
+from typing import Callable, Iterator
 
 
 log = logging.getLogger('mailman.smtp')
@@ -23,7 +26,7 @@ TORN_AGE = 60.0
 
 @public
 class Textfile:
-    """Writes the metrics; one call at a time, from any thread."""
+    """Writes the metrics, from any thread."""
 
     def __init__(self, state_directory: str, queue_root: str,
                  clock: Callable[[], float] = time.time) -> None:
@@ -47,6 +50,10 @@ class Textfile:
 
         :param path: As in [metrics] textfile.
         """
+        with _locked(self._state_directory):
+            self._write(path)
+
+    def _write(self, path: str) -> None:
         # Loaded only where a site wants it.
         from mailman_mta_pool.monitoring.metrics import render
         from mailman_mta_pool.monitoring.queues import queue_summaries
@@ -54,9 +61,10 @@ class Textfile:
             self._path = path
             remove_torn(path, TORN_AGE)
         now = self._clock()
+        # That may take a while, so that the states come last.
+        queues = queue_summaries(self._queue_root, now)
         text = render(
-            read_states(self._state_directory).states,
-            queue_summaries(self._queue_root, now), now)
+            read_states(self._state_directory).states, queues, now)
         try:
             write_whole(path, text, MODE)
         except OSError as error:
@@ -68,3 +76,22 @@ class Textfile:
         if self._failing == path:
             log.info('[metrics] textfile can be written again: %s', path)
         self._failing = ''
+
+
+@contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Keep other slices, and other threads, waiting.
+
+    One that has read the states before this one and writes after it would let
+    counters fall, which Prometheus takes for a beginning at 0.
+    """
+    fd = None
+    try:
+        with suppress(OSError):
+            # There may be no states yet, and NFS has not always locks.
+            fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        if fd is not None:
+            os.close(fd)

@@ -58,23 +58,30 @@ class Ticker:
         self._set_tick_timer()
 
     def _set_tick_timer(self) -> None:
+        """Tick when it is time, or earlier if that is set already.
+
+        Of many deliveries, each shorter than the interval, some are in the
+        state file while they last.
+        """
         assert self._loop is not None
+        when = self._loop.time() + (
+            WORK_INTERVAL if self._keeper.is_working else IDLE_INTERVAL)
         if self._tick_timer is not None:
+            if self._tick_timer.when() <= when:
+                return
             self._tick_timer.cancel()
-        self._tick_timer = self._loop.call_later(
-            WORK_INTERVAL if self._keeper.is_working else IDLE_INTERVAL,
-            self._tick)
+        self._tick_timer = self._loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
+        self._tick_timer = None
         # Set first: a mistake of ours in what follows ends no timer.
         self._set_tick_timer()
         self._keeper.write()
         self.publish_soon()
 
     def stop(self) -> None:
-        """Tick at the other pace: the delivery has ended."""
+        """Publish what came of the delivery, which has ended."""
         if self._loop is not None:
-            self._set_tick_timer()
             self.publish_soon()
 
     # The metrics.
@@ -126,7 +133,7 @@ class Ticker:
 
 
 def _timed(publish: Callable[[], None]) -> float:
-    """Call a function, and return how long that took, in seconds."""
+    """Call a function, and return the seconds of a processor that it took."""
     begin = time.thread_time()
     publish()
     return time.thread_time() - begin

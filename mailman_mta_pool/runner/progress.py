@@ -3,27 +3,27 @@
 
 A post that is put back, or tried again, is another queue entry.  Its metadata
 says how many recipients the whole post has, and what became of those whom
-the entry does not name.  Stock Mailman passes over the key.
+the entry does not name.
 """
 
 import secrets
 
+from mailman_mta_pool.journal.entry import WHICH_QUEUE_KEY
 from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.posts import (
+    Carried,
+    carried_in,
+    FINAL_OUTCOMES,
+    OUTCOMES,
+)
 from mailman_mta_pool.settlement.causes import Cause, Causes
 from mailman_mta_pool.settlement.ledger import Ledger
 from public import public
 from typing import Any, Counter, Dict, List, Optional
 
 
-PROGRESS_KEY = 'mta_pool_progress'
 # So many causes of failures are told of a post.
 CAUSES = 8
-public(PROGRESS_KEY=PROGRESS_KEY)
-# What can become of a recipient at one attempt.
-WAITING = 'deferred', 'in_doubt'
-# What is not undone by another queue entry.
-FINAL = 'accepted', 'refused', 'discarded'
-OUTCOMES = (*FINAL, *WAITING, 'shunted')
 
 
 @public
@@ -37,6 +37,7 @@ class Progress:
     :ivar is_continued: True if the post has had another entry before.
     :ivar before: What became of those whom this entry does not name.
     :ivar causes_before: Why some of them failed.
+    :ivar is_unshunted: True if this entry was in the `shunt` queue.
     :ivar is_put_back: True if recipients went back into the `out` queue.
     """
 
@@ -54,7 +55,7 @@ class Progress:
         """
         self._ledger = Ledger() if ledger is None else ledger
         self._earlier = earlier
-        self._causes = Causes()
+        self._causes, self._untried_causes = Causes(), Causes()
         self._shunted = self._discarded = self._untried = 0
         self._broken = 0
         self.entry = entry
@@ -63,13 +64,14 @@ class Progress:
         self.before: Dict[str, int] = {}
         self.causes_before: List[Cause] = []
         self.is_put_back = False
-        found: Any = msgdata.get(PROGRESS_KEY)
-        self.is_continued = _is_sound(found)
-        if self.is_continued:
-            self.total = max(size, found['total'])
-            self.origin = found['origin']
-            self.before = dict(found['outcomes'])
-            self.causes_before = [Cause(*each) for each in found['causes']]
+        self.is_unshunted = WHICH_QUEUE_KEY in msgdata
+        carried = carried_in(msgdata)
+        self.is_continued = carried is not None
+        if carried is not None:
+            self.total = max(size, carried.total)
+            self.origin = carried.origin
+            self.before = dict(carried.outcomes)
+            self.causes_before = [Cause(*each) for each in carried.causes]
 
     # What becomes of the recipients.
 
@@ -110,24 +112,35 @@ class Progress:
                 for outcome in OUTCOMES}
 
     def causes(self) -> List[Cause]:
-        """Return why recipients of the post failed, the most first."""
+        """Return why recipients of the post failed, the most first.
+
+        It is for the thread that tells of the post while it is in delivery.
+        """
+        return self._all_causes(self._causes)
+
+    def _all_causes(self, causes: Causes) -> List[Cause]:
+        """Return the causes, those of the ledger by way of `causes`."""
         ledger = self._ledger
-        self._causes.read('refused', ledger.bounced)
-        self._causes.read('deferred', ledger.deferred)
-        self._causes.read('shunted', ledger.rejected)
-        return _merged(self.causes_before, self._causes.most(CAUSES))
+        causes.read('refused', ledger.bounced)
+        causes.read('deferred', ledger.deferred)
+        causes.read('shunted', ledger.rejected)
+        return _merged(self.causes_before, [
+            *causes.most(CAUSES), *self._untried_causes.most(CAUSES)])
 
     def note_untried(self, why: str) -> None:
         """Take note of why nobody could be tried any more.
 
         :param why: The reason, as somebody has said it.
         """
-        self._causes.add(
+        self._untried_causes.add(
             'deferred', why, len(self._ledger.untried) - self._untried)
         self._untried = len(self._ledger.untried)
 
     def note_discarded(self, count: int) -> None:
-        """Take note of recipients who are not tried again."""
+        """Take note of recipients who are not tried again.
+
+        :param count: How many these are.
+        """
         self._discarded += count
 
     def note_broken(self, count: int) -> None:
@@ -166,17 +179,23 @@ class Progress:
         :param queue: The queue: `out`, `retry` or `shunt`.
         """
         attempt = self._each_once()
-        causes = self.causes()
+        # The other thread may be counting at this moment.
+        causes = self._all_causes(Causes())
         if queue == 'retry':
             # The entry names them.
             attempt['deferred'] = attempt['in_doubt'] = 0
         elif queue == 'shunt':
             attempt['shunted'] = 0
         if queue != 'out':
-            causes = [cause for cause in causes if cause.outcome in FINAL]
-        return _value(self.total, self.origin, {
-            outcome: count for outcome, count in self._with_before(
-                attempt).items() if count}, causes)
+            causes = [cause for cause in causes
+                      if cause.outcome in FINAL_OUTCOMES]
+        return Carried(
+            self.total, self.origin, {
+                outcome: count for outcome, count in self._with_before(
+                    attempt).items() if count},
+            # Stock Mailman has to read them, so no class of ours.
+            [(each.outcome, each.reply, each.number) for each in causes],
+            ).to_value()
 
     @staticmethod
     def of_part(size: int) -> Dict[str, Any]:
@@ -184,27 +203,7 @@ class Progress:
 
         :param size: How many recipients the part has.
         """
-        return _value(size, secrets.token_hex(8), {}, [])
-
-
-def _value(total: int, origin: str, outcomes: Dict[str, int],
-           causes: List[Cause]) -> Dict[str, Any]:
-    return {'total': total, 'origin': origin, 'outcomes': outcomes,
-            'causes': [tuple(cause) for cause in causes]}
-
-
-def _is_sound(found: Any) -> bool:
-    """Return True for what `carried` has returned, of whatever release."""
-    try:
-        return (isinstance(found['total'], int) and
-                isinstance(found['origin'], str) and
-                all(outcome in OUTCOMES and isinstance(count, int)
-                    for outcome, count in found['outcomes'].items()) and
-                all(isinstance(outcome, str) and isinstance(reply, str) and
-                    isinstance(count, int)
-                    for outcome, reply, count in found['causes']))
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return False
+        return Carried(size, secrets.token_hex(8), {}, []).to_value()
 
 
 def _merged(before: List[Cause], now: List[Cause]) -> List[Cause]:

@@ -22,7 +22,8 @@ from mailman_mta_pool.journal.entry import (
 )
 from mailman_mta_pool.journal.file import Journal
 from mailman_mta_pool.journal.records import Settled
-from mailman_mta_pool.runner.progress import Progress, PROGRESS_KEY
+from mailman_mta_pool.posts import PROGRESS_KEY
+from mailman_mta_pool.runner.progress import Progress
 from public import public
 from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional, Set

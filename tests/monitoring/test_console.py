@@ -27,12 +27,12 @@ from mailman_mta_pool.console.terminal import (
     clock,
     columns,
     cut,
-    duration,
     Line,
     padded,
     Terminal,
     terminal_of,
 )
+from mailman_mta_pool.durations import duration
 from mailman_mta_pool.monitoring.files import state_directory, write_whole
 from mailman_mta_pool.monitoring.overview import overview
 from mailman_mta_pool.monitoring.state import (

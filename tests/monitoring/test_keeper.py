@@ -408,6 +408,24 @@ class TestRelays(KeeperTestCase):
         self.assertEqual(before, RelayState(
             'relay.example.net:25', 'unknown', opened=4))
 
+    def test_when_it_was_used(self):
+        keeper, self.relay = self.first_keeper(), Source()
+        keeper.begin(self.delivery(Engine()))
+        self.now += 1
+        # A post that is over between two looks.
+        keeper.end()
+        relay, = self.state().relays
+        self.assertEqual(relay.used, NOON + 1)
+        self.now += 60
+        keeper.write()
+        relay, = self.state().relays
+        self.assertEqual(relay.used, NOON + 1)
+        # Another process goes on with that.
+        keeper = self.keeper()
+        keeper.write()
+        relay, = self.state().relays
+        self.assertEqual(relay.used, NOON + 1)
+
     def test_so_many_relays(self):
         keeper = self.first_keeper()
         for number in range(MAX_RELAYS + 3):
@@ -530,12 +548,26 @@ class TestTicker(KeeperTestCase):
             self.counting.times,
             [WORK_INTERVAL * number for number in range(1, 5)])
         self.counting.end()
-        ended = self.loop.time()
         self.do(self.ticker.stop)
         del self.counting.times[:]
         self.run_for(2 * IDLE_INTERVAL + 1)
+        last = 5 * WORK_INTERVAL
         self.assertEqual(self.counting.times, [
-            ended + IDLE_INTERVAL, ended + 2 * IDLE_INTERVAL])
+            last, last + IDLE_INTERVAL, last + 2 * IDLE_INTERVAL])
+
+    def test_short_deliveries(self):
+        # No longer than half the interval, one after the other.
+        during = []
+        for _ in range(6):
+            self.counting.begin(self.delivery(Engine()))
+            self.do(self.ticker.start)
+            del self.counting.times[:]
+            self.run_for(WORK_INTERVAL / 2)
+            during.extend(self.counting.times)
+            self.counting.end()
+            self.do(self.ticker.stop)
+        self.assertEqual(
+            during, [WORK_INTERVAL * number for number in range(1, 4)])
 
     def test_another_network_thread(self):
         self.do(self.ticker.start)

@@ -287,13 +287,15 @@ class TestRelays(OverviewTestCase):
 
     def test_summed_over_slices(self):
         one = RelayState(RELAY, 'up', connections=4, idle=1, ceiling=8,
-                         in_flight=20, rate=5.0, opened=7, reused=3, lost=2)
+                         in_flight=20, rate=5.0, opened=7, reused=3, lost=2,
+                         used=NOW - 1)
         self.write(working('out-0-of-2', relays=[one]),
                    working('out-1-of-2', relays=[one]))
         self.assertEqual(self.relay(), {
             'name': RELAY, 'state': 'up', 'reason': '', 'pause': 0.0,
             'connections': 8, 'idle': 2, 'ceiling': 16, 'in_flight': 40,
-            'rate': 10.0, 'opened': 14, 'reused': 6, 'lost': 4})
+            'rate': 10.0, 'opened': 14, 'reused': 6, 'lost': 4,
+            'used': NOW - 1})
 
     def test_no_limit_of_the_rate(self):
         self.write(
@@ -326,11 +328,20 @@ class TestRelays(OverviewTestCase):
 
     def test_what_another_slice_found_out_since(self):
         self.write(
-            working('out-0-of-2', relays=[RelayState(RELAY, 'up')]),
-            resting('out-1-of-2', relays=[RelayState(RELAY, 'down', 'no')],
-                    written=NOW - 600))
+            working('out-0-of-2', relays=[
+                RelayState(RELAY, 'up', used=NOW - 1)]),
+            # It goes on writing while nothing is sent.
+            resting('out-1-of-2', relays=[
+                RelayState(RELAY, 'down', 'no', used=NOW - 600)]))
         self.assertEqual((self.relay()['state'], self.relay()['reason']),
                          ('up', ''))
+
+    def test_connections_of_a_slice_that_was_killed_while_idle(self):
+        self.write(resting('out-0-of-1', relays=[
+            RelayState(RELAY, 'up', connections=4, idle=4)]))
+        self.assertEqual(self.relay(NOW + 15)['connections'], 4)
+        relay = self.relay(NOW + 60)
+        self.assertEqual((relay['connections'], relay['idle']), (0, 0))
 
     def test_relay_of_earlier_settings(self):
         self.write(resting('out-0-of-1', relays=[

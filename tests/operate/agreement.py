@@ -8,14 +8,11 @@ debian13.txt.
 import re
 import json
 import signal
-import unittest
 
 from base64 import b64encode
 from contextlib import suppress
 from http.client import HTTPConnection
-from mailman_mta_pool.monitoring import queues
 from mailman_mta_pool.monitoring.overview import overview
-from mailman_mta_pool.runner import progress
 from tests.fault.rounds import numbered
 from tests.scripted import Scripted
 from tests.servers.loopback import free_port, HOST
@@ -32,11 +29,6 @@ ACCEPTED = re.compile(
     r'^mailman_mta_pool_recipients_total\{outcome="accepted"\} (\d+)$',
     re.MULTILINE)
 TWO_SLICES = '[runner.out]\ninstances: 2\nsleep_time: 0.1s\n'
-
-
-class TestKey(unittest.TestCase):
-    def test_key(self):
-        self.assertEqual(queues.PROGRESS_KEY, progress.PROGRESS_KEY)
 
 
 class TestAgreement(SiteTestCase):

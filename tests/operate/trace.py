@@ -149,9 +149,15 @@ class TestAnswers(TraceTestCase):
         self.assertNotIn(accepted, output)
 
     def test_waiting(self):
-        site = self.site(members=3, settings={'delivery': {'patience': 0}})
+        site = self.site(members=25, settings={'delivery': {'patience': 0}})
         site.run({'verp': True})
         self.assertEqual(sorted(site.waiting()), ['retry'])
+        status, output, _ = self.run_trace(site, ID)
+        self.assertEqual(status, 0)
+        self.assertIn('25 waiting', output)
+        # A screen shows so many, and not a big list that waits.
+        self.assertEqual(output.count('waiting   '), 20)
+        self.assertIn('(5 more; --json has all)', output)
         for each in self.trace(site, ID).values():
             self.assertEqual(each['outcome'], 'waiting')
             self.assertIn('in the retry queue; next try by', each['reason'])
