@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which documents are tests."""
+"""Which documents are tests, and that no test is to be quick."""
 
 import os
 
 from flufl.testing import nose
+from hypothesis import HealthCheck, settings
 
 
 DOCUMENTS = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'docs', '')
+# By default an example fails that takes a fifth of a second.
+settings.register_profile(
+    'unhurried', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('unhurried')
 
 
 class DocumentsPlugin(nose.NosePlugin):
