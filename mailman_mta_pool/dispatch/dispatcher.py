@@ -271,7 +271,7 @@ class Dispatcher:
     @property
     def is_put_off(self) -> bool:
         """True if a connection would have nothing to do but wait."""
-        return self.has_work and 0 < self.paused_for < LONGEST_SLEEP
+        return 0 < self.paused_for < LONGEST_SLEEP
 
     @property
     def may_have_work(self) -> bool:

@@ -565,7 +565,6 @@ class Ledger:
         held = {**self._contrast.held, **self._rejection.held}
         is_out = unavailable is not None or self._halts
         left = self.unsettled(recipients)
-        self._keep_suspects(recipients, {*left, *self.deferred}, held)
         rejection = self._rejection.rejection
         if rejection is not None:
             self._reject({
@@ -586,15 +585,6 @@ class Ledger:
             self.untried = left
             return []
         return left
-
-    def _keep_suspects(self, recipients: List[str], waiting: Set[str],
-                       held: Dict[str, Judgement]) -> None:
-        """Go on suspecting those who were, and have no verdict yet."""
-        known = set(self.suspects)
-        self.suspects.extend(
-            recipient for recipient in recipients
-            if recipient in self._post.suspects and recipient in waiting and
-            recipient not in held and recipient not in known)
 
     @staticmethod
     def _is_broken_off(left: List[str], held: Dict[str, Judgement]) -> bool:
