@@ -416,9 +416,13 @@ class TestKilled(StateTestCase):
 
     def post_to(self, index, site, number):
         """Put a post in the queue, for slice 0 or 1 of 2."""
+        out = site.var / 'queue' / 'out'
+        out.mkdir(parents=True, exist_ok=True)
         while True:
-            path = site.post(numbered(number), verp=True)
+            # The other slice is at work in its queue.
+            path = site.post(numbered(number), 'aside', verp=True)
             if int(path.stem.partition('+')[2], 16) // HALF == index:
+                path.rename(out / path.name)
                 return
             # The digest depends on the time.
             path.unlink()
@@ -437,8 +441,7 @@ class TestKilled(StateTestCase):
                 self.post_to(0, site, number)
                 self.post_to(1, site, 101 + number)
                 runner = site.start_runner('out:0:2')
-                # Of each post of 200 some are over and some are not.
-                server.let(100 if number else 50)
+                server.let(50)
                 runner.kill()
                 server.drop()
                 self.assertTrue(other.running)
@@ -452,14 +455,14 @@ class TestKilled(StateTestCase):
         self.assertEqual(
             {state.slice for state in states_of(site)},
             {'out-0-of-2', 'out-1-of-2'})
-        # Four times at most a post was over and the next had not begun.
-        self.assertGreater(site.log('smtp.log').count(GOES_ON), 5)
-        served = self.numbers(server)
-        self.assertEqual(len(served), 10 * 200)
-        self.assertEqual(len(self.numbers(steady)), 11 * 200)
-        self.assertEqual(total(site), 21 * 200)
-        # What the server has twice was in flight.
-        self.assertLessEqual(len(server.served), len(served) + 10 * 2 * 2)
+        # The rest of a post that goes on may be an entry of the other slice.
+        self.assertGreater(site.log('smtp.log').count(GOES_ON), 0)
+        served = self.numbers(server) | self.numbers(steady)
+        self.assertEqual(len(served), 21 * 200)
+        self.assertEqual(total(site), len(served))
+        # What the servers have twice was in flight.
+        self.assertLessEqual(len(server.served) + len(steady.served),
+                             len(served) + 10 * 2 * 2)
         self.assertQuiet(site)
 
     def test_after_the_last_answer(self):
