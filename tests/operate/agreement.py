@@ -14,7 +14,7 @@ from contextlib import suppress
 from http.client import HTTPConnection
 from mailman_mta_pool.monitoring.overview import overview
 from tests.fault.rounds import numbered
-from tests.scripted import Scripted
+from tests.operate.gated import Gated
 from tests.servers.loopback import free_port, HOST
 from tests.site import LIST
 from tests.site_case import SiteTestCase
@@ -71,30 +71,35 @@ class TestAgreement(SiteTestCase):
         return (known.recipients['accepted'], rest['recipients']['accepted'],
                 [int(ACCEPTED.search(text)[1]) for text in texts])
 
+    def wait_for(self, site, number):
+        """Wait until all say that so many recipients are accepted."""
+        site.wait_for(
+            lambda: self.accepted(site) == (number, number, [number] * 2),
+            f'{number} recipients')
+
     def test_one_post(self):
-        server = self.use(Scripted(extensions=BY_CHUNKS))
+        server = self.use(Gated(extensions=BY_CHUNKS))
         site = self.make(server, 20_000)
         site.post(verp=True)
-        seen = []
         with site.runner():
+            for number in (1, 5000, 15_000):
+                server.let(number - len(server.accepted))
+                self.wait_for(site, number)
+                values = json.loads(self.ask(PLUGIN))
+                post, = values['posts']
+                self.assertEqual(
+                    (post['list'], post['total'], post['accepted']),
+                    (LIST, 20_000, number))
+                self.assertEqual(
+                    values['queues']['out']['recipients'], 20_000 - number)
+            server.let_all()
             while len(server.served) < 20_000:
-                before = len(server.served)
                 first, second, _ = self.accepted(site)
                 # Never more than the server has accepted by then.
                 self.assertLessEqual(first, second)
                 self.assertLessEqual(second, len(server.served))
-                values = json.loads(self.ask(PLUGIN))
-                if values['posts']:
-                    post, = values['posts']
-                    self.assertEqual((post['list'], post['total']),
-                                     (LIST, 20_000))
-                    self.assertLessEqual(
-                        post['accepted'] +
-                        values['queues']['out']['recipients'], 20_000)
-                    seen.append((before, post['accepted']))
-            site.wait_until_empty(timeout=100)
-        self.assertGreater(len({accepted for _, accepted in seen}), 3)
-        self.assertEqual(self.accepted(site), (20_000, 20_000, [20_000] * 2))
+            site.wait_until_empty(timeout=300)
+        self.wait_for(site, 20_000)
         values = json.loads(self.ask(PLUGIN))
         self.assertEqual(values['posts'], [])
         last, = values['last_posts']
@@ -106,37 +111,42 @@ class TestAgreement(SiteTestCase):
                          ([], False))
         self.assertQuiet(site)
 
+    def totals(self):
+        """Return how many recipients each post has, and has had."""
+        return [(post['total'], post['accepted'])
+                for post in json.loads(self.ask(PLUGIN))['posts']]
+
     def test_divided_post(self):
-        server = self.use(Scripted(extensions=BY_CHUNKS, delay=0.001))
+        server = self.use(Gated(extensions=BY_CHUNKS))
         site = self.make(server, 2000, TWO_SLICES, delivery={'split': 250})
         site.post(numbered(0), verp=True)
-        totals, accepted = set(), []
         with site.runner('out:0:2'), site.runner('out:1:2'):
-            while len(server.served) < 2000:
-                for post in json.loads(self.ask(PLUGIN))['posts']:
-                    totals.add(post['total'])
-                    accepted.append(post['accepted'])
-            site.wait_until_empty(timeout=100)
-        # It is one post from the beginning to the end.
-        self.assertEqual(totals, {2000})
-        self.assertGreater(len(set(accepted)), 2)
-        self.assertEqual(accepted, sorted(accepted))
-        self.assertEqual(self.accepted(site)[:2], (2000, 2000))
+            for number in (1, 700, 1400):
+                server.let(number - len(server.accepted))
+                # It is one post from the beginning to the end.
+                site.wait_for(
+                    lambda: self.totals() == [(2000, number)],
+                    f'{number} recipients of one post')
+            server.let_all()
+            site.wait_until_empty(timeout=300)
+        self.wait_for(site, 2000)
         last, = json.loads(self.ask(PLUGIN))['last_posts']
         self.assertEqual((last['total'], last['accepted']), (2000, 2000))
 
     def test_killed(self):
-        server = self.use(Scripted(delay=0.002))
+        server = self.use(Gated())
         site = self.make(server, 1000)
         path = site.post(verp=True)
         runner = site.start_runner()
-        server.wait_for(lambda server: len(server.accepted) >= 300)
+        server.let(300)
+        self.wait_for(site, 300)
         runner.kill()
+        server.drop()
         values = json.loads(self.ask(PLUGIN))
         self.assertEqual(values['queues']['out']['entries'], 1)
         self.assertTrue(path.with_suffix('.bak').exists())
-        left = values['queues']['out']['recipients']
-        self.assertLess(left, 1000)
+        self.assertEqual(values['queues']['out']['recipients'], 700)
+        server.let_all()
         site.run()
         self.assertEqual(runner.status, -signal.SIGKILL)
         values = json.loads(self.ask(PLUGIN))

@@ -6,6 +6,7 @@ import re
 from mailman_mta_pool.demo.process import Child
 from mailman_mta_pool.demo.site import RUNNER
 from subprocess import DEVNULL
+from tests.fault.rounds import numbered
 from tests.scripted import Scripted
 from tests.site_case import SiteTestCase
 
@@ -60,10 +61,12 @@ class TestHealthy(SiteTestCase):
     def test_stopped_and_started(self):
         server = self.use(Scripted())
         site = self.site(server, extra=sections(format=FORMAT))
-        for _ in range(2):
+        for number in range(2):
             with site.runner():
-                site.post()
-                server.wait_for(lambda server: server.accepted)
+                site.post(numbered(number))
+                server.wait_for(lambda server: any(
+                    b'Post number %d' % number in message.content
+                    for message in server.accepted))
         self.assertEqual(ALARMING.findall(site.logs()), [])
 
     def test_the_test_would_notice(self):

@@ -16,8 +16,9 @@ from datetime import datetime
 from mailman_mta_pool.monitoring.files import read_states, state_directory
 from mailman_mta_pool.monitoring.state import OUTCOMES, state_from_json
 from tests.fault.rounds import numbered
+from tests.operate.gated import Gated
 from tests.scripted import CLOSE, HANG, Scripted
-from tests.site import LIST, OURS
+from tests.site import LIST
 from tests.site_case import SiteTestCase
 
 
@@ -115,42 +116,35 @@ class StateTestCase(SiteTestCase):
         self.assertEqual(watch.falls, [])
         self.assertEqual(watch.problems, [])
 
+    def wait_for_total(self, site, number):
+        """Wait until so many recipients are accepted, say the files."""
+        site.wait_for(lambda: total(site) == number, f'{number} recipients')
+
 
 class TestPost(StateTestCase):
     """One post, from its beginning to its end."""
 
     def test_moving(self):
-        halts, halting = [5_000, 10_000, 15_000], threading.Lock()
-
-        def script(command, session):
-            # At times the server waits for the state file to say so.
-            with halting:
-                if halts and len(server.accepted) >= halts[0]:
-                    site.wait_for(
-                        lambda: path_of(site).exists() and
-                        total(site) >= halts[0] - 100, 'the state file')
-                    del halts[0]
-        server = self.use(Scripted(script, extensions=BY_CHUNKS))
+        server = self.use(Gated(extensions=BY_CHUNKS))
         site = self.site(server, members=20_000)
         textfile = site.directory / 'mailman.prom'
         site.set_up(server, settings={
             'metrics': {'textfile': textfile, 'lists': 1}})
-        with self.watched(site) as watch:
-            site.run({'verp': True}, timeout=200)
+        site.post(verp=True)
+        with self.watched(site), site.runner():
+            for number in (1, 5000, 15_000):
+                server.let(number - len(server.accepted))
+                self.wait_for_total(site, number)
+                state = site.wait_for(
+                    lambda: self.in_flight(site), 'a message in flight')
+                post, = state.posts
+                self.assertEqual(
+                    (post.list_name, post.total, post.accepted,
+                     state.recipients['accepted'], state.working),
+                    (LIST, 20_000, number, number, True))
+            server.let_all()
+            site.wait_until_empty(timeout=300)
         self.assertEqual(len(server.served), 20_000)
-        during = [state for state in watch.seen if state.working]
-        accepted = [state.posts[0].accepted for state in during]
-        self.assertEqual(halts, [])
-        self.assertGreaterEqual(len(accepted), 3)
-        self.assertEqual(accepted, sorted(set(accepted)))
-        self.assertGreater(max(state.posts[0].rate for state in during), 0)
-        for state in during:
-            self.assertEqual(state.posts[0].total, 20_000)
-            self.assertEqual(state.posts[0].list_name, LIST)
-            self.assertEqual(
-                state.recipients['accepted'], state.posts[0].accepted)
-        self.assertGreater(
-            max(state.relays[0].in_flight for state in during), 0)
         state = state_of(site)
         self.assertFalse(state.working)
         self.assertEqual(state.posts, [])
@@ -161,6 +155,7 @@ class TestPost(StateTestCase):
         self.assertEqual(
             (post.message_id, post.total, post.accepted),
             ('<post@example.com>', 20_000, 20_000))
+        self.assertGreater(post.rate, 0)
         relay, = state.relays
         self.assertEqual(
             (relay.name, relay.state, relay.opened, relay.connections),
@@ -184,6 +179,26 @@ class TestPost(StateTestCase):
         self.assertEqual(
             [path.name for path in textfile.parent.iterdir()
              if path.name.startswith('.')], [])
+
+    def end_of_turn(self, site, server):
+        """Let a turn end; return the post as the state file had it last."""
+        self.wait_for_total(site, len(server.accepted))
+        # Nothing is accepted, and the time passes.
+        site.wait_for(lambda: state_of(site).posts and state_of(
+            site).written > state_of(site).posts[0].started + 1,
+            'the end of the time slice')
+        last, = posts = state_of(site).posts
+        while [post.entry for post in posts] == [last.entry]:
+            last, = posts
+            server.let(1)
+            self.wait_for_total(site, len(server.accepted))
+            posts = state_of(site).posts
+        return last
+
+    def in_flight(self, site):
+        """Return the state of the slice if a message is in flight."""
+        state = state_of(site)
+        return state if state.relays[0].in_flight else None
 
     def test_outcomes_and_causes(self):
         def script(command, session):
@@ -332,27 +347,29 @@ class TestPost(StateTestCase):
 
     def test_turns(self):
         # A post of several turns is told of as one.
-        server = self.use(Scripted(delay=0.002))
+        server = self.use(Gated())
         site = self.site(
             server, members=600, max_delivery_threads=1,
             settings={'delivery': {'time_slice': '1s'}})
-        with self.watched(site) as watch:
+        by_post = {}
+        with self.watched(site):
             for number in range(2):
                 site.post(numbered(number), verp=True)
             with site.runner():
+                server.let(100)
+                for _ in range(4):
+                    post = self.end_of_turn(site, server)
+                    by_post.setdefault(post.message_id, []).append(post)
+                server.let_all()
                 site.wait_until_empty(timeout=120)
         self.assertEqual(sorted(server.served), sorted(site.members * 2))
-        by_post = {}
-        for state in watch.seen:
-            for post in state.posts:
-                by_post.setdefault(post.message_id, []).append(post)
         self.assertEqual(len(by_post), 2)
         for posts in by_post.values():
-            self.assertGreater(len({post.entry for post in posts}), 1)
-            self.assertEqual(len({post.origin for post in posts}), 1)
-            self.assertEqual({post.total for post in posts}, {600})
-            accepted = [post.accepted for post in posts]
-            self.assertEqual(accepted, sorted(accepted))
+            first, second = posts
+            self.assertNotEqual(first.entry, second.entry)
+            self.assertEqual(first.origin, second.origin)
+            self.assertEqual((first.total, second.total), (600, 600))
+            self.assertLess(first.accepted, second.accepted)
         state = state_of(site)
         self.assertEqual(
             sorted((post.message_id, post.accepted)
@@ -372,23 +389,24 @@ class TestKilled(StateTestCase):
                 for recipient in message.recipients}
 
     def test_one_post(self):
-        server = self.use(Scripted(delay=0.001))
+        server = self.use(Gated())
         site = self.site(server, members=1000, max_delivery_threads=4)
         site.post(numbered(0), verp=True)
-        with self.watched(site) as watch:
-            for _ in range(10):
-                begin = len(server.accepted)
+        with self.watched(site):
+            for number in range(10):
                 runner = site.start_runner()
-                site.wait_for(
-                    lambda: len(server.accepted) >= begin + 60, 'progress')
+                server.let(60 + number)
+                if number % 2:
+                    self.wait_for_total(site, len(self.numbers(server)))
                 runner.kill()
+                server.drop()
                 # Mailman leaves a half-made entry there for ever.
                 for path in site.queue('out').files:
                     if path.suffix == '.tmp':
                         path.unlink()
+            server.let_all()
             site.run()
-        self.assertGreater(site.log('smtp.log').count(GOES_ON), 5)
-        self.assertGreater(len(watch.seen), 5)
+        self.assertEqual(site.log('smtp.log').count(GOES_ON), 10)
         self.assertEqual(len(self.numbers(server)), 1000)
         self.assertEqual(total(site), 1000)
         post, = state_of(site).last_posts
@@ -396,33 +414,40 @@ class TestKilled(StateTestCase):
         # Nothing is remembered of the entries of before.
         self.assertLessEqual(len(state_of(site).counted), 2)
 
-    def post_to_first(self, site, number):
-        """Put a post in the queue, for slice 0 of 2."""
+    def post_to(self, index, site, number):
+        """Put a post in the queue, for slice 0 or 1 of 2."""
+        out = site.var / 'queue' / 'out'
+        out.mkdir(parents=True, exist_ok=True)
         while True:
-            path = site.post(numbered(number), verp=True)
-            if int(path.stem.partition('+')[2], 16) < HALF:
+            # The other slice is at work in its queue.
+            path = site.post(numbered(number), 'aside', verp=True)
+            if int(path.stem.partition('+')[2], 16) // HALF == index:
+                path.rename(out / path.name)
                 return
             # The digest depends on the time.
             path.unlink()
 
     def test_one_of_two_slices(self):
-        server = self.use(Scripted(delay=0.001))
-        site = self.site(server, members=500)
-        site.set_up(server, outgoing=OURS, max_delivery_threads=2,
-                    extra=TWO_SLICES)
+        server, steady = self.use(Gated()), self.use(Scripted())
+        site = self.site(steady, members=200, max_delivery_threads=2,
+                         extra=TWO_SLICES)
+        # It keeps this server.
         other = site.start_runner('out:1:2')
-        with self.watched(site) as watch:
+        with self.watched(site):
+            self.post_to(1, site, 100)
+            steady.wait_for(lambda server: server.accepted)
+            site.set_up(server, max_delivery_threads=2, extra=TWO_SLICES)
             for number in range(10):
-                self.post_to_first(site, number)
-                site.post(numbered(100 + number), verp=True)
+                self.post_to(0, site, number)
+                self.post_to(1, site, 101 + number)
                 runner = site.start_runner('out:0:2')
-                site.wait_for(
-                    lambda: sum(found == number for found, _
-                                in self.numbers(server)) >= 100, 'progress')
+                server.let(50)
                 runner.kill()
+                server.drop()
                 self.assertTrue(other.running)
+            server.let_all()
             runner = site.start_runner('out:0:2')
-            site.wait_until_empty(timeout=120)
+            site.wait_until_empty(timeout=300)
             for each in (runner, other):
                 each.signal(signal.SIGTERM)
             for each in (runner, other):
@@ -430,14 +455,14 @@ class TestKilled(StateTestCase):
         self.assertEqual(
             {state.slice for state in states_of(site)},
             {'out-0-of-2', 'out-1-of-2'})
-        self.assertGreater(len(watch.seen), 10)
-        self.assertGreater(site.log('smtp.log').count(GOES_ON), 5)
-        served = self.numbers(server)
-        self.assertEqual(len(served), 20 * 500)
+        # The rest of a post that goes on may be an entry of the other slice.
+        self.assertGreater(site.log('smtp.log').count(GOES_ON), 0)
+        served = self.numbers(server) | self.numbers(steady)
+        self.assertEqual(len(served), 21 * 200)
         self.assertEqual(total(site), len(served))
-        # What the server has twice was in flight.
-        self.assertGreaterEqual(len(server.served), len(served))
-        self.assertLessEqual(len(server.served), len(served) + 10 * 2 * 2)
+        # What the servers have twice was in flight.
+        self.assertLessEqual(len(server.served) + len(steady.served),
+                             len(served) + 10 * 2 * 2)
         self.assertQuiet(site)
 
     def test_after_the_last_answer(self):
@@ -571,18 +596,23 @@ class TestTrouble(StateTestCase):
 
     def test_stock_takes_over(self):
         # The metadata of an entry that we made mean nothing to stock.
-        server = self.use(Scripted(delay=0.002))
+        server = self.use(Gated())
         site = self.site(
-            server, members=300, max_delivery_threads=1)
+            server, members=300, max_delivery_threads=1,
+            settings={'delivery': {'stop_timeout': '1s'}})
         site.post(verp=True)
         runner = site.start_runner()
-        server.wait_for(lambda server: len(server.accepted) >= 20)
-        self.assertEqual(runner.stop(), signal.SIGTERM)
+        server.let(20)
+        runner.signal(signal.SIGTERM)
+        self.assertEqual(runner.wait(60), signal.SIGTERM)
+        server.drop()
         entry, = site.queue('out').entries
         self.assertLess(len(entry.recipients), 300)
+        server.let_all()
         site.set_up(server, outgoing='mailman.mta.deliver.deliver')
         site.run(timeout=120)
-        self.assertEachOnce(site, server.served)
+        # One was in doubt, and its turn has not come yet.
+        self.assertEachOnce(site, server.served, ['retry'])
 
     def test_no_runner(self):
         # Another program that delivers keeps no state.

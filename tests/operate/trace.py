@@ -382,14 +382,14 @@ class TestKilled(TraceTestCase):
         # Each turn ends with a record of its own.
         server = self.use(Scripted(delay=0.005))
         site = self.site(
-            server, members=200, max_delivery_threads=1,
+            server, members=120, max_delivery_threads=1,
             settings={'delivery': {'time_slice': '1s'}})
         site.run({'content': numbered(1), 'verp': True},
                  {'content': numbered(2), 'verp': True})
         self.assertGreater(len(self.records(site)), 2)
         for number in (1, 2):
             found = self.trace(site, f'post-{number}@example.com')
-            self.assertEqual(self.outcomes(found), {'accepted': 200})
+            self.assertEqual(self.outcomes(found), {'accepted': 120})
 
     def test_many(self):
         # One address of 20,000, of whom each has a transaction.
