@@ -156,7 +156,8 @@ class ConsoleTestCase(SiteTestCase):
             if not name.startswith(('MAILMAN_', 'LC_', 'NO_COLOR'))}
         return subprocess.Popen(
             [*by, sys.executable, '-c', SCRIPT.format('mailman'),
-             '--run-as-root', '-C', str(site.configuration), 'mta-pool', *arguments],
+             '--run-as-root', '-C', str(site.configuration), 'mta-pool',
+             *arguments],
             cwd=site.directory, env={
                 **inherited, 'PYTHONPATH': str(ROOT), 'LANG': 'C.UTF-8',
                 'TERM': 'xterm-256color', **dict(environment)}, **options)
