@@ -284,8 +284,8 @@ expired_certificate() {
 
 mistake() {
     echo '[deliveries]' >"$own_configuration"
-    says 1 check "$own_configuration" 'deliveries' 'correct'
-    says 1 status "$own_configuration" 'deliveries' 'mta-pool check'
+    says 1 check "$own_configuration" 'deliveries' 'unknown section'
+    says 1 status "$own_configuration" 'deliveries' 'correct' 'mta-pool check'
     : >"$own_configuration"
     says 0 status
 }
