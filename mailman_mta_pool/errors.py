@@ -122,6 +122,10 @@ class RelayUnavailable(smtplib.SMTPException):
         self.reason = reason
         self.code = code
 
+    def __str__(self) -> str:
+        # `SSLError` would show a tuple.
+        return f'{self.relay}: {self.phase}: {self.reason}'
+
 
 @public
 class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):

@@ -27,7 +27,8 @@ STATUS_OF_PROGRAM = {
     'mailman.bin.master': 1,
     }
 # The subcommands that show a mistake in a place of their own.
-SHOW_MISTAKES = (['mta-pool', 'check'], ['mta-pool', 'config'])
+SHOW_MISTAKES = (
+    ['mta-pool', 'check'], ['mta-pool', 'config'], ['mta-pool', 'status'])
 # The program that has subcommands, and the status with which those refuse
 # whose purpose is to start runners.
 COMMANDS = 'mailman.bin.mailman'

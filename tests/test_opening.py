@@ -821,6 +821,7 @@ class _TLSTests:
                 self.connect(port)
         error = caught.exception
         self.assertEqual(error.phase, 'TLS')
+        self.assertEqual(str(error), f'localhost:{port}: TLS: {error.reason}')
         self.assertIsInstance(error, ssl.SSLCertVerificationError)
         self.assertIsInstance(error, smtplib.SMTPException)
         self.assertFalse(error.waiting_helps)

@@ -71,7 +71,6 @@ class Checker:
 
         None where nothing can be checked with them.
         """
-        path = printable(configuration_path()) or 'only defaults'
         problem = None
         try:
             settings = load()
@@ -84,8 +83,11 @@ class Checker:
             factory_for(settings.relay)
         except ConfigurationError as error:
             problem, settings = _mistake(error), None
+        # The dialogue may be longer than a screen.
+        text = problem.text if problem is not None else (
+            printable(configuration_path()) or 'only defaults')
         self.check.steps.append(
-            Step('configuration', path, problem=problem))
+            Step('configuration', text, problem=problem))
         return settings
 
     def _check_relay(self, section: str, relay: RelaySettings,

@@ -40,8 +40,8 @@ def _chunking(offer: _Offer) -> _Use:
         return False, 'not used, because of [relay.mta] chunking: no'
     if not (offer.server.pipelining and offer.relay.wire.pipelining):
         return False, 'not used without PIPELINING'
-    return True, ('used: many messages are in flight; the first content of a '
-                  'runner tries it with one octet')
+    return True, ('used: contents go by BDAT, one after the other without a '
+                  'pause, once the first has shown that it works')
 
 
 def _eight_bit_mime(offer: _Offer) -> _Use:

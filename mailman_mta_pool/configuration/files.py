@@ -148,7 +148,9 @@ def read_named_file(path: str, place: str, key: str) -> str:
     try:
         return load_external(path) if path else ''
     except (OSError, ValueError, ImportError) as error:
-        raise ConfigurationError(place, key, f'{path}: {error}') from error
+        # The text of an `OSError` would name the file once more.
+        reason = getattr(error, 'strerror', None) or error
+        raise ConfigurationError(place, key, f'{path}: {reason}') from error
 
 
 @public

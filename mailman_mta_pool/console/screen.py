@@ -9,7 +9,7 @@ import signal
 from contextlib import contextmanager, suppress
 from mailman_mta_pool.console.terminal import Line, Terminal, terminal_of
 from public import public
-from typing import Callable, Iterator, List
+from typing import Callable, Iterator, List, Optional
 
 
 # The alternate screen has what was there before come back; see xterm's
@@ -23,6 +23,8 @@ CLEAR_BELOW = '\x1b[J'
 WAITING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP,
            signal.SIGWINCH)
 ENDING = (signal.SIGTERM, signal.SIGHUP)
+# How often the parent is looked for, in seconds.
+PARENT_INTERVAL = 1.0
 
 
 @public
@@ -37,13 +39,16 @@ def watch(page: Callable[[Terminal], List[Line]], interval: float) -> None:
     :raises SystemExit: after SIGTERM or SIGHUP, with their usual status.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITING)
+    # `su -c`, and so Debian's mailman-wrapper, keeps Ctrl-C from its command,
+    # ends, and would leave it on the terminal.
+    parent = os.getppid() if os.isatty(0) or os.isatty(1) else None
     try:
         if terminal_of(sys.stdout, os.environ).is_terminal:
-            last = _in_place(page, interval)
+            last = _in_place(page, interval, parent)
             # So that what was seen last is still there to be read.
             _write(_block(terminal_of(sys.stdout, os.environ), last))
         else:
-            _one_after_the_other(page, interval)
+            _one_after_the_other(page, interval, parent)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -53,8 +58,8 @@ def watch(page: Callable[[Terminal], List[Line]], interval: float) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _in_place(page: Callable[[Terminal], List[Line]],
-              interval: float) -> List[Line]:
+def _in_place(page: Callable[[Terminal], List[Line]], interval: float,
+              parent: Optional[int]) -> List[Line]:
     """Return the last page that was shown."""
     lines: List[Line] = []
     with _alternate_screen(), suppress(KeyboardInterrupt):
@@ -67,19 +72,19 @@ def _in_place(page: Callable[[Terminal], List[Line]],
             _write(TO_TOP + '\n'.join(
                 terminal.styled(line) + CLEAR_LINE
                 for line in fitted) + CLEAR_BELOW)
-            _wait(interval)
+            _wait(interval, parent)
     return lines
 
 
 def _one_after_the_other(page: Callable[[Terminal], List[Line]],
-                         interval: float) -> None:
+                         interval: float, parent: Optional[int]) -> None:
     with suppress(KeyboardInterrupt):
         while True:
             terminal = terminal_of(sys.stdout, os.environ)
             with _interruptible():
                 lines = page(terminal)
             _write(_block(terminal, lines))
-            _wait(interval)
+            _wait(interval, parent)
 
 
 def _block(terminal: Terminal, lines: List[Line]) -> str:
@@ -112,13 +117,22 @@ def _interruptible() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
 
 
-def _wait(interval: float) -> None:
+def _wait(interval: float, parent: Optional[int]) -> None:
     """Wait for the end of the interval, or for a signal.
 
-    :raises KeyboardInterrupt: for Ctrl-C.
+    :param interval: In seconds.
+    :param parent: The process that is waited for, too; None if its end means
+        nothing.
+    :raises KeyboardInterrupt: for Ctrl-C, or after the end of the parent.
     :raises SystemExit: for the other signals that end a process.
     """
-    received = signal.sigtimedwait(WAITING, interval)
+    received = None
+    while received is None and interval > 0:
+        received = signal.sigtimedwait(
+            WAITING, min(interval, PARENT_INTERVAL))
+        interval -= PARENT_INTERVAL
+        if parent not in (None, os.getppid()):
+            raise KeyboardInterrupt
     if received is None:
         return
     if received.si_signo == signal.SIGINT:

@@ -9,6 +9,7 @@ import time
 import click
 
 from mailman.config import config
+from mailman_mta_pool.console.effective import problem_in_force
 from mailman_mta_pool.console.screen import watch as watch_page
 from mailman_mta_pool.console.terminal import (
     clock,
@@ -87,8 +88,15 @@ public(command=command)
 
 
 def current_values() -> Values:
-    """Return what the state files and the queues say now."""
-    return overview(config.VAR_DIR, config.QUEUE_DIR, time.time()).to_dict()
+    """Return what the state files, queues and the configuration say now."""
+    values = overview(config.VAR_DIR, config.QUEUE_DIR, time.time()).to_dict()
+    problem = problem_in_force()
+    if problem is not None:
+        values['advice'].insert(
+            0, f'The configuration has a mistake ({problem}): Mailman does '
+            'not start with it; correct it, and run `mailman mta-pool check`.')
+        values['needs_operator'] = True
+    return values
 
 
 def _json_lines(terminal: Terminal) -> List[Line]:

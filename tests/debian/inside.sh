@@ -4,8 +4,8 @@
 # The part of follow.sh that runs in the root file system it made: 200 members
 # get a post each before the plugin is installed, with it, after an upgrade
 # took it away, and without it again.  With it, the mail server is stopped, its
-# password and its certificate go wrong, and the retry queue fills: each time
-# the first screen has to say what to do.
+# password, its certificate and the configuration go wrong, and the retry queue
+# fills: each time the first screen has to say what to do.
 
 set -eu
 
@@ -274,11 +274,20 @@ expired_certificate() {
     hand_over 'with an expired certificate'
     says 1 check 'expired' '\[mta\] smtp_'
     waiting 1
-    says 1 status 'retry' 'mta-pool check' 'expired'
+    says 1 status 'retry' 'mta-pool check' 'expired' \
+        'deferred: localhost:25: TLS: certificate'
     certificate 20991231000000Z
     systemctl restart mailman3
     arrived 'with an expired certificate'
     mended 'with an expired certificate'
+}
+
+mistake() {
+    echo '[deliveries]' >"$own_configuration"
+    says 1 check "$own_configuration" 'deliveries' 'unknown section'
+    says 1 status "$own_configuration" 'deliveries' 'correct' 'mta-pool check'
+    : >"$own_configuration"
+    says 0 status
 }
 
 full_retry_queue() {
@@ -372,6 +381,7 @@ cp -a "$configuration" /root/with_plugin.cfg
 mail_server_stopped
 wrong_password
 expired_certificate
+mistake
 full_retry_queue
 
 # This is what an upgrade leaves: the configuration without the plugin.

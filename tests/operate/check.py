@@ -683,6 +683,7 @@ class TestConfiguration(CheckTestCase):
         report = self.report()
         step, = report['steps']
         self.assertEqual(step['keys'], ['[delivery] atempts'])
+        self.assertIn('atempts', step['text'])
         # The server is tried with the defaults.
         self.assertEqual(report['relays'][0]['status'], 'ok')
         self.assertEqual(self.check('--monitoring').status, 2)

@@ -143,19 +143,21 @@ class Terminal:
 
 
 class ConsoleTestCase(SiteTestCase):
-    def start(self, site, *arguments, environment=(), **options):
+    def start(self, site, *arguments, environment=(), by=(), **options):
         """Start `mailman mta-pool`.
 
         :param arguments: What follows.
         :param environment: Variables of its own.
+        :param by: The command that runs it, if there is one.
         :param options: Of `Popen`.
         """
         inherited = {
             name: value for name, value in os.environ.items()
             if not name.startswith(('MAILMAN_', 'LC_', 'NO_COLOR'))}
         return subprocess.Popen(
-            [sys.executable, '-c', SCRIPT.format('mailman'), '--run-as-root',
-             '-C', str(site.configuration), 'mta-pool', *arguments],
+            [*by, sys.executable, '-c', SCRIPT.format('mailman'),
+             '--run-as-root', '-C', str(site.configuration), 'mta-pool',
+             *arguments],
             cwd=site.directory, env={
                 **inherited, 'PYTHONPATH': str(ROOT), 'LANG': 'C.UTF-8',
                 'TERM': 'xterm-256color', **dict(environment)}, **options)
@@ -246,10 +248,16 @@ class TestCommand(ConsoleTestCase):
         good.write_text('[delivery]\nattempts: 3\n')
         self.assertEqual(self.ended(site, 'config', '--check', str(good)),
                          (0, f'{good}: good\n', []))
+        # Mailman cannot be started again.
         status, output, errors = self.ended(site, 'status')
-        self.assertEqual((status, errors), (0, [f'mailman_mta_pool: {mistake}'
-                                                ]))
+        self.assertEqual((status, errors), (1, []))
+        self.assertIn(mistake, ' '.join(output.split()))
         self.assertIn('Queues', output)
+        status, output, errors = self.ended(site, 'status', '--json')
+        self.assertEqual((status, errors), (1, []))
+        values = json.loads(output)
+        self.assertTrue(values['needs_operator'])
+        self.assertIn(mistake, values['advice'][0])
 
     def test_queues(self):
         site = self.site(members=5)
@@ -410,6 +418,18 @@ class TestTerminal(ConsoleTestCase):
         terminal.read_until(r'\x1b\[\?1049h(?s:.)*bad .*\x1b\[J')
         terminal.press(b'\x03')
         self.assertEqual(terminal.end(), 0)
+        self.assertSane(terminal)
+
+    def test_ctrl_c_below_su(self):
+        # `su -c`, and with it Debian's mailman-wrapper, runs a command in a
+        # session of its own, where Ctrl-C does not reach it.
+        terminal = self.terminal(
+            self.site(), 'status', '--watch', '--interval', FOR_EVER,
+            by=('sh', '-c', 'trap : INT; setsid --fork --wait "$@"; read line',
+                'sh'))
+        terminal.read_until(r'bad .*\x1b\[J')
+        terminal.press(b'\x03')
+        terminal.read_until(re.escape(LEAVE) + r'(?s:.)*bad .*\n')
         self.assertSane(terminal)
 
     def test_sigterm(self):
