@@ -21,8 +21,8 @@ from mailman_mta_pool.journal.records import (
     place_line,
     post_line,
     PostHead,
-    reply_in_line,
     renamed_line,
+    reply_in_line,
     served_line,
     Settled,
 )
