@@ -19,6 +19,7 @@ import datetime
 from dataclasses import dataclass, field, replace
 from email.parser import HeaderParser
 from functools import lru_cache
+from mailman_mta_pool.monitoring.state import MESSAGE_ID_LENGTH
 from public import public
 from typing import (
     Any,
@@ -509,8 +510,8 @@ def _part(msg: Any, msgdata: Mapping[str, Any]) -> Optional[QueuedPart]:
     if not (isinstance(origin, str) and isinstance(total, int)):
         return None
     return QueuedPart(
-        _message_id(msg), str(msgdata.get('listid', '')), origin, total,
-        outcomes)
+        _message_id(msg)[:MESSAGE_ID_LENGTH],
+        str(msgdata.get('listid', '')), origin, total, outcomes)
 
 
 def _message_id(msg: Any) -> str:
