@@ -29,6 +29,7 @@ from mailman_mta_pool.monitoring.state import Failures, PostState, RelayState
 from mailman_mta_pool.monitoring.textfile import Textfile
 from mailman_mta_pool.monitoring.ticker import Ticker
 from mailman_mta_pool.network.border import border
+from mailman_mta_pool.relays.relay import Relay
 from mailman_mta_pool.runner.progress import Progress
 from mailman_mta_pool.runner.slice import slice_of_process
 from mailman_mta_pool.settings import MetricsSettings
@@ -60,6 +61,7 @@ class Account:
         self._earlier = earlier
         self._metrics = metrics
         self._outbounds: List[Outbound] = []
+        self._relay_watch = RelayWatch(ledger)
 
     @contextmanager
     def keep(self, mlist: Any, message_id: str) -> Iterator[None]:
@@ -73,7 +75,7 @@ class Account:
             yield
             return
         progress, earlier = self._progress, self._earlier
-        slice_.begin(self._metrics, self._sample_relay, Delivery(
+        slice_.begin(self._metrics, self._relay_watch.sample, Delivery(
             PostState(
                 entry=progress.entry, origin=progress.origin,
                 message_id=message_id, list_name=mlist.fqdn_listname,
@@ -90,6 +92,7 @@ class Account:
             is_over = True
             raise
         finally:
+            self._relay_watch.end()
             slice_.end(is_over and not progress.is_put_back)
 
     def _take_over(self, post: PostState) -> None:
@@ -107,6 +110,7 @@ class Account:
         :param outbound: The main thread's end of a dispatch.
         """
         self._outbounds.append(outbound)
+        self._relay_watch.use(outbound)
 
     def note_untried(self, unavailable: Optional[Exception]) -> None:
         """Take note of why nobody could be tried any more.
@@ -130,29 +134,62 @@ class Account:
             sum(outbound.accepted for outbound in self._outbounds),
             _failures(progress.causes()))
 
-    def _sample_relay(self) -> Optional[RelaySample]:
-        """Return what holds now of the relay that was used last."""
-        if not self._outbounds:
+
+@public
+class RelayWatch:
+    """Looks at the relay of a delivery, while it lasts and when it has ended.
+
+    A delivery can be of a million recipients: nothing of it stays.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Prepare; there is nothing to be seen yet.
+
+        :param ledger: The settlement of the recipients.
+        """
+        self._ledger: Optional[Ledger] = ledger
+        self._outbound: Optional[Outbound] = None
+        self._relay: Optional[Relay] = None
+        # Why it takes no mail from us.
+        self._denial = ''
+
+    def use(self, outbound: Outbound) -> None:
+        """Look at what is sent.
+
+        :param outbound: The main thread's end of a dispatch.
+        """
+        self._outbound, self._relay = outbound, outbound.relay
+
+    def end(self) -> None:
+        """Take note that the delivery has ended."""
+        if self._ledger is not None and self._ledger.denial is not None:
+            self._denial = str(self._ledger.denial.reply)
+        self._ledger = self._outbound = None
+
+    def sample(self) -> Optional[RelaySample]:
+        """Return what holds now of the relay; None if it was not used."""
+        relay, ledger, outbound = self._relay, self._ledger, self._outbound
+        if relay is None:
             return None
-        outbound = self._outbounds[-1]
-        relay = outbound.relay
         pool, throttle = relay.pool.statistics(), relay.throttle.statistics()
         state, reason = 'unknown', ''
-        denial = self._ledger.denial
+        denial = self._denial
+        if ledger is not None and ledger.denial is not None:
+            denial = str(ledger.denial.reply)
         if throttle.paused_for > 0:
             state, reason = 'paused', throttle.reason
         elif relay.trouble:
             state, reason = 'down', relay.trouble
-        elif denial is not None:
-            # It takes no mail from us.
-            state, reason = 'down', str(denial.reply)
+        elif denial:
+            state, reason = 'down', denial
         elif pool.opened > 0:
             state = 'up'
         return RelaySample(relay, RelayState(
             relay.name, state,
             without_addresses(printable(reason))[:REPLY_LENGTH],
             round(throttle.paused_for, 3), pool.idle + pool.in_use,
-            pool.idle, throttle.ceiling, outbound.in_flight, throttle.rate,
+            pool.idle, throttle.ceiling,
+            0 if outbound is None else outbound.in_flight, throttle.rate,
             pool.opened, pool.reused, pool.stale + pool.broken),
             relay.lessons.durations)
 

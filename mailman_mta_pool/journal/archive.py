@@ -14,11 +14,16 @@ import hashlib
 import logging
 
 from contextlib import suppress
-from mailman_mta_pool.journal.records import head_in, kept_text
+from mailman_mta_pool.journal.records import (
+    has_events,
+    head_in,
+    kept_parts,
+    PostHead,
+)
 from mailman_mta_pool.posts import bare_id
 from public import public
 from tempfile import NamedTemporaryFile
-from typing import Callable, Iterator, NamedTuple
+from typing import Any, BinaryIO, Callable, Iterator, NamedTuple, Optional
 
 
 log = logging.getLogger('mailman.smtp')
@@ -107,14 +112,9 @@ class Archive:
         if not self.is_wanted:
             return
         try:
-            with open(path, 'rb') as fp:
-                text = fp.read()
-            head, kept = head_in(text), kept_text(text)
-            if head is not None and kept:
+            with open(path, 'rb') as journal:
                 os.makedirs(self.keeping.directory, 0o700, exist_ok=True)
-                self._write(
-                    prefix_of(head.message_id) + os.path.basename(path) +
-                    EXTENSION, gzip.compress(kept, LEVEL, mtime=0))
+                self._write(journal, os.path.basename(path))
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:
@@ -122,20 +122,39 @@ class Archive:
                 log.error('A record for `mailman mta-pool trace` cannot be '
                           'kept in %s: %s', self.keeping.directory, error)
 
-    def _write(self, name: str, octets: bytes) -> None:
+    def _write(self, journal: BinaryIO, entry: str) -> None:
         with NamedTemporaryFile(
                 dir=self.keeping.directory, prefix=MAKING_PREFIX,
                 delete=False) as fp:
             try:
-                fp.write(octets)
+                head = self._pack(journal, fp)
                 fp.flush()
+                if head is None:
+                    os.unlink(fp.name)
+                    return
                 if self.keeping.power:
                     os.fsync(fp.fileno())
-                os.rename(fp.name, os.path.join(self.keeping.directory, name))
+                os.rename(fp.name, os.path.join(
+                    self.keeping.directory,
+                    prefix_of(head.message_id) + entry + EXTENSION))
             except BaseException:
                 with suppress(OSError):
                     os.unlink(fp.name)
                 raise
+
+    @staticmethod
+    def _pack(journal: BinaryIO, fp: Any) -> Optional[PostHead]:
+        """Compress what is kept of a journal.
+
+        :return: Of which post it is; None if there is nothing to keep.
+        """
+        head, is_of_use = None, False
+        with gzip.GzipFile('', 'wb', LEVEL, fp, 0) as packed:
+            for part in kept_parts(journal):
+                head = head or head_in(part)
+                is_of_use = is_of_use or has_events(part)
+                packed.write(part)
+        return head if is_of_use else None
 
     def sweep_hourly(self) -> None:
         """Sweep at the first call, and then at most once an hour."""

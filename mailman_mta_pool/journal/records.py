@@ -13,6 +13,7 @@ from mailman_mta_pool.wire.replies import Reply
 from public import public
 from typing import (
     Any,
+    BinaryIO,
     Collection,
     Dict,
     Iterable,
@@ -35,6 +36,8 @@ public(SERVED=SERVED, BOUNCED=BOUNCED, POST=POST, PLACE=PLACE,
 RENAMED = 'was'
 # The octets of a line beside the recipients, at most.
 LINE_OCTETS = 64
+# How much of a journal is read at once, in octets.
+PART_OCTETS = 64 * 1024
 # How much of a reply is recorded for `trace`, in octets.
 MAX_REPLY_OCTETS = 400
 # How the lines begin that are of use when the delivery has ended.
@@ -196,16 +199,39 @@ def lines_of(text: bytes) -> Iterator[List[Any]]:
 
 
 @public
-def kept_text(text: bytes) -> bytes:
-    """Return what a kept record says of a journal; empty if nothing.
+def kept_parts(journal: BinaryIO) -> Iterator[bytes]:
+    """Yield what a kept record says of a journal, part by part.
 
-    :param text: The journal.
+    A journal of a million recipients takes hundreds of megabytes, and no
+    other thread runs while such a text is divided into its lines.
+
+    :param journal: The journal, open for reading.
     """
-    lines = [line for line in text[:text.rfind(b'\n') + 1].splitlines(True)
-             if line.startswith(KEPT_BEGINNINGS)]
-    if any(line.startswith(EVENT_BEGINNINGS) for line in lines):
-        return b''.join(lines)
-    return b''
+    # Of a line that goes on in the next part; some name a whole post.
+    begun: List[bytes] = []
+    for part in iter(lambda: journal.read(PART_OCTETS), b''):
+        end = part.rfind(b'\n') + 1
+        if end > 0:
+            text = b''.join((*begun, part[:end]))
+            begun = []
+            yield b''.join(line for line in text.splitlines(True)
+                           if line.startswith(KEPT_BEGINNINGS))
+        if b'\0' in part[end:]:
+            # What is reserved for more lines, or what a power failure has
+            # left.
+            begun = [b'\0']
+        else:
+            begun.append(part[end:])
+
+
+@public
+def has_events(text: bytes) -> bool:
+    """Return True if a record says anything of a recipient.
+
+    :param text: The record, or a part of it.
+    """
+    return any(line.startswith(EVENT_BEGINNINGS)
+               for line in text.splitlines())
 
 
 @public

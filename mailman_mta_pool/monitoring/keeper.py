@@ -20,6 +20,7 @@ from mailman_mta_pool.monitoring.files import (
 )
 from mailman_mta_pool.monitoring.state import (
     Failures,
+    MESSAGE_ID_LENGTH,
     OUTCOMES,
     PostState,
     RelayState,
@@ -265,6 +266,7 @@ class Keeper:
         current.counted['accepted'], current.counted['refused'] = counted
         self._look_back(delivery, states)
         post.started = now
+        post.message_id = post.message_id[:MESSAGE_ID_LENGTH]
         state.working, state.posts = True, [post]
         self._allow_lists(post.list_name)
         return post

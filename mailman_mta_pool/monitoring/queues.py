@@ -19,6 +19,7 @@ import datetime
 from dataclasses import dataclass, field, replace
 from email.parser import HeaderParser
 from functools import lru_cache
+from mailman_mta_pool.monitoring.state import MESSAGE_ID_LENGTH
 from mailman_mta_pool.posts import bare_id, carried_in
 from public import public
 from typing import (
@@ -485,7 +486,8 @@ def _recipients(msgdata: Mapping[str, Any]) -> Sequence[Any]:
 def _part(msg: Any, msgdata: Mapping[str, Any]) -> Optional[QueuedPart]:
     carried = carried_in(msgdata)
     return None if carried is None else QueuedPart(
-        _message_id(msg), str(msgdata.get('listid', '')), carried.origin,
+        _message_id(msg)[:MESSAGE_ID_LENGTH],
+        str(msgdata.get('listid', '')), carried.origin,
         carried.total, carried.outcomes)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from mailman_mta_pool.durations import BUCKETS, Durations, no_durations, PHASES
 from mailman_mta_pool.posts import OUTCOMES
 from public import public
-from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type, TypeVar
 
 
 # It changes when a reader of an older state file would go wrong.
@@ -20,6 +20,10 @@ VERSION = 1
 RELAY_STATES = ('unknown', 'up', 'paused', 'down')
 public(VERSION=VERSION, OUTCOMES=OUTCOMES, PHASES=PHASES, BUCKETS=BUCKETS,
        RELAY_STATES=RELAY_STATES, Durations=Durations)
+#: So many characters of a Message-ID are kept.  One on a line of its own has
+#: no more octets (RFC 5322, section 2.1.1), but a folded one may.
+MESSAGE_ID_LENGTH = 998
+public(MESSAGE_ID_LENGTH=MESSAGE_ID_LENGTH)
 
 Value = TypeVar('Value')
 
@@ -211,9 +215,32 @@ def state_from_json(text: str) -> SliceState:
         state.minutes = [(minute, count) for minute, count in state.minutes]
         state.counted = {name: (accepted, refused) for name, (
             accepted, refused) in state.counted.items()}
+        _check(_numbers_of(state))
         return state
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f'no state file: {error!r}') from error
+
+
+def _numbers_of(state: SliceState) -> Iterator[Any]:
+    yield from state.recipients.values()
+    for found in (*state.lists.values(), *(
+            post.outcomes for post in (*state.posts, *state.last_posts))):
+        yield from found.values()
+    for durations in state.phases.values():
+        yield from durations.counts
+    for pair in (*state.minutes, *state.counted.values()):
+        yield from pair
+    for optional in (state.last_accepted, *(
+            post.ended for post in (*state.posts, *state.last_posts)), *(
+            relay.rate for relay in state.relays)):
+        if optional is not None:
+            yield optional
+
+
+def _check(numbers: Iterator[Any]) -> None:
+    for number in numbers:
+        if not isinstance(number, (int, float)):
+            raise TypeError(f'{number!r} is no number')
 
 
 def _post(values: Any) -> PostState:

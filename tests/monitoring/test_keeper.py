@@ -23,6 +23,7 @@ from mailman_mta_pool.monitoring.state import (
     OUTCOMES,
     PostState,
     RelayState,
+    SliceState,
     state_from_json,
 )
 from mailman_mta_pool.monitoring.ticker import (
@@ -445,6 +446,12 @@ class TestRelays(KeeperTestCase):
 
 
 class TestFile(KeeperTestCase):
+    def test_long_message_id(self):
+        keeper = self.first_keeper()
+        keeper.begin(self.delivery(Engine(), message_id='<' + 'x' * 99_999))
+        keeper.write()
+        self.assertLess(os.path.getsize(self.path()), 5000)
+
     def test_private(self):
         self.first_keeper().write()
         for path, mode in ((self.path(), 0o600), (self.directory, 0o700)):
@@ -459,6 +466,32 @@ class TestFile(KeeperTestCase):
         self.assertEqual(len(logs.output), 1)
         keeper.write()
         self.assertEqual(self.state().recipients, outcomes())
+
+    def test_numbers_that_are_none(self):
+        # It would keep each later delivery from being told of.
+        good = json.loads(SliceState(
+            slice='out-0-of-1', relays=[RelayState(rate=1.0)],
+            posts=[PostState(ended=1.0)], lists={'ant': outcomes()},
+            minutes=[(60, 1)], counted={ENTRY: (1, 1)},
+            last_accepted=1.0).to_json())
+        state_from_json(json.dumps(good))
+        places = [
+            (('recipients', 'accepted'), 'x'), (('lists', 'ant'), 'x'),
+            (('lists', 'ant', 'refused'), 'x'), (('minutes', 0, 1), 'x'),
+            (('minutes', 0), []), (('counted', ENTRY), 'x'),
+            (('counted', ENTRY, 0), 'x'), (('last_accepted',), 'x'),
+            (('phases', 'auth', 'counts', 0), 'x'),
+            (('posts', 0, 'outcomes', 'accepted'), 'x'),
+            (('posts', 0, 'ended'), 'x'), (('relays', 0, 'rate'), 'x')]
+        for place, value in places:
+            with self.subTest(place=place):
+                bad = json.loads(json.dumps(good))
+                parent = bad
+                for key in place[:-1]:
+                    parent = parent[key]
+                parent[place[-1]] = value
+                with self.assertRaises(ValueError):
+                    state_from_json(json.dumps(bad))
 
     def test_left_half_written(self):
         self.first_keeper().write()
