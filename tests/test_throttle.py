@@ -119,12 +119,13 @@ class TestUnthrottled(ThrottleCase):
             repr(self.throttle), '<Throttle mx:25 paused for 1.0 s, 10.0/s,'
             ' at most 3 connections>')
 
-    def test_given_is_the_time(self):
-        # Without a limit, it is before whatever pause comes next.
-        self.assertLess(self.throttle.given(), self.clock.now)
-        self.refuse()
-        self.pass_pause()
-        self.assertEqual(self.throttle.given(), self.clock.now)
+    def test_how_long_it_took(self):
+        for _ in range(2):
+            given_at = self.throttle.given()
+            self.clock.now += 0.25
+            self.assertEqual(self.throttle.accepted(given_at), 0.25)
+            self.refuse()
+            self.pass_pause()
 
 
 class TestPauses(ThrottleCase):

@@ -36,8 +36,6 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 log = logging.getLogger('mailman.smtp')
 
-# When a transaction was given that was not.
-_NEVER = (0.0, 0.0)
 _IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
 # A pause of the relay of so many seconds or more is spent in Mailman's retry
 # queue.
@@ -91,9 +89,8 @@ class Dispatcher:
         self._clock = clock
         self._plain_sender = plain_sender
         self._may_probe = was_in_retry
-        # When the transactions in hand were given, by identity: as the
-        # throttle says, and by the clock.
-        self._given: Dict[int, Tuple[float, float]] = {}
+        # When the transactions in hand were given, by identity.
+        self._given: Dict[int, float] = {}
         self._took = relay.lessons.durations['message'].note
         self._timer: Optional[asyncio.TimerHandle] = None
         self._gives_up_at: Optional[float] = None
@@ -421,7 +418,7 @@ class Dispatcher:
             if self._backlog.is_complete and not self._backlog.holds_back:
                 return None
             return LATER
-        self._given[id(transaction)] = throttle.given(), self._clock()
+        self._given[id(transaction)] = throttle.given()
         if not use.in_hand:
             use.answers_before = self.retry.answers
         use.in_hand += 1
@@ -545,7 +542,7 @@ class Dispatcher:
         :param use: What happens on its connection.
         """
         use.in_hand -= 1
-        given_at, begun = self._given.pop(id(outcome.transaction), _NEVER)
+        given_at = self._given.pop(id(outcome.transaction), 0.0)
         was_alone = self._backlog.holds_back
         tried = self._backlog.release(outcome.transaction)
         if tried is None:
@@ -566,8 +563,6 @@ class Dispatcher:
         # happened to be in flight.
         use.is_fruitless = False
         if is_served or is_answered(outcome):
-            if not outcome.transaction.asks:
-                self._took(self._clock() - begun)
             self.retry.progress()
             if self.retry.is_outage:
                 self._note_relay_is_up()
@@ -590,7 +585,7 @@ class Dispatcher:
 
     def _note_accepted(self, given_at: float) -> None:
         throttle = self.relay.throttle
-        throttle.accepted(given_at)
+        self._took(throttle.accepted(given_at))
         self.relay.trouble = ''
         self._paused_since = None
         if self._crowd is not None:

@@ -113,7 +113,7 @@ class Journal:
         if post is not None and self.settled.message_id is None:
             self._append_details(post_line(post))
 
-    def served(self, recipients: Iterable[str],
+    def served(self, recipients: Collection[str],
                reply: Optional[Reply] = None, relay: str = '') -> None:
         """See `IRecord`."""
         if not self._details or self._pages is None:

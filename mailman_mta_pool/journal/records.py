@@ -132,14 +132,18 @@ def reply_in_line(reply: Reply) -> str:
 
 
 @public
-def served_line(recipients: Iterable[str], said: str = '') -> bytes:
+def served_line(recipients: Collection[str], said: str = '') -> bytes:
     """Return the line that records recipients as served.
 
     :param recipients: Those of the transaction.
     :param said: What the server said; see `reply_in_line`.
     """
     # One for every transaction: this is quicker than `json`, and is JSON.
-    names = ','.join(map(encode_basestring_ascii, recipients))
+    if len(recipients) == 1:
+        recipient, = recipients
+        names = encode_basestring_ascii(recipient)
+    else:
+        names = ','.join(map(encode_basestring_ascii, recipients))
     return f'["{SERVED}",{names}{said}]\n'.encode('ascii')
 
 

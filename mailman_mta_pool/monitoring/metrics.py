@@ -161,7 +161,7 @@ METRICS: Sequence[Metric] = (
         'than that of the mail server.'),
     Metric(
         'phase_duration_seconds', 'histogram', ('phase',),
-        'How long each phase of a connection and each message took.',
+        'How long each phase of a connection and each accepted message took.',
         'resolve, connect and hello take milliseconds on the same machine; a '
         'greeting of seconds is a mail server that is overloaded or checks '
         'its clients; message shows how quick the mail server is.'),

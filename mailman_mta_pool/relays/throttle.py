@@ -76,7 +76,7 @@ class Throttle:
         self._pace = Pace()
         self._ceiling = Ceiling(relay, max_connections, clock)
         self.reason: Optional[Reply] = None
-        self._probed_at = self._free_since = float('-inf')
+        self._probed_at = float('-inf')
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -105,25 +105,28 @@ class Throttle:
     def given(self) -> float:
         """Note that a transaction was given to a connection.
 
-        :return: When that was, by the clock, to be named with its outcome;
-            without any limit, it may be the time since when there is none.
+        :return: When that was, by the clock, to be named with its outcome.
         """
-        if self.reason is None:
-            return self._free_since
         now = self._clock()
-        self._pace.space(now)
+        if self.reason is not None:
+            self._pace.space(now)
         return now
 
-    def accepted(self, given_at: float) -> None:
+    def accepted(self, given_at: float) -> float:
         """Note that the server took responsibility for a message.
 
         :param given_at: What `given` returned.
+        :return: How long that took, in seconds.
         """
         now = self._clock()
         self._pace.count(now)
-        if self.reason is None or given_at <= max(
+        if self.reason is not None and given_at > max(
                 self._rate_pause.began, self._quota_pause.began):
-            return
+            self._quicken(now)
+        return now - given_at
+
+    def _quicken(self, now: float) -> None:
+        """Be less careful: what was given since the pause was accepted."""
         self._rate_pause.restart()
         self._quota_pause.restart()
         # It was a probe, or the pause was over.
@@ -132,7 +135,6 @@ class Throttle:
         self._pace.quicken(now)
         if self._pace.rate(now) is None and self._paused_for(now) == 0:
             self.reason = None
-            self._free_since = now
             log.info('%s: mail is accepted, and goes without a limit again',
                      self._relay)
 
