@@ -113,21 +113,6 @@ def problem_of_opening(error: RelayUnavailable, situation: Situation,
     return _PROBLEMS[error.phase](error, situation, judge)
 
 
-@public
-def problem_of_port(port: int) -> Optional[Problem]:
-    """Return what is wrong with the number of a port, None if nothing is.
-
-    :param port: The number.  The resolver takes the remainder of one that is
-        too large.
-    """
-    if 0 < port < 65536:
-        return None
-    return Problem(
-        f'{port} is no port.',
-        'Set smtp_port to the port of the mail server, usually 25, or 587 or '
-        '465 with a login.', (PORT,))
-
-
 def _connect(error: RelayUnavailable, situation: Situation,
              judge: Judge) -> Problem:
     if 'addresses' not in situation.found:

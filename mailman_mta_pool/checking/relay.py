@@ -21,7 +21,6 @@ from mailman_mta_pool.checking.problems import (
     MODE,
     problem_of_lost_connection,
     problem_of_opening,
-    problem_of_port,
     problem_of_refusal,
     problem_of_verp,
     problem_of_verp_format,
@@ -127,10 +126,6 @@ class RelayChecker:
             check.milliseconds = (time.monotonic() - begin) * _MILLISECONDS
 
     async def _run(self) -> None:
-        problem = problem_of_port(self._relay.port)
-        if problem is not None:
-            self._add('resolve', 'not tried', problem)
-            return
         connection = connection_for(self._relay)
         if not isinstance(connection, SMTPConnection):
             self._add('connect', 'not tried', Problem(

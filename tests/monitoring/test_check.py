@@ -20,7 +20,6 @@ from mailman_mta_pool.checking.monitoring import monitoring_line, unknown_line
 from mailman_mta_pool.checking.offers import extensions_of, limits_of
 from mailman_mta_pool.checking.problems import (
     problem_of_opening,
-    problem_of_port,
     problem_of_refusal,
     Situation,
 )
@@ -169,13 +168,6 @@ class TestProblems(unittest.TestCase):
         self.assertIsInstance(raised, UnavailableHere)
         self.assertIs(problem.status, Status.unknown)
         self.assertEqual(problem.keys, ())
-
-    def test_port(self):
-        for port in (0, 65536, 70000):
-            self.assertEqual(
-                problem_of_port(port).keys, ('[mta] smtp_port',))
-        for port in (1, 25, 65535):
-            self.assertIsNone(problem_of_port(port))
 
     def test_look_up_hangs(self):
         _, problem = self.opening('connect', TimeoutError('no answer'))

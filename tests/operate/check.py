@@ -335,10 +335,6 @@ class TestNoConnection(CheckTestCase):
             self.configure(None, smtp_host=host)
             self.assertFails('resolve', '[mta] smtp_host', 'is no host name')
 
-    def test_no_port(self):
-        self.configure(None, smtp_port=70000)
-        self.assertFails('resolve', '[mta] smtp_port', '70000')
-
     def test_closed(self):
         self.server(always('CONNECT', CLOSE))
         self.assertFails('greeting', '[mta] smtp_host', 'does not greet')
@@ -705,7 +701,8 @@ class TestConfiguration(CheckTestCase):
 
     def test_mta(self):
         server = self.server()
-        for key, value in (('smtp_port', 'smtp'), ('smtp_secure_mode', 'ssl'),
+        for key, value in (('smtp_port', 'smtp'), ('smtp_port', '70000'),
+                           ('smtp_secure_mode', 'ssl'),
                            ('smtp_verify_cert', 'perhaps')):
             with self.subTest(key=key):
                 self.configure(server, **{key: value})
