@@ -379,6 +379,10 @@ def problem_of_refusal(judgement: Judgement, relay: RelaySettings,
         return Problem(
             f'The recipient cannot be served: {shown}.',
             'Name another address with --to.', (SITE_OWNER,))
+    if judgement.needs_login and MODE in _keys_in(remedy):
+        return Problem(
+            f'The server takes mail only within TLS: {shown}.', remedy,
+            (MODE,))
     if judgement.needs_login:
         if relay.user and relay.password:
             return Problem(

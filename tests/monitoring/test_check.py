@@ -221,6 +221,11 @@ class TestProblems(unittest.TestCase):
         judgement = self.judge.judge(Stage.rcpt, Reply(
             530, (b'5.7.0 Must issue a STARTTLS command first',)))
         self.assertIn('smtp_secure_mode', judgement.remedy)
+        # With a login or without, as it is the same code.
+        for relay in RelaySettings(), RelaySettings(user='a', password='b'):
+            problem = problem_of_refusal(judgement, relay, 'x', True)
+            self.assertEqual(problem.keys, ('[mta] smtp_secure_mode',))
+            self.assertNotIn('login', problem.text)
 
 
 class TestOffers(unittest.TestCase):

@@ -607,6 +607,12 @@ class TestRefusals(CheckTestCase):
             'relay', '[mta] smtp_user', 'Relay access denied', 'mynetworks')
         self.assertIn('[mta] smtp_host', self.step(report, 'relay')['keys'])
 
+    def test_only_with_tls(self):
+        # As Postfix has it, with smtpd_tls_security_level = encrypt.
+        self.server(always('MAIL', '530 5.7.0 Must issue a STARTTLS command '
+                           'first'), extensions=('STARTTLS',))
+        self.assertFails('relay', '[mta] smtp_secure_mode', 'starttls')
+
     def test_sender_refused(self):
         for verb in ('MAIL', 'RCPT'):
             with self.subTest(verb=verb):
