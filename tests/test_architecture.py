@@ -69,8 +69,9 @@ ONLY_IN = {
         },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},
-    # `fetching` tells a timeout by its type, and opens nothing.
-    'socket': {'connection', 'rendering.fetching'},
+    # `fetching` tells a timeout by its type, `problems` a resolver without an
+    # answer by its number, and neither opens anything.
+    'socket': {'checking.problems', 'connection', 'rendering.fetching'},
     'ssl': {'connection', 'errors'},
     'select': {'demo'},
     'selectors': set(),

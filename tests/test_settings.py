@@ -371,7 +371,8 @@ class TestMTA(unittest.TestCase):
             self.assertEqual(load().relay.max_sessions_per_connection, 0)
 
     def test_mistakes(self):
-        for key, bad in (('smtp_port', 'smtp'), ('smtp_verify_cert', '?'),
+        for key, bad in (('smtp_port', 'smtp'), ('smtp_port', '0'),
+                         ('smtp_port', '65536'), ('smtp_verify_cert', '?'),
                          ('smtp_verify_hostname', ''),
                          ('max_delivery_threads', 'many'),
                          ('max_recipients', 'unlimited'),

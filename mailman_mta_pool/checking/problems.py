@@ -7,6 +7,7 @@ Each function returns a `Problem`, which names the keys of the configuration.
 import os
 import re
 import errno
+import socket
 
 from mailman_mta_pool.checking.certificate import Certificate
 from mailman_mta_pool.checking.offers import encrypts
@@ -24,6 +25,7 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.settings import About, RelaySettings
 from mailman_mta_pool.settlement.table import Judge, Judgement
 from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import Stage
 from public import public
 from time import gmtime, strftime
 from typing import Any, Iterable, Mapping, NamedTuple, Optional, Tuple
@@ -111,21 +113,6 @@ def problem_of_opening(error: RelayUnavailable, situation: Situation,
     return _PROBLEMS[error.phase](error, situation, judge)
 
 
-@public
-def problem_of_port(port: int) -> Optional[Problem]:
-    """Return what is wrong with the number of a port, None if nothing is.
-
-    :param port: The number.  The resolver takes the remainder of one that is
-        too large.
-    """
-    if 0 < port < 65536:
-        return None
-    return Problem(
-        f'{port} is no port.',
-        'Set smtp_port to the port of the mail server, usually 25, or 587 or '
-        '465 with a login.', (PORT,))
-
-
 def _connect(error: RelayUnavailable, situation: Situation,
              judge: Judge) -> Problem:
     if 'addresses' not in situation.found:
@@ -153,11 +140,13 @@ def _connect(error: RelayUnavailable, situation: Situation,
 
 def _resolve(error: RelayUnavailable, situation: Situation) -> Problem:
     host = printable(situation.relay.host)
-    if isinstance(error.__cause__, UnicodeError):
+    cause = error.__cause__
+    if isinstance(cause, UnicodeError) or not host:
         return Problem(
             f'{host!r} is no host name: {error.reason}.',
             'Correct smtp_host.', (HOST,))
-    if isinstance(error.__cause__, TimeoutError):
+    if (isinstance(cause, TimeoutError) or
+            getattr(cause, 'errno', None) == socket.EAI_AGAIN):
         return Problem(
             f'Nobody says which address {host} has: {error.reason}.',
             'Look at the name servers of this machine (/etc/resolv.conf), or '
@@ -265,14 +254,14 @@ def _certificate(error: RelayUnavailable, situation: Situation) -> Problem:
 def _trust(what: str) -> str:
     """Return how a certificate comes to be trusted."""
     path = os.environ.get('SSL_CERT_FILE')
+    remedy = (f'Put {what} into /usr/local/share/ca-certificates and run '
+              '`update-ca-certificates`.')
     if path is None:
-        return (f'Put {what} into /usr/local/share/ca-certificates and run '
-                '`update-ca-certificates`, or name a file with SSL_CERT_FILE '
-                'in the environment of Mailman.')
-    if not os.access(path, os.R_OK):
-        return (f'SSL_CERT_FILE names {printable(path)}, which cannot be '
-                'read: correct that.')
-    return f'Add {what} to {printable(path)}, which SSL_CERT_FILE names.'
+        return remedy
+    cannot = ('' if os.path.isfile(path) and os.access(path, os.R_OK)
+              else ', which cannot be read')
+    return (f'{remedy}  SSL_CERT_FILE names {printable(path)!r}{cannot}; '
+            'Mailman hands it on to no runner.')
 
 
 def _hello(error: RelayUnavailable, situation: Situation,
@@ -386,6 +375,14 @@ def problem_of_refusal(judgement: Judgement, relay: RelaySettings,
     :param is_default: True if the recipient is not the one of --to.
     """
     remedy = judgement.remedy
+    if judgement.stage is Stage.here:
+        return Problem(
+            f'The recipient cannot be served: {shown}.',
+            'Name another address with --to.', (SITE_OWNER,))
+    if judgement.needs_login and MODE in _keys_in(remedy):
+        return Problem(
+            f'The server takes mail only within TLS: {shown}.', remedy,
+            (MODE,))
     if judgement.needs_login:
         if relay.user and relay.password:
             return Problem(
@@ -442,6 +439,20 @@ def problem_of_verp(judgement: Judgement, shown: str) -> Problem:
         'it knows these addresses; or do without VERP.  Members get the post '
         'with the plain sender meanwhile, and bounces tell less.', VERP,
         Status.warning)
+
+
+@public
+def problem_of_verp_format(sender: str, recipient: str) -> Problem:
+    """Return what it means that VERP makes a sender that is no address.
+
+    :param sender: The sender, fit to be shown.
+    :param recipient: The recipient, likewise.
+    """
+    return Problem(
+        f'The sender that VERP makes for {recipient} is no address: {sender}.',
+        'Correct verp_format, or name another address with --to.  Members '
+        'get the post with the plain sender meanwhile, and bounces tell '
+        'less.', VERP, Status.warning)
 
 
 @public

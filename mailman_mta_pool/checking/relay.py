@@ -5,6 +5,7 @@ Nothing is ever sent: MAIL and RCPT are followed by RSET.  Everything here is
 in the network thread.
 """
 
+import os
 import time
 import asyncio
 import smtplib
@@ -20,9 +21,9 @@ from mailman_mta_pool.checking.problems import (
     MODE,
     problem_of_lost_connection,
     problem_of_opening,
-    problem_of_port,
     problem_of_refusal,
     problem_of_verp,
+    problem_of_verp_format,
     problem_of_xverp,
     Situation,
 )
@@ -44,6 +45,7 @@ from mailman_mta_pool.settlement.catalogue import catalogue_of
 from mailman_mta_pool.settlement.table import is_accepted, Judge
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
+from mailman_mta_pool.wire.envelope import is_mailbox
 from mailman_mta_pool.wire.transaction import Outcome, Result, Transaction
 from public import public
 from typing import Any, Dict, List, Optional, Tuple
@@ -124,10 +126,6 @@ class RelayChecker:
             check.milliseconds = (time.monotonic() - begin) * _MILLISECONDS
 
     async def _run(self) -> None:
-        problem = problem_of_port(self._relay.port)
-        if problem is not None:
-            self._add('resolve', 'not tried', problem)
-            return
         connection = connection_for(self._relay)
         if not isinstance(connection, SMTPConnection):
             self._add('connect', 'not tried', Problem(
@@ -236,6 +234,9 @@ class RelayChecker:
             if not relay.verify_cert else
             'verified, but for the name ([mta] smtp_verify_hostname: no)'
             if not relay.verify_hostname else 'verified')
+        if relay.verify_cert and 'SSL_CERT_FILE' in os.environ:
+            checked += ('; SSL_CERT_FILE is set here, and Mailman hands it on '
+                        'to no runner')
         return [
             f'certificate: {" <- ".join(self._check.chain)}',
             f'names: {", ".join(certificate.names) or "none"}',
@@ -272,7 +273,7 @@ class RelayChecker:
             situation = situation._replace(
                 certificate=self._check.certificate)
         elif (error.phase == 'greeting' and error.code is None and
-                not encrypts(self._relay)):
+                self._relay.secure_mode != 'smtps'):
             found, _ = await self._try_otherwise(Endpoint(
                 self._relay.host, self._relay.port,
                 implicit_tls=context_for(False, False)))
@@ -368,6 +369,10 @@ class RelayChecker:
 
     async def _ask_about_verp(self, connection: SMTPConnection) -> None:
         sender = self._questions.verp_sender
+        if not is_mailbox(sender):
+            self._add('verp', 'not tried', problem_of_verp_format(
+                self._words(sender), self._words(self._questions.recipient)))
+            return
         result, shown = await self._ask(
             connection, 'verp', self._transaction(sender))
         problem = None

@@ -13,7 +13,7 @@ from lazr.config import as_boolean, as_timedelta, ConfigSchema
 from mailman.config.config import load_external
 from mailman.interfaces.configuration import InvalidConfigurationError
 from public import public
-from typing import Any, Callable, Iterable, List
+from typing import Any, Callable, Iterable, List, Optional
 
 
 # The server named by [mta], and what is said of all servers.
@@ -83,14 +83,17 @@ class Section:
         except (ValueError, KeyError, OverflowError):
             raise self.mistake(key, f'{text!r} is not {remedy}') from None
 
-    def whole(self, key: str, least: int = 0) -> int:
-        """Return a whole number of `least` or more."""
+    def whole(self, key: str, least: int = 0,
+              most: Optional[int] = None) -> int:
+        """Return a whole number from `least` to `most`, or without an end."""
         def convert(text: str) -> int:
             number = int(text)
-            if number < least:
+            if number < least or most is not None and number > most:
                 raise ValueError(text)
             return number
-        return self.value(key, convert, f'a whole number of {least} or more')
+        return self.value(
+            key, convert, f'a whole number of {least} ' +
+            ('or more' if most is None else f'to {most}'))
 
     def seconds(self, key: str, zero: bool = False) -> float:
         """Return a duration in seconds; 0 only where `zero` is True."""

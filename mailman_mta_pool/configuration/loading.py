@@ -222,7 +222,8 @@ def with_mta_section(settings: Settings, mta: Section) -> Settings:
         relay=replace(
             settings.relay,
             host=mta.text('smtp_host'),
-            port=mta.whole('smtp_port'),
+            # The resolver would take the remainder of a greater one.
+            port=mta.whole('smtp_port', least=1, most=65535),
             secure_mode=mta.text('smtp_secure_mode').lower(),
             user=mta.text('smtp_user'),
             password=mta.text('smtp_pass'),

@@ -19,6 +19,7 @@ from mailman_mta_pool.checking.steps import (
     Status,
     Step,
 )
+from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import Line, Terminal, terminal_of
 from mailman_mta_pool.wire.envelope import is_mailbox
 from public import public
@@ -41,8 +42,8 @@ _NAME_COLUMN, _TIME_COLUMN, _STATUS_COLUMN = 14, 12, 9
 _INDENT = _STATUS_COLUMN + _NAME_COLUMN + _TIME_COLUMN
 
 
-class _Command(click.Command):
-    """Exits with 3, in one line, for bad options with --monitoring.
+class _Command(Subcommand):
+    """Exits with 3, in one line, for mistakes of ours with --monitoring.
 
     A monitoring system takes the 2 of `click` for a broken mail server.
     """
@@ -64,6 +65,10 @@ class _Command(click.Command):
                 raise
             click.echo(unknown_line(error.format_message()))
             sys.exit(UNKNOWN)
+
+    def failure_status(self, ctx: click.Context) -> int:
+        """See `Subcommand`."""
+        return UNKNOWN if ctx.params['monitoring'] else 1
 
 
 def _address(context: click.Context, parameter: click.Parameter,

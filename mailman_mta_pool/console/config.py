@@ -13,6 +13,7 @@ from mailman_mta_pool.console.effective import (
     problem_in_force,
     Setting,
 )
+from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import (
     columns,
     Line,
@@ -29,6 +30,7 @@ VERSION = 1
 
 
 @click.command(
+    cls=Subcommand,
     help="""\
     Show the settings in force, and the file that each comes from.
 

@@ -2,13 +2,12 @@
 """`mailman mta-pool report`: a static page for a web server to serve."""
 
 import os
-import sys
 import stat
 import time
 import click
 
-from contextlib import suppress
 from mailman.config import config
+from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.monitoring.files import (
     read_states,
     state_directory,
@@ -26,6 +25,7 @@ STANDARD_OUTPUT = '-'
 
 @click.command(
     name='report',
+    cls=Subcommand,
     help='Write one static page of HTML: what was delivered, what waits, '
     'and what to do about it.')
 @click.option(
@@ -42,16 +42,17 @@ def command(path: str) -> None:
     page = report_page(
         overview(config.VAR_DIR, config.QUEUE_DIR, time.time()).to_dict(),
         os.uname().nodename)
-    try:
-        if path == STANDARD_OUTPUT:
-            _print(page)
-        else:
+    if path == STANDARD_OUTPUT:
+        # The page says that it is UTF-8, whatever the locale is.
+        click.echo(page.encode(), nl=False)
+    else:
+        try:
             _write(path, page)
-    except OSError as error:
-        # Where the name is that of a directory, the error names another file.
-        raise click.ClickException(
-            f'{"standard output" if path == STANDARD_OUTPUT else path}: '
-            f'{error.strerror}; the report was not written') from error
+        except OSError as error:
+            # The error may name another file, for a directory.
+            raise click.ClickException(
+                f'{path}: {error.strerror}; the report was not written',
+                ) from error
     problems = read_states(state_directory(config.VAR_DIR)).problems
     if problems:
         more = f', and {len(problems) - 1} more' if len(problems) > 1 else ''
@@ -60,21 +61,6 @@ def command(path: str) -> None:
 
 
 public(command=command)
-
-
-def _print(page: str) -> None:
-    # The page says that it is UTF-8, whatever the locale is.
-    stream = sys.stdout.buffer
-    try:
-        stream.write(page.encode())
-        stream.flush()
-    except OSError:
-        # What is left in the buffer would fail again at the end.
-        with suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
-            os.close(null)
-        raise
 
 
 def _write(path: str, page: str) -> None:

@@ -11,6 +11,7 @@ import click
 from mailman.config import config
 from mailman_mta_pool.console.effective import problem_in_force
 from mailman_mta_pool.console.screen import watch as watch_page
+from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import (
     clock,
     Line,
@@ -52,6 +53,7 @@ class Seconds(click.ParamType):
 
 
 @click.command(
+    cls=Subcommand,
     help="""\
     Show what is being delivered, and what needs you.
 

@@ -126,11 +126,11 @@ class Terminal:
 def terminal_of(stream: Any, environment: Mapping[str, str]) -> Terminal:
     """Return what a stream can show.
 
-    :param stream: Such as `sys.stdout`.
+    :param stream: Such as `sys.stdout`; None if it is closed.
     :param environment: Such as `os.environ`; see https://no-color.org for
         NO_COLOR.
     """
-    is_terminal = stream.isatty()
+    is_terminal = stream is not None and stream.isatty()
     width, height = _size(stream, environment, is_terminal)
     return Terminal(
         width=width, height=height, is_terminal=is_terminal,

@@ -18,6 +18,7 @@ from mailman_mta_pool.console.copies import (
     local_time,
     OUTCOMES,
 )
+from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import Line, terminal_of
 from mailman_mta_pool.journal.kept import (
     events_of,
@@ -42,6 +43,7 @@ HERE = ('localhost', '127.0.0.1', '::1', '')
 
 
 @click.command(
+    cls=Subcommand,
     help="""\
     Tell what became of a post, or of one member's copy.
 
@@ -64,7 +66,7 @@ def command(as_json: bool, message_id: str, address: Optional[str]) -> None:
     if not trace.is_known and address is not None:
         trace.copies = [Copy(address, 'unknown', reason=nothing)]
     if as_json:
-        print(json.dumps({
+        click.echo(json.dumps({
             'version': VERSION, 'message_id': message_id,
             'recipients': [copy._asdict() for copy in trace.copies]},
             indent=2))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the operator can do: a sentence for whatever is not as it should be."""
 
+from mailman_mta_pool.durations import duration
 from mailman_mta_pool.monitoring.queues import QueueSummary
 from mailman_mta_pool.monitoring.state import Failures, RelayState
 from public import public
@@ -14,7 +15,6 @@ OUT_OVERDUE_S = 180.0
 RETRY_OVERDUE_S = 3600.0
 # How much of a server's words is repeated.
 REPLY_LENGTH = 200
-UNITS = ((86400, 'day'), (3600, 'hour'), (60, 'minute'), (1, 'second'))
 OUTGOING = '`[mta] outgoing: mailman_mta_pool.deliver.deliver`'
 
 
@@ -53,18 +53,6 @@ class Situation(NamedTuple):
     working: Sequence[str]
     stalled: Dict[str, float]
     failures: Sequence[Failures]
-
-
-@public
-def duration_text(seconds: float) -> str:
-    """Return a duration in words, in its greatest whole unit.
-
-    :param seconds: The duration, in seconds.
-    """
-    for length, unit in UNITS:
-        if seconds >= length:
-            return _some(int(seconds // length), unit, f'{unit}s')
-    return 'less than a second'
 
 
 @public
@@ -118,7 +106,7 @@ def _slices(situation: Situation) -> Iterator[Advice]:
     for name, age in situation.stalled.items():
         yield Advice(
             f'The runner {name} has stalled: it was delivering a post and has '
-            f'said nothing for {duration_text(age)}, so it was killed or '
+            f'said nothing for {duration(age)}, so it was killed or '
             'hangs; run `mailman status`, and then `mailman start` or '
             '`mailman restart`; the post goes on where it was.', True)
 
@@ -134,7 +122,7 @@ def _relays(situation: Situation) -> Iterator[Advice]:
         elif relay.state == 'paused':
             yield Advice(
                 f'The mail server {relay.name} gets nothing for another '
-                f'{duration_text(relay.pause)}{reason}; sending goes on by '
+                f'{duration(relay.pause)}{reason}; sending goes on by '
                 'itself then.')
 
 
@@ -152,7 +140,7 @@ def _out(situation: Situation) -> Iterator[Advice]:
         yield Advice(f'{what}; a runner takes it in a moment.')
     else:
         yield Advice(
-            f'{what}, for {duration_text(queue.oldest_age or 0.0)}, and '
+            f'{what}, for {duration(queue.oldest_age or 0.0)}, and '
             'nothing is in delivery; run `mailman start`, and if Mailman '
             'runs, look at its mailman.log and smtp.log, and see that '
             f'mailman.cfg has {OUTGOING}.', True)
@@ -166,7 +154,7 @@ def _retry(situation: Situation) -> Iterator[Advice]:
     age = queue.oldest_age or 0.0
     if age > RETRY_OVERDUE_S:
         yield Advice(
-            f'{what}, for {duration_text(age)}, though Mailman empties it '
+            f'{what}, for {duration(age)}, though Mailman empties it '
             'every quarter of an hour; run `mailman start`, and if Mailman '
             'runs, see that `[runner.retry]` starts and look at its '
             'mailman.log.', True)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `mailman mta-pool check` makes of what it finds; see tests/operate."""
 
+import os
 import ssl
 import json
 import errno
+import socket
 import unittest
 
 from click.testing import CliRunner
@@ -18,7 +20,6 @@ from mailman_mta_pool.checking.monitoring import monitoring_line, unknown_line
 from mailman_mta_pool.checking.offers import extensions_of, limits_of
 from mailman_mta_pool.checking.problems import (
     problem_of_opening,
-    problem_of_port,
     problem_of_refusal,
     Situation,
 )
@@ -34,7 +35,12 @@ from mailman_mta_pool.checking.steps import (
 from mailman_mta_pool.checking.words import LENGTH, Words
 from mailman_mta_pool.configuration.answers import shipped_answers
 from mailman_mta_pool.console import check as console
-from mailman_mta_pool.errors import HIDDEN, translated, UnavailableHere
+from mailman_mta_pool.errors import (
+    CertificateRefused,
+    HIDDEN,
+    translated,
+    UnavailableHere,
+)
 from mailman_mta_pool.settings import RelaySettings, Settings, Timeouts
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.table import Judge
@@ -163,17 +169,42 @@ class TestProblems(unittest.TestCase):
         self.assertIs(problem.status, Status.unknown)
         self.assertEqual(problem.keys, ())
 
-    def test_port(self):
-        for port in (0, 65536, 70000):
-            self.assertEqual(
-                problem_of_port(port).keys, ('[mta] smtp_port',))
-        for port in (1, 25, 65535):
-            self.assertIsNone(problem_of_port(port))
-
     def test_look_up_hangs(self):
         _, problem = self.opening('connect', TimeoutError('no answer'))
         self.assertEqual(problem.keys, ('[mta] smtp_host',))
         self.assertIn('resolv.conf', problem.remedy)
+
+    def test_no_name_server(self):
+        _, problem = self.opening('connect', socket.gaierror(
+            socket.EAI_AGAIN, 'Temporary failure in name resolution'))
+        self.assertIn('resolv.conf', problem.remedy)
+        _, problem = self.opening('connect', socket.gaierror(
+            socket.EAI_NONAME, 'Name or service not known'))
+        self.assertIn('getent', problem.remedy)
+
+    def test_a_recipient_whom_we_refuse(self):
+        # Only what the server says is about the login and the relaying.
+        problem = problem_of_refusal(
+            self.judge.judge(Stage.here, Reply(553, (b'5.6.7 SMTPUTF8',))),
+            RelaySettings(), 'x', True)
+        self.assertEqual(problem.keys, ('[mailman] site_owner',))
+        self.assertIn('--to', problem.remedy)
+
+    def test_authorities_that_no_runner_sees(self):
+        # Mailman's master hands on no SSL_CERT_FILE.
+        error = CertificateRefused('a:25', 'TLS', 'unable to get it')
+        for path in None, '', '/nowhere/ca.pem', '/':
+            with self.subTest(path=path), mock.patch.dict(
+                    os.environ, {} if path is None else {
+                        'SSL_CERT_FILE': path}):
+                if path is None:
+                    os.environ.pop('SSL_CERT_FILE', None)
+                remedy = problem_of_opening(
+                    error, Situation(RelaySettings(), {}), self.judge).remedy
+                self.assertIn('update-ca-certificates', remedy)
+                self.assertEqual('no runner' in remedy, path is not None)
+                self.assertEqual(
+                    'cannot be read' in remedy, path is not None)
 
     def test_every_refusal_has_a_remedy_and_a_key(self):
         for answer in shipped_answers():
@@ -190,6 +221,11 @@ class TestProblems(unittest.TestCase):
         judgement = self.judge.judge(Stage.rcpt, Reply(
             530, (b'5.7.0 Must issue a STARTTLS command first',)))
         self.assertIn('smtp_secure_mode', judgement.remedy)
+        # With a login or without, as it is the same code.
+        for relay in RelaySettings(), RelaySettings(user='a', password='b'):
+            problem = problem_of_refusal(judgement, relay, 'x', True)
+            self.assertEqual(problem.keys, ('[mta] smtp_secure_mode',))
+            self.assertNotIn('login', problem.text)
 
 
 class TestOffers(unittest.TestCase):

@@ -527,6 +527,7 @@ BAD = {
     '[mta]\nsmtp_pass hunter2\n': ('line 2',),
     '[mta]\nsmtp_hots: localhost\n': ('[mta] smtp_hots', 'unknown key'),
     '[mta]\nsmtp_port: smtp\n': ('[mta] smtp_port', "'smtp'"),
+    '[mta]\nsmtp_port: 70000\n': ('[mta] smtp_port', '1 to 65535'),
     '[mta]\nsmtp_secure_mode: pigeon\n': (
         '[mta] smtp_secure_mode', "'pigeon'", 'starttls'),
     '[mta]\noutgoing: mailman_mta_pool.deliver.delver\n': (

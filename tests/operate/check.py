@@ -331,12 +331,9 @@ class TestNoConnection(CheckTestCase):
         self.assertFails('resolve', '[mta] smtp_host', 'nowhere.invalid')
 
     def test_no_name(self):
-        self.configure(None, smtp_host='a' * 64 + '\xfc.example')
-        self.assertFails('resolve', '[mta] smtp_host', 'is no host name')
-
-    def test_no_port(self):
-        self.configure(None, smtp_port=70000)
-        self.assertFails('resolve', '[mta] smtp_port', '70000')
+        for host in 'a' * 64 + '\xfc.example', '':
+            self.configure(None, smtp_host=host)
+            self.assertFails('resolve', '[mta] smtp_host', 'is no host name')
 
     def test_closed(self):
         self.server(always('CONNECT', CLOSE))
@@ -483,7 +480,7 @@ class TestTLS(CheckTestCase):
         for way in self.both():
             way(self.authority.context('DNS:localhost'))
             self.assertFails('tls', '[mta] smtp_verify_cert', 'The Ants',
-                             'SSL_CERT_FILE')
+                             'update-ca-certificates')
 
     def test_self_signed(self):
         for way in self.both():
@@ -513,11 +510,13 @@ class TestTLS(CheckTestCase):
                 for line in self.step(report, 'tls')['more']))
 
     def test_tls_on_a_plain_port(self):
-        self.smtps(self.authority.context('DNS:localhost'),
-                   smtp_secure_mode='smtp')
-        # Each of them waits for the other one.
-        self.assertFails('greeting', '[mta] smtp_secure_mode',
-                         'smtp_secure_mode: smtps', timeout=IMPATIENT)
+        for mode in 'smtp', 'starttls':
+            with self.subTest(mode=mode):
+                self.smtps(self.authority.context('DNS:localhost'),
+                           smtp_secure_mode=mode)
+                # Each of them waits for the other one.
+                self.assertFails('greeting', '[mta] smtp_secure_mode',
+                                 'smtp_secure_mode: smtps', timeout=IMPATIENT)
 
     def test_plain_on_a_tls_port(self):
         for extensions, mode in ((), 'smtp'), (('STARTTLS',), 'starttls'):
@@ -608,6 +607,12 @@ class TestRefusals(CheckTestCase):
             'relay', '[mta] smtp_user', 'Relay access denied', 'mynetworks')
         self.assertIn('[mta] smtp_host', self.step(report, 'relay')['keys'])
 
+    def test_only_with_tls(self):
+        # As Postfix has it, with smtpd_tls_security_level = encrypt.
+        self.server(always('MAIL', '530 5.7.0 Must issue a STARTTLS command '
+                           'first'), extensions=('STARTTLS',))
+        self.assertFails('relay', '[mta] smtp_secure_mode', 'starttls')
+
     def test_sender_refused(self):
         for verb in ('MAIL', 'RCPT'):
             with self.subTest(verb=verb):
@@ -651,6 +656,18 @@ class TestRefusals(CheckTestCase):
         self.assertEqual(ran.status, 1)
         self.assertPerfdata(ran.output)
 
+    def test_verp_makes_no_address(self):
+        server = self.server()
+        self.configure(server, verp_format='${bounces} ${local}')
+        self.assertWarns('verp', '[mta] verp_format', 'is no address')
+
+    def test_no_smtputf8(self):
+        self.server()
+        ran = self.check('--to', 'cris@b\xfccher.example')
+        self.assertEqual(ran.status, 1, ran)
+        self.assertIn('needs SMTPUTF8', ran.output)
+        self.assertNotIn('relay for', ran.output)
+
     def test_xverp_refused(self):
         self.server(always('MAIL', '501 5.5.4 Bad delimiters', who='XVERP'),
                     extensions=('PIPELINING', 'XVERP'))
@@ -690,7 +707,8 @@ class TestConfiguration(CheckTestCase):
 
     def test_mta(self):
         server = self.server()
-        for key, value in (('smtp_port', 'smtp'), ('smtp_secure_mode', 'ssl'),
+        for key, value in (('smtp_port', 'smtp'), ('smtp_port', '70000'),
+                           ('smtp_secure_mode', 'ssl'),
                            ('smtp_verify_cert', 'perhaps')):
             with self.subTest(key=key):
                 self.configure(server, **{key: value})

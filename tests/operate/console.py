@@ -323,6 +323,38 @@ class TestErrors(ConsoleTestCase):
                 directory.chmod(0o700)
                 path.unlink()
 
+    def test_output_that_has_no_place(self):
+        site = self.site(settings='[delivery]\n')
+        commands = (
+            (['status'], 1), (['status', '--json'], 1),
+            (['status', '--watch'], 1), (['config'], 1),
+            (['config', '--json'], 1), (['report', '--html', '-'], 1),
+            (['trace', '--json', 'x', 'y'], 1), (['check'], 1),
+            (['check', '--monitoring'], 3))
+        for arguments, expected in commands:
+            with self.subTest(arguments=arguments), \
+                    open('/dev/full', 'wb') as full:
+                process = self.start(
+                    site, *arguments, stdin=subprocess.DEVNULL, stdout=full,
+                    stderr=subprocess.PIPE, text=True,
+                    # Otherwise nothing is left in the buffer.
+                    environment={'PYTHONUNBUFFERED': ''})
+                _, errors = process.communicate(timeout=DEADLINE_S)
+                self.assertEqual((process.returncode, errors), (
+                    expected, 'Error: standard output: No space left on '
+                    'device\n'))
+
+    def test_output_that_is_closed(self):
+        site = self.site(settings='[delivery]\n')
+        for command in 'status', 'config':
+            with self.subTest(command=command):
+                process = self.start(
+                    site, command, stdin=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE, text=True,
+                    by=['sh', '-c', '"$@" >&-', 'sh'])
+                _, errors = process.communicate(timeout=DEADLINE_S)
+                self.assertEqual((process.returncode, errors), (0, ''))
+
     def test_no_state_directory(self):
         status, output, errors = self.ended(self.site(), 'status')
         self.assertEqual((status, errors), (0, []))
