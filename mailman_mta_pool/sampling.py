@@ -25,7 +25,12 @@ from mailman_mta_pool.monitoring.keeper import (
     RelaySample,
     Tally,
 )
-from mailman_mta_pool.monitoring.state import Failures, PostState, RelayState
+from mailman_mta_pool.monitoring.state import (
+    Counted,
+    Failures,
+    PostState,
+    RelayState,
+)
 from mailman_mta_pool.monitoring.textfile import Textfile
 from mailman_mta_pool.monitoring.ticker import Ticker
 from mailman_mta_pool.network.border import border
@@ -82,7 +87,8 @@ class Account:
                 total=progress.total, outcomes=dict(progress.before),
                 failures=_failures(progress.causes_before)),
             progress.size, progress.is_continued, progress.is_unshunted,
-            (len(earlier.served), len(earlier.bounced)), self._tally,
+            Counted(len(earlier.served), len(earlier.bounced),
+                    earlier.messages), self._tally,
             ), earlier.former_entry, self._take_over)
         is_over = False
         try:
@@ -131,7 +137,8 @@ class Account:
         progress = self._progress
         return Tally(
             progress.attempt(), progress.outcomes(),
-            sum(outbound.accepted for outbound in self._outbounds),
+            self._earlier.messages + sum(
+                outbound.accepted for outbound in self._outbounds),
             _failures(progress.causes()))
 
 

@@ -256,6 +256,7 @@ class Settled:
     """The contents of a journal.
 
     :ivar served: Those for whom the server took responsibility.
+    :ivar messages: How many transactions served them.
     :ivar bounced: Code and text for those refused for good.
     :ivar handed_over: The recipients that another queue entry has, by the
         token of that entry.
@@ -274,6 +275,7 @@ class Settled:
         :param text: The journal.
         """
         self.served: Set[str] = set()
+        self.messages = 0
         self.bounced: Dict[str, Failure] = {}
         self.handed_over: Dict[str, List[str]] = {}
         self.handing_over: Dict[str, List[str]] = {}
@@ -299,6 +301,7 @@ class Settled:
                 # That is the reply.
                 values.pop()
             self.served.update(values)
+            self.messages += 1
         elif kind == BOUNCED:
             recipient, code, text = values
             self.bounced[recipient] = code, text.encode('latin-1')
