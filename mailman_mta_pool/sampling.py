@@ -65,7 +65,6 @@ class Account:
         self._ledger = ledger
         self._earlier = earlier
         self._metrics = metrics
-        self._outbounds: List[Outbound] = []
         self._relay_watch = RelayWatch(ledger)
 
     @contextmanager
@@ -115,7 +114,6 @@ class Account:
 
         :param outbound: The main thread's end of a dispatch.
         """
-        self._outbounds.append(outbound)
         self._relay_watch.use(outbound)
 
     def note_untried(self, unavailable: Optional[Exception]) -> None:
@@ -137,8 +135,7 @@ class Account:
         progress = self._progress
         return Tally(
             progress.attempt(), progress.outcomes(),
-            self._earlier.messages + sum(
-                outbound.accepted for outbound in self._outbounds),
+            self._earlier.messages + self._ledger.messages,
             _failures(progress.causes()))
 
 
