@@ -86,7 +86,7 @@ def renamed_line(former: str) -> bytes:
 class PostHead(NamedTuple):
     """What a journal says of the post.
 
-    :ivar message_id: Its Message-ID, as it stands in the header.
+    :ivar message_id: Its Message-ID, with angle brackets.
     :ivar list_id: The List-ID; '' for a message of no list.
     :ivar total: How many recipients the queue entry has.
     :ivar time: When the delivery began, in seconds since 1970.
