@@ -268,6 +268,21 @@ class TestAnswers(TraceTestCase):
         self.assertEqual((status, output), (1, ''))
         self.assertIn(f'Nothing is known of <{ID}>', error)
 
+    def test_in_delivery_without_records(self):
+        server = self.use(Scripted(
+            lambda command, session: HANG
+            if command == '.' and len(server.accepted) == 3 else None))
+        site = self.site(server, members=9, max_delivery_threads=1,
+                         settings={'delivery': {'keep_records': 0}})
+        site.post(verp=True)
+        runner = site.start_runner()
+        site.wait_for(
+            lambda: self.outcomes(self.trace(site, ID)) == {
+                'accepted': 3, 'waiting': 6}, 'what the server has accepted')
+        runner.kill()
+        self.assertEqual(self.outcomes(self.trace(site, ID)), {
+            'accepted': 3, 'waiting': 6})
+
     def assertNothingKnown(self, site, text):
         status, output, error = self.run_trace(site, ID)
         self.assertEqual((status, output), (1, ''))
