@@ -47,8 +47,8 @@ HERE = ('localhost', '127.0.0.1', '::1', '')
 
     MESSAGE-ID is that of the post, with or without the angle brackets, which
     a shell takes for its own.  A post to several lists is told of once for
-    each.  The exit status is 1 if nothing is known of
-    the post, and otherwise 0.""")
+    each.  The exit status is 1 if nothing is known of the post, and otherwise
+    0.""")
 @click.option('--json', 'as_json', is_flag=True,
               help='Print JSON, with all recipients.')
 @click.argument('message_id', metavar='MESSAGE-ID')

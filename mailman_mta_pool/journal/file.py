@@ -108,11 +108,11 @@ class Journal:
         """
         if self.settled.identity is None:
             self._append(entry_line(identity))
-        if not self._broken and self._pages is not None:
-            self._pages.reserve(octets_for(recipients))
         if post is not None and self.settled.message_id is None:
             # `trace` finds the journal by it, also where no records are kept.
             self._append_spare(post_line(post))
+        if not self._broken and self._pages is not None:
+            self._pages.reserve(octets_for(recipients))
 
     def served(self, recipients: Iterable[str],
                reply: Optional[Reply] = None, relay: str = '') -> None:
