@@ -17,6 +17,7 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.journal.file import Journal, name_of
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
+from mailman_mta_pool.posts import message_id_in
 from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.relay import relay_for
 from mailman_mta_pool.rendering.database import waiting_for_database
@@ -100,7 +101,7 @@ class _Delivery:
             # Whatever goes wrong from here on, the post is kept for these.
             self._leave_out_settled()
         relay = relay_for(settings.relay, settings.pool)
-        self._message_id = str(msg.get('message-id', '')).strip()
+        self._message_id = message_id_in(msg.raw_items())
         self._plain_sender = plain_sender(mlist, msg, msgdata)
         self._ledger = Ledger(
             journal,

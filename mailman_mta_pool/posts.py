@@ -4,8 +4,18 @@
 The engine writes these, and what the operator is shown is read from them.
 """
 
+from contextlib import suppress
 from public import public
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 
 #: What is not undone by another queue entry.
@@ -23,12 +33,30 @@ public(FINAL_OUTCOMES=FINAL_OUTCOMES, OUTCOMES=OUTCOMES,
 
 
 @public
+def message_id_in(headers: Iterable[Tuple[Any, Any]]) -> str:
+    """Return the Message-ID of a post, on one line; '' if there is none.
+
+    :param headers: Names and values as they were read, for example from
+        `email.message.Message.raw_items`.
+    """
+    for name, value in headers:
+        if str(name).lower() == 'message-id':
+            text = ' '.join(str(value).split())
+            # `email` has a surrogate for each octet above 127 (RFC 6532).
+            with suppress(UnicodeEncodeError):
+                text = text.encode('utf-8', 'surrogateescape').decode(
+                    'utf-8', 'replace')
+            return text
+    return ''
+
+
+@public
 def bare_id(message_id: str) -> str:
-    """Return a Message-ID without white space and angle brackets.
+    """Return a Message-ID without angle brackets, on one line.
 
     :param message_id: With or without these.
     """
-    return message_id.strip().lstrip('<').rstrip('>').strip()
+    return ' '.join(message_id.split()).lstrip('<').rstrip('>').strip()
 
 
 @public

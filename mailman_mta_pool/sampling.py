@@ -25,7 +25,12 @@ from mailman_mta_pool.monitoring.keeper import (
     RelaySample,
     Tally,
 )
-from mailman_mta_pool.monitoring.state import Failures, PostState, RelayState
+from mailman_mta_pool.monitoring.state import (
+    Counted,
+    Failures,
+    PostState,
+    RelayState,
+)
 from mailman_mta_pool.monitoring.textfile import Textfile
 from mailman_mta_pool.monitoring.ticker import Ticker
 from mailman_mta_pool.network.border import border
@@ -60,7 +65,6 @@ class Account:
         self._ledger = ledger
         self._earlier = earlier
         self._metrics = metrics
-        self._outbounds: List[Outbound] = []
         self._relay_watch = RelayWatch(ledger)
 
     @contextmanager
@@ -82,7 +86,8 @@ class Account:
                 total=progress.total, outcomes=dict(progress.before),
                 failures=_failures(progress.causes_before)),
             progress.size, progress.is_continued, progress.is_unshunted,
-            (len(earlier.served), len(earlier.bounced)), self._tally,
+            Counted(len(earlier.served), len(earlier.bounced),
+                    earlier.messages), self._tally,
             ), earlier.former_entry, self._take_over)
         is_over = False
         try:
@@ -109,7 +114,6 @@ class Account:
 
         :param outbound: The main thread's end of a dispatch.
         """
-        self._outbounds.append(outbound)
         self._relay_watch.use(outbound)
 
     def note_untried(self, unavailable: Optional[Exception]) -> None:
@@ -131,7 +135,7 @@ class Account:
         progress = self._progress
         return Tally(
             progress.attempt(), progress.outcomes(),
-            sum(outbound.accepted for outbound in self._outbounds),
+            self._earlier.messages + self._ledger.messages,
             _failures(progress.causes()))
 
 

@@ -338,10 +338,9 @@ class TestJournal(unittest.TestCase):
                 [place_line(1000, 'a:25'), place_line(1001, 'a:25'),
                  place_line(1001, 'b:25')])
 
-    def test_nothing_more_without_details(self):
-        journal = self.journal()
-        journal.begin('0123', ['anne@example.com'],
-                      PostHead('<a>', 'ant', 1, 0.0))
+    def test_without_details(self):
+        journal, head = self.journal(), PostHead('<a>', 'ant', 1, 0.0)
+        journal.begin('0123', ['anne@example.com'], head)
         journal.served(['anne@example.com'], Reply(250, (b'Ok',)), 'a:25')
         journal.bounced('bart@example.com', 550, b'No', 'a:25')
         journal.deferred(['cate@example.com'], 450, b'No', 'a:25')
@@ -350,7 +349,8 @@ class TestJournal(unittest.TestCase):
         journal.close()
         with open(self.path, 'rb') as fp:
             self.assertEqual(fp.read(), (
-                entry_line('0123') + served_line(['anne@example.com']) +
+                entry_line('0123') + post_line(head) +
+                served_line(['anne@example.com']) +
                 bounced_line('bart@example.com', 550, b'No')))
 
     def test_long_replies(self):

@@ -10,7 +10,7 @@ import time
 from mailman_mta_pool.journal.kept import Event
 from mailman_mta_pool.monitoring.queues import EntryFound
 from public import public
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 
 #: What can become of a copy, in the order in which it is shown.
@@ -60,22 +60,26 @@ def local_time(moment: Optional[float]) -> str:
 
 @public
 def copies_of(events: Iterable[Event], entries: Iterable[EntryFound],
-              ) -> Dict[str, Copy]:
-    """Return the copies of all recipients, by the address in lower case.
+              ) -> Dict[Tuple[str, str], Copy]:
+    """Return the copies of all recipients.
+
+    A post to several lists has the same Message-ID on each, and a member of
+    these gets several copies.
 
     :param events: What happened, in order of time.
     :param entries: The queue entries of the post.
+    :return: By the address in lower case, and the List-Id.
     """
-    histories: Dict[str, List[Event]] = {}
-    places: Dict[str, List[EntryFound]] = {}
-    addresses: Dict[str, str] = {}
+    histories: Dict[Tuple[str, str], List[Event]] = {}
+    places: Dict[Tuple[str, str], List[EntryFound]] = {}
+    addresses: Dict[Tuple[str, str], str] = {}
     for event in events:
-        key = event.address.lower()
+        key = event.address.lower(), event.list_id
         addresses[key] = event.address
         histories.setdefault(key, []).append(event)
     for entry in entries:
         for address in entry.recipients:
-            key = address.lower()
+            key = address.lower(), entry.list_id
             addresses.setdefault(key, address)
             places.setdefault(key, []).append(entry)
     return {key: _copy(address, histories.get(key, ()), places.get(key, ()))

@@ -30,7 +30,7 @@ from mailman_mta_pool.journal.queue_ids import queue_id_of
 from mailman_mta_pool.monitoring.queues import EntryFound, find_entries
 from mailman_mta_pool.posts import bare_id
 from public import public
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Tuple
 
 
 VERSION = 1
@@ -48,8 +48,9 @@ HERE = ('localhost', '127.0.0.1', '::1', '')
     Tell what became of a post, or of one member's copy.
 
     MESSAGE-ID is that of the post, with or without the angle brackets, which
-    a shell takes for its own.  The exit status is 1 if nothing is known of
-    the post, and otherwise 0.""")
+    a shell takes for its own.  A post to several lists is told of once for
+    each.  The exit status is 1 if nothing is known of the post, and otherwise
+    0.""")
 @click.option('--json', 'as_json', is_flag=True,
               help='Print JSON, with all recipients.')
 @click.argument('message_id', metavar='MESSAGE-ID')
@@ -92,7 +93,7 @@ class Trace:
 
     :ivar message_id: Its Message-ID, with angle brackets.
     :ivar posts: The post, once for each list.
-    :ivar copies: What became of each recipient's copy, or of one.
+    :ivar copies: What became of each copy, or of those of one recipient.
     :ivar is_known: False if nothing is known of that Message-ID.
     """
 
@@ -105,29 +106,37 @@ class Trace:
         """
         self.message_id = message_id
         self.posts: List[PostKept] = []
-        self._found: Dict[str, Copy] = {}
+        self._found: Dict[Tuple[str, str], Copy] = {}
         key = None if address is None else address.lower()
         if key is not None:
             self._look(key)
-        if key not in self._found:
+        if not self._copies_to(key):
             self._look()
-        if key not in self._found and not self._is_complete:
+        if not self._is_complete and (
+                key is None or not self._copies_to(key)):
             # An entry may have moved from a queue that was still to be read
             # to one that had been.
             self._look()
         self.is_known = bool(self.posts or self._found)
-        if key is None:
-            self.copies = sorted(
-                self._found.values(),
-                key=lambda copy: (OUTCOMES.index(copy.outcome), copy.address))
-        elif key in self._found:
-            self.copies = [self._found[key]]
-        elif self.is_known:
-            assert address is not None
+        self.copies = sorted(
+            self._copies_to(key),
+            key=lambda copy: (OUTCOMES.index(copy.outcome), copy.address))
+        if address is not None and self.is_known and not self.copies:
             self.copies = [
                 absent_copy(address, self.posts, self._is_complete)]
-        else:
-            self.copies = []
+
+    def _copies_to(self, key: Optional[str]) -> List[Copy]:
+        """Return the copies that were found.
+
+        :param key: The only recipient of interest, or None.
+        """
+        found = [(list_id, copy) for (name, list_id), copy
+                 in self._found.items() if key is None or name == key]
+        if len(self.posts) < 2:
+            return [copy for _, copy in found]
+        return [copy._replace(
+            reason=f'to {list_id}' + (f': {copy.reason}' if copy.reason else
+                                      '')) for list_id, copy in found]
 
     def _look(self, key: Optional[str] = None) -> None:
         """Read what there is.
@@ -145,7 +154,7 @@ class Trace:
 
     @property
     def _is_complete(self) -> bool:
-        return bool(self.posts) and len(self._found) >= max(
+        return bool(self.posts) and len(self._found) >= sum(
             post.total for post in self.posts)
 
 
@@ -212,11 +221,15 @@ def _details(copy: Copy) -> List[str]:
 
 
 def _of_one(trace: Trace) -> Iterator[Line]:
-    """Yield all that is known of one copy."""
-    copy, = trace.copies
+    """Yield all that is known of the copies to one recipient."""
+    yield Line(f'{trace.message_id} to {trace.copies[0].address}', 'heading')
+    for copy in trace.copies:
+        yield from _of_copy(copy)
+
+
+def _of_copy(copy: Copy) -> Iterator[Line]:
     when = local_time(copy.time)
     relay = f' by {copy.relay}' if copy.relay else ''
-    yield Line(f'{trace.message_id} to {copy.address}', 'heading')
     since = 'since ' if copy.outcome in ('waiting', 'shunted') else ''
     yield Line(f'{copy.outcome} {since}{when}'.rstrip() + relay,
                STYLES.get(copy.outcome, 'warning'))

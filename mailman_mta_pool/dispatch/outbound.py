@@ -112,11 +112,6 @@ class Outbound:
         return self._local_failure or self._dispatcher.unavailable
 
     @property
-    def accepted(self) -> int:
-        """How many messages the server has accepted."""
-        return self._dispatcher.accepted
-
-    @property
     def in_flight(self) -> int:
         """How many transactions the connections have in hand."""
         return self._dispatcher.in_flight

@@ -108,10 +108,11 @@ class Journal:
         """
         if self.settled.identity is None:
             self._append(entry_line(identity))
+        if post is not None and self.settled.message_id is None:
+            # `trace` finds the journal by it, also where no records are kept.
+            self._append_spare(post_line(post))
         if not self._broken and self._pages is not None:
             self._pages.reserve(octets_for(recipients))
-        if post is not None and self.settled.message_id is None:
-            self._append_details(post_line(post))
 
     def served(self, recipients: Collection[str],
                reply: Optional[Reply] = None, relay: str = '') -> None:
@@ -155,10 +156,15 @@ class Journal:
         :param line: The line; b'' for the relay and the time alone.
         :param relay: The name of the relay; None where there is none.
         """
-        if self._details and not self._broken and self._pages is not None:
+        if self._details:
             if relay is not None:
                 line = self._place(relay) + line
-            if line and self._pages.spare(len(line)):
+            self._append_spare(line)
+
+    def _append_spare(self, line: bytes) -> None:
+        """Append what the delivery can do without, if there is room."""
+        if line and not self._broken and self._pages is not None:
+            if self._pages.spare(len(line)):
                 self._append(line)
 
     def _place(self, relay: str) -> bytes:

@@ -34,6 +34,7 @@ from mailman_mta_pool.journal.entry import (
 )
 from mailman_mta_pool.journal.file import Journal, Locked
 from mailman_mta_pool.journal.records import PostHead, Settled
+from mailman_mta_pool.posts import message_id_in
 from mailman_mta_pool.settings import DeliverySettings
 from public import public
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -248,7 +249,7 @@ def head_of(msg: Any, msgdata: Dict[str, Any]) -> PostHead:
     :param msgdata: Its metadata.
     """
     return PostHead(
-        str(msg.get('message-id', '')).strip(),
+        message_id_in(msg.raw_items()),
         str(msgdata.get('listid', '')), len(msgdata['recipients']),
         time.time(), str(msg.sender or ''))
 

@@ -86,7 +86,7 @@ def renamed_line(former: str) -> bytes:
 class PostHead(NamedTuple):
     """What a journal says of the post.
 
-    :ivar message_id: Its Message-ID, as it stands in the header.
+    :ivar message_id: Its Message-ID, with angle brackets.
     :ivar list_id: The List-ID; '' for a message of no list.
     :ivar total: How many recipients the queue entry has.
     :ivar time: When the delivery began, in seconds since 1970.
@@ -260,6 +260,7 @@ class Settled:
     """The contents of a journal.
 
     :ivar served: Those for whom the server took responsibility.
+    :ivar messages: How many transactions served them.
     :ivar bounced: Code and text for those refused for good.
     :ivar handed_over: The recipients that another queue entry has, by the
         token of that entry.
@@ -278,6 +279,7 @@ class Settled:
         :param text: The journal.
         """
         self.served: Set[str] = set()
+        self.messages = 0
         self.bounced: Dict[str, Failure] = {}
         self.handed_over: Dict[str, List[str]] = {}
         self.handing_over: Dict[str, List[str]] = {}
@@ -303,6 +305,7 @@ class Settled:
                 # That is the reply.
                 values.pop()
             self.served.update(values)
+            self.messages += 1
         elif kind == BOUNCED:
             recipient, code, text = values
             self.bounced[recipient] = code, text.encode('latin-1')

@@ -19,6 +19,7 @@ from mailman_mta_pool.monitoring.files import (
     write_whole,
 )
 from mailman_mta_pool.monitoring.state import (
+    Counted,
     Failures,
     MESSAGE_ID_LENGTH,
     OUTCOMES,
@@ -62,7 +63,7 @@ class Tally(NamedTuple):
     :ivar attempt: How many of its recipients had which of `OUTCOMES`, those
         included who had it when the delivery began.
     :ivar outcomes: The same for the whole post, where each counts once.
-    :ivar messages: How many messages the server has accepted.
+    :ivar messages: How many messages the server has accepted, likewise.
     :ivar failures: Why recipients of the post failed.
     """
 
@@ -95,8 +96,7 @@ class Delivery:
     :ivar size: How many recipients the entry has.
     :ivar is_continued: True if the post had earlier entries.
     :ivar is_unshunted: True if this one was in the `shunt` queue.
-    :ivar known: How many recipients its journal says were accepted and
-        refused when it began.
+    :ivar known: What its journal said when it began.
     :ivar tally: Returns the `Tally`.
     """
 
@@ -104,7 +104,7 @@ class Delivery:
     size: int
     is_continued: bool
     is_unshunted: bool
-    known: Tuple[int, int]
+    known: Counted
     tally: Callable[[], Tally]
 
 
@@ -127,7 +127,7 @@ class _Now:
         self.began = now
         self.counted = dict.fromkeys(OUTCOMES, 0)
         self.messages = 0
-        self.known = delivery.known[0]
+        self.known = delivery.known.accepted
         self.accepted = 0
         # Times, and how many were accepted by then.
         self.rates: Deque[Tuple[float, int]] = deque([(now, 0)])
@@ -263,7 +263,9 @@ class Keeper:
                 each for each in read_states(self._directory).states
                 if each.slice != state.slice)
         counted = _largest(states, (post.entry, former_entry))
-        current.counted['accepted'], current.counted['refused'] = counted
+        current.counted['accepted'] = counted.accepted
+        current.counted['refused'] = counted.refused
+        current.messages = counted.messages
         self._look_back(delivery, states)
         post.started = now
         post.message_id = post.message_id[:MESSAGE_ID_LENGTH]
@@ -313,7 +315,12 @@ class Keeper:
         self._now = None
         state.working, state.posts = False, []
         if is_over:
-            state.posts_ended += 1
+            entry = current.delivery.post.entry
+            # One that has ended, and was killed before its entry was removed,
+            # begins again.
+            if entry == '' or all(
+                    each.entry != entry for each in state.last_posts):
+                state.posts_ended += 1
             post = replace(current.delivery.post, ended=now,
                            rate=current.mean_rate(now))
             state.last_posts = [post, *(
@@ -342,9 +349,13 @@ class Keeper:
             new[outcome] = max(0, tally.attempt.get(outcome, 0) - before)
             current.counted[outcome] = before + new[outcome]
             state.recipients[outcome] += new[outcome]
+        new_messages = max(0, tally.messages - current.messages)
+        current.messages += new_messages
+        state.messages += new_messages
         if post.entry:
-            state.counted[post.entry] = (
-                current.counted['accepted'], current.counted['refused'])
+            state.counted[post.entry] = Counted(
+                current.counted['accepted'], current.counted['refused'],
+                current.messages)
         counters = state.lists.get(post.list_name)
         if counters is not None:
             for outcome, count in new.items():
@@ -354,8 +365,6 @@ class Keeper:
         if accepted > current.accepted:
             current.accepted = accepted
             state.last_accepted = now
-        state.messages += tally.messages - current.messages
-        current.messages = tally.messages
         post.outcomes = dict(tally.outcomes)
         post.failures = tally.failures
         post.rate = current.rate(now)
@@ -422,12 +431,11 @@ def _add(total: Durations, seen: Durations, last: Durations) -> None:
 
 
 def _largest(states: List[SliceState],
-             entries: Tuple[str, ...]) -> Tuple[int, int]:
-    """Return how many recipients of an entry were counted by anybody."""
+             entries: Tuple[str, ...]) -> Counted:
+    """Return what of the journal of an entry was counted by anybody."""
     found = [state.counted[entry] for state in states for entry in entries
              if entry in state.counted]
-    return (max((accepted for accepted, _ in found), default=0),
-            max((refused for _, refused in found), default=0))
+    return Counted(*map(max, zip(Counted(), *found)))
 
 
 def _settled(post: PostState) -> int:

@@ -266,7 +266,8 @@ def recipients_left(
     settled: Dict[str, int] = {}
     for state in states:
         for name, counts in state.counted.items():
-            settled[name] = max(settled.get(name, 0), sum(counts))
+            settled[name] = max(
+                settled.get(name, 0), counts.accepted + counts.refused)
     left = dict(queues)
     if 'out' in left:
         done = sum(min(count, settled.get(name, 0))

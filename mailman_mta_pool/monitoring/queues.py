@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from email.parser import HeaderParser
 from functools import lru_cache
 from mailman_mta_pool.monitoring.state import MESSAGE_ID_LENGTH
-from mailman_mta_pool.posts import bare_id, carried_in
+from mailman_mta_pool.posts import bare_id, carried_in, message_id_in
 from public import public
 from typing import (
     Any,
@@ -184,7 +184,7 @@ class EntryFound(NamedTuple):
 
 
 class _Unreadable(Exception):
-    """The file is no queue entry, or may not be read."""
+    """The file is no queue entry."""
 
 
 class _Listing(NamedTuple):
@@ -261,7 +261,7 @@ class _Queue:
                     except FileNotFoundError:
                         del names[name]
                         continue
-                    except _Unreadable:
+                    except (OSError, _Unreadable):
                         unreadable += 1
             made.append(_made_at(self.directory, name, extension, now))
         return _Known(changed, now, min(made, default=None), QueueSummary(
@@ -349,13 +349,14 @@ def find_entries(
         retry_interval: Optional[float] = None) -> Iterator[EntryFound]:
     """Yield the queue entries of a post.
 
-    Entries that cannot be read are passed over.
+    Entries that are damaged are passed over.
 
     :param queue_root: Mailman's $QUEUE_DIR.
     :param message_id: The Message-ID of the post, with or without angle
         brackets.
     :param retry_interval: How often Mailman's `retry` runner looks into its
         queue, in seconds; None if that is not known.
+    :raises OSError: if something may not be read.
     """
     wanted = bare_id(message_id)
     # Most entries are of other posts.  A pickle has a string as it stands,
@@ -365,7 +366,8 @@ def find_entries(
         directory = os.path.join(queue_root, queue)
         try:
             _, names = _list_entries(directory)
-        except OSError:
+        except FileNotFoundError:
+            # Mailman makes the directory when it starts.
             continue
         for name, extension in sorted(names.items()):
             try:
@@ -442,7 +444,7 @@ def _read(directory: str, name: str, extension: str) -> Tuple[str, bytes]:
     """Return the path of an entry, and what is in it.
 
     :raises FileNotFoundError: if the entry has gone.
-    :raises _Unreadable: if it may not be read.
+    :raises OSError: if it cannot be read.
     """
     gone: Optional[FileNotFoundError] = None
     # It may have got another extension, and the old one again.
@@ -453,8 +455,6 @@ def _read(directory: str, name: str, extension: str) -> Tuple[str, bytes]:
                 return path, fp.read()
         except FileNotFoundError as error:
             gone = error
-        except OSError as error:
-            raise _Unreadable(error.strerror) from error
     assert gone is not None
     raise gone
 
@@ -495,11 +495,9 @@ def _message_id(msg: Any) -> str:
     """Return the Message-ID of an unpickled message, or ''."""
     if isinstance(msg, str):
         # Mailman leaves the parsing to whoever takes it from the queue.
-        return str(HeaderParser().parsestr(msg).get('message-id', ''))
+        return message_id_in(HeaderParser().parsestr(msg).raw_items())
     state = getattr(msg, 'state', None)
     headers = state.get('_headers') if isinstance(state, dict) else None
-    for header in headers if isinstance(headers, list) else ():
-        if isinstance(header, tuple) and len(header) == 2:
-            if str(header[0]).lower() == 'message-id':
-                return str(header[1]).strip()
-    return ''
+    return message_id_in(
+        header for header in (headers if isinstance(headers, list) else ())
+        if isinstance(header, tuple) and len(header) == 2)

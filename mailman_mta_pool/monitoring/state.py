@@ -11,7 +11,17 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from mailman_mta_pool.durations import BUCKETS, Durations, no_durations, PHASES
 from mailman_mta_pool.posts import OUTCOMES
 from public import public
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Type, TypeVar
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 
 # It changes when a reader of an older state file would go wrong.
@@ -136,6 +146,20 @@ class RelayState:
 
 
 @public
+class Counted(NamedTuple):
+    """What of a queue entry's journal has been counted.
+
+    :ivar accepted: How many recipients.
+    :ivar refused: How many recipients.
+    :ivar messages: How many transactions.
+    """
+
+    accepted: int = 0
+    refused: int = 0
+    messages: int = 0
+
+
+@public
 @dataclass
 class SliceState:
     """What a state file says.
@@ -163,7 +187,7 @@ class SliceState:
     :ivar last_posts: The last ones that ended, the latest first.
     :ivar relays: The mail servers.
     :ivar counted: What of a queue entry's journal has been counted, by the
-        name of the entry: accepted and refused.
+        name of the entry.
     """
 
     version: int = VERSION
@@ -181,7 +205,7 @@ class SliceState:
     posts: List[PostState] = field(default_factory=list)
     last_posts: List[PostState] = field(default_factory=list)
     relays: List[RelayState] = field(default_factory=list)
-    counted: Dict[str, Tuple[int, int]] = field(default_factory=dict)
+    counted: Dict[str, Counted] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the text of the state file."""
@@ -200,8 +224,8 @@ def state_from_json(text: str) -> SliceState:
     :param text: The text of the file.
     :raises ValueError: if it is no state file, or of another version, or torn.
     """
-    values = json.loads(text)
     try:
+        values = json.loads(text)
         if values['version'] != VERSION:
             raise ValueError(f'state file of version {values["version"]!r}')
         state = _made(SliceState, values)
@@ -213,11 +237,11 @@ def state_from_json(text: str) -> SliceState:
         state.last_posts = [_post(found) for found in state.last_posts]
         state.relays = [_made(RelayState, found) for found in state.relays]
         state.minutes = [(minute, count) for minute, count in state.minutes]
-        state.counted = {name: (accepted, refused) for name, (
-            accepted, refused) in state.counted.items()}
+        state.counted = {name: Counted(*found)
+                         for name, found in state.counted.items()}
         _check(_numbers_of(state))
         return state
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f'no state file: {error!r}') from error
 
 

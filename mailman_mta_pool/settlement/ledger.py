@@ -140,6 +140,7 @@ class Ledger:
     `hear_of_opening`, `hear_of_closing` and `conclude`.
 
     :ivar served: Those for whom the server took responsibility.
+    :ivar messages: How many transactions served them.
     :ivar bounced: Code and text of those refused for good.
     :ivar deferred: Code and text of those refused for the time being.
     :ivar rejected: Those for whom the server did not want the message.
@@ -181,6 +182,7 @@ class Ledger:
         self._verp_refusals = 0
         self._is_paused = False
         self.served: Set[str] = set()
+        self.messages = 0
         self.bounced: Dict[str, Failure] = {}
         self.deferred: Dict[str, Failure] = {}
         self.rejected: Dict[str, Failure] = {}
@@ -507,6 +509,7 @@ class Ledger:
         if len(indices) < len(recipients):
             recipients = tuple(recipients[index] for index in indices)
         self.served.update(recipients)
+        self.messages += 1
         self._record.served(
             recipients, outcome.results[indices[0]].reply, self._relay)
         if self._memory.note_content_accepted():

@@ -19,6 +19,7 @@ from mailman_mta_pool.monitoring.keeper import (
     Tally,
 )
 from mailman_mta_pool.monitoring.state import (
+    Counted,
     Failures,
     OUTCOMES,
     PostState,
@@ -104,7 +105,8 @@ class KeeperTestCase(unittest.TestCase):
             'message_id': '<ant@example.com>',
             'list_name': 'ant@example.com',
             'outcomes': outcomes(**(before or {})), **post})
-        return Delivery(post, size, continued, unshunted, known, engine.tally)
+        return Delivery(post, size, continued, unshunted, Counted(*known),
+                        engine.tally)
 
     def path(self, name='out-0-of-1'):
         return os.path.join(self.directory, f'{name}.json')
@@ -132,7 +134,7 @@ class TestCounters(KeeperTestCase):
             state.recipients, outcomes(accepted=40, deferred=2))
         self.assertEqual(state.messages, 21)
         self.assertEqual(state.last_accepted, NOON + 1)
-        self.assertEqual(state.counted, {ENTRY: (40, 0)})
+        self.assertEqual(state.counted, {ENTRY: (40, 0, 21)})
         post, = state.posts
         self.assertEqual((post.accepted, post.rate), (40, 40.0))
         engine.attempt.update(accepted=97, refused=1)
@@ -166,11 +168,13 @@ class TestCounters(KeeperTestCase):
         keeper, engine = self.first_keeper(), Engine()
         keeper.begin(self.delivery(engine))
         engine.attempt.update(accepted=30, refused=1)
+        engine.messages = 15
         keeper.write()
         self.now += 60
         keeper, engine = self.keeper(), Engine()
         engine.attempt.update(accepted=40, refused=2)
-        keeper.begin(self.delivery(engine, known=(40, 2)))
+        engine.messages = 20
+        keeper.begin(self.delivery(engine, known=(40, 2, 20)))
         keeper.write()
         state = self.state()
         self.assertEqual(
@@ -181,6 +185,18 @@ class TestCounters(KeeperTestCase):
         keeper.end()
         self.assertEqual(
             self.state().recipients, outcomes(accepted=40, refused=2))
+        self.assertEqual(self.state().messages, 20)
+
+    def test_killed_after_the_end(self):
+        # Its entry is still there, and is delivered once more.
+        for _ in range(2):
+            keeper, engine = self.keeper(), Engine()
+            engine.attempt.update(accepted=100)
+            keeper.begin(self.delivery(engine, known=(100, 0, 100)))
+            keeper.end()
+        state = self.state()
+        self.assertEqual(state.posts_ended, 1)
+        self.assertEqual(state.recipients, outcomes(accepted=100))
 
     def test_another_slice_takes_over(self):
         keeper, engine = self.first_keeper('out-0-of-2'), Engine()
@@ -229,7 +245,7 @@ class TestCounters(KeeperTestCase):
         keeper.end()
         self.journals.remove(ENTRY)
         keeper.write()
-        self.assertEqual(self.state().counted, {ENTRY: (30, 0)})
+        self.assertEqual(self.state().counted, {ENTRY: (30, 0, 0)})
         keeper.write()
         self.assertEqual(self.state().counted, {})
 
@@ -467,12 +483,17 @@ class TestFile(KeeperTestCase):
         keeper.write()
         self.assertEqual(self.state().recipients, outcomes())
 
+    def test_brackets(self):
+        # Of these, Python has enough.
+        with self.assertRaises(ValueError):
+            state_from_json('[' * 100_000)
+
     def test_numbers_that_are_none(self):
         # It would keep each later delivery from being told of.
         good = json.loads(SliceState(
             slice='out-0-of-1', relays=[RelayState(rate=1.0)],
             posts=[PostState(ended=1.0)], lists={'ant': outcomes()},
-            minutes=[(60, 1)], counted={ENTRY: (1, 1)},
+            minutes=[(60, 1)], counted={ENTRY: Counted(1, 1)},
             last_accepted=1.0).to_json())
         state_from_json(json.dumps(good))
         places = [

@@ -9,6 +9,7 @@ from mailman_mta_pool.monitoring.metrics import METRICS, PREFIX, render
 from mailman_mta_pool.monitoring.queues import QueueSummary
 from mailman_mta_pool.monitoring.state import (
     BUCKETS,
+    Counted,
     Durations,
     Failures,
     OUTCOMES,
@@ -155,7 +156,7 @@ class TestMetrics(unittest.TestCase):
             text, 'state_written_timestamp_seconds', slice='out-0-of-2'), NOW)
 
     def test_queues(self):
-        text = render([state(counted={'a': (3, 1)})], {
+        text = render([state(counted={'a': Counted(3, 1)})], {
             'out': QueueSummary(2, 20, 12.5, {'a': 10, 'b': 10})}, NOW)
         self.assertEqual(sample(text, 'queue_entries', queue='out'), 2)
         self.assertEqual(sample(text, 'queue_recipients', queue='out'), 16)

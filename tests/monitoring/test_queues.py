@@ -294,7 +294,30 @@ class TestFind(QueuesTestCase):
         entry, = self.found('post@example.com')
         self.assertIsNone(entry.next_try)
 
+    def test_ids_that_are_folded_or_not_ascii(self):
+        for message_id, octets in (
+                ('po st@example.com', b'<po\r\n st@example.com>'),
+                ('письмо@example.com', '<письмо@example.com>'.encode())):
+            with self.subTest(message_id=message_id):
+                self.enqueue('shunt', ANNE, content=POST.replace(
+                    b'<post@example.com>', octets))
+                entry, = self.found(message_id)
+                self.assertEqual(entry.message_id, f'<{message_id}>')
+
     def test_damaged_entries(self):
         self.write('out', '1764200000.0+00.pck', b'post@example.com')
         self.enqueue('out', ANNE)
         self.assertEqual(len(self.found('post@example.com')), 1)
+
+    def test_no_rights(self):
+        # Even root cannot read a directory as a file: "no queue has it" would
+        # be a guess.
+        self.enqueue('retry', ANNE)
+        os.mkdir(self.path('retry', '1764200000.0+00.pck'))
+        with self.assertRaises(IsADirectoryError):
+            self.found('post@example.com')
+
+    def test_no_rights_to_a_queue(self):
+        self.write('.', 'out', b'')
+        with self.assertRaises(NotADirectoryError):
+            self.found('post@example.com')

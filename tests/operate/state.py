@@ -409,6 +409,7 @@ class TestKilled(StateTestCase):
         self.assertEqual(site.log('smtp.log').count(GOES_ON), 10)
         self.assertEqual(len(self.numbers(server)), 1000)
         self.assertEqual(total(site), 1000)
+        self.assertEqual(state_of(site).messages, 1000)
         post, = state_of(site).last_posts
         self.assertEqual((post.total, post.accepted), (1000, 1000))
         # Nothing is remembered of the entries of before.
@@ -460,6 +461,8 @@ class TestKilled(StateTestCase):
         served = self.numbers(server) | self.numbers(steady)
         self.assertEqual(len(served), 21 * 200)
         self.assertEqual(total(site), len(served))
+        self.assertEqual(
+            sum(state.messages for state in states_of(site)), len(served))
         # What the servers have twice was in flight.
         self.assertLessEqual(len(server.served) + len(steady.served),
                              len(served) + 10 * 2 * 2)

@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import count
 from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.member import DeliveryMode, DeliveryStatus
-from mailman_mta_pool.demo.population import people
+from mailman_mta_pool.demo.population import create_list, people
 from tests.fault.rounds import numbered
 from tests.operate.command import mta_pool
 from tests.scripted import CLOSE, HANG, Scripted
@@ -171,6 +171,37 @@ class TestAnswers(TraceTestCase):
         self.assertEqual(each['outcome'], 'waiting')
         self.assertIn('in the out queue', each['reason'])
 
+    def test_two_lists(self):
+        # The same post, and so the same Message-ID.
+        server = self.use(Scripted(
+            lambda command, session: '450 4.2.1 Not now'
+            if command.startswith('RCPT') and len(server.accepted) >= 3
+            else None))
+        site = self.site(server, members=3)
+        site.call(create_list, 'bee@example.com', [])
+        site.run({'verp': True})
+        site.enqueue(POST, 'bee@example.com', verp=True,
+                     recipients=set(site.members[:2]))
+        site.run()
+        both, _, one = site.members
+        status, output, _ = self.run_trace(site, ID, both.upper(), '--json')
+        self.assertEqual(status, 0)
+        self.assertEqual(
+            [(each['address'], each['outcome'],
+              each['reason'].partition(':')[0])
+             for each in json.loads(output)['recipients']],
+            [(both, 'accepted', 'to ant.example.com'),
+             (both, 'deferred', 'to bee.example.com')])
+        status, output, _ = self.run_trace(site, ID, both)
+        self.assertEqual(output.count(both), 1)
+        self.assertRegex(
+            output, r'(?s)accepted .*to ant\.example.*deferred .*to bee\.')
+        each = self.trace_one(site, one)
+        self.assertEqual((each['outcome'], each['reason']), (
+            'accepted', 'to ant.example.com'))
+        status, output, _ = self.run_trace(site, ID)
+        self.assertIn('       3 accepted\n       2 deferred', output)
+
     def test_shunted_and_sent_again(self):
         def script(command, session):
             if command.startswith('MAIL') and server.connections < 2:
@@ -267,6 +298,21 @@ class TestAnswers(TraceTestCase):
         status, output, error = self.run_trace(site, ID)
         self.assertEqual((status, output), (1, ''))
         self.assertIn(f'Nothing is known of <{ID}>', error)
+
+    def test_in_delivery_without_records(self):
+        server = self.use(Scripted(
+            lambda command, session: HANG
+            if command == '.' and len(server.accepted) == 3 else None))
+        site = self.site(server, members=9, max_delivery_threads=1,
+                         settings={'delivery': {'keep_records': 0}})
+        site.post(verp=True)
+        runner = site.start_runner()
+        site.wait_for(
+            lambda: self.outcomes(self.trace(site, ID)) == {
+                'accepted': 3, 'waiting': 6}, 'what the server has accepted')
+        runner.kill()
+        self.assertEqual(self.outcomes(self.trace(site, ID)), {
+            'accepted': 3, 'waiting': 6})
 
     def assertNothingKnown(self, site, text):
         status, output, error = self.run_trace(site, ID)
