@@ -90,6 +90,10 @@ start_postfix() {
         'virtual_gid_maps = static:8' \
         'queue_run_delay = 1s' 'minimal_backoff_time = 1s' \
         'maximal_backoff_time = 1s' 'maillog_file = /var/log/mail.log'
+    # A post whose file is still locked by the last attempt ("skipped, still
+    # being delivered") goes back to `incoming` for a minute, and nothing looks
+    # there but new mail and the wake-up, which comes every five minutes.
+    postconf -F 'qmgr/unix/wakeup = 1'
     postfix start
 }
 
