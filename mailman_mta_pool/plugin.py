@@ -10,8 +10,8 @@ from contextlib import suppress
 from mailman.interfaces.plugin import IPlugin
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
-from mailman_mta_pool.monitoring.resource import StateResource
 from mailman_mta_pool.relays.factories import factory_for, register
+from mailman_mta_pool.resource import StateResource
 from public import public
 from typing import List, Optional
 from zope.interface import implementer

@@ -18,13 +18,16 @@ ROOT = Path(__file__).resolve().parent.parent
 # The composition root and the plugin reach everything; nothing reaches them.
 BELOW = {
     'demo': {'deliver', 'plugin'},
-    'plugin': {'connection', 'deliver', 'monitoring'},
+    'plugin': {'connection', 'deliver', 'resource'},
+    'resource': {'current'},
     'commands': {'console'},
     # The subcommands, each loaded when it is called.
-    'console': {'checking', 'journal', 'monitoring'},
+    'console': {'checking', 'current', 'journal'},
     # `check` goes through the steps of the delivering code, and knows how
     # the senders of VERP are made.
     'checking': {'relays', 'strategies'},
+    # Whatever shows how things are asks here.
+    'current': {'monitoring', 'relays'},
     'deliver': {'dispatch', 'runner', 'sampling', 'strategies'},
     'sampling': {'dispatch', 'monitoring', 'runner'},
     'monitoring': set(),
@@ -56,8 +59,8 @@ EVERYBODYS = {
 ONLY_IN = {
     'mailman': {
         'checking.questions', 'commands', 'configuration',
-        'connection.devmode', 'console', 'deliver', 'demo', 'journal',
-        'monitoring.resource', 'plugin', 'rendering', 'runner', 'sampling',
+        'connection.devmode', 'console', 'current', 'deliver', 'demo',
+        'journal', 'plugin', 'rendering', 'resource', 'runner', 'sampling',
         'strategies',
         },
     # There is one lock between the two threads, and the journal's.

@@ -8,11 +8,7 @@ import click
 
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.console.checked import check_file
-from mailman_mta_pool.console.effective import (
-    effective_settings,
-    problem_in_force,
-    Setting,
-)
+from mailman_mta_pool.console.effective import effective_settings, Setting
 from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import (
     columns,
@@ -21,6 +17,7 @@ from mailman_mta_pool.console.terminal import (
     Terminal,
     terminal_of,
 )
+from mailman_mta_pool.current import problem_in_force
 from public import public
 from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 

@@ -14,12 +14,7 @@ from mailman_mta_pool.configuration.files import (
     RELAYS,
     schema_text,
 )
-from mailman_mta_pool.configuration.loading import (
-    configuration_path,
-    is_ours,
-    load,
-)
-from mailman_mta_pool.relays.factories import factory_for
+from mailman_mta_pool.configuration.loading import configuration_path, is_ours
 from public import public
 from textwrap import dedent
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
@@ -153,13 +148,3 @@ def _own_settings(own: RawConfigParser, path: str) -> Iterator[Setting]:
                         yield _setting(each, key, value, origin)
             yield _setting(
                 'relay.mta' if is_relay else section, key, value, origin)
-
-
-@public
-def problem_in_force() -> Optional[str]:
-    """Return what is wrong with the configuration, in one line, or None."""
-    try:
-        factory_for(load().relay)
-    except ConfigurationError as error:
-        return str(error)
-    return None

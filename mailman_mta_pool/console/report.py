@@ -3,17 +3,16 @@
 
 import os
 import stat
-import time
 import click
 
 from mailman.config import config
 from mailman_mta_pool.console.subcommand import Subcommand
+from mailman_mta_pool.current import current_overview
 from mailman_mta_pool.monitoring.files import (
     read_states,
     state_directory,
     write_whole,
 )
-from mailman_mta_pool.monitoring.overview import overview
 from mailman_mta_pool.monitoring.report import report_page
 from public import public
 
@@ -39,9 +38,7 @@ def command(path: str) -> None:
 
     :param path: The file, or `STANDARD_OUTPUT`.
     """
-    page = report_page(
-        overview(config.VAR_DIR, config.QUEUE_DIR, time.time()).to_dict(),
-        os.uname().nodename)
+    page = report_page(current_overview().to_dict(), os.uname().nodename)
     if path == STANDARD_OUTPUT:
         # The page says that it is UTF-8, whatever the locale is.
         click.echo(page.encode(), nl=False)

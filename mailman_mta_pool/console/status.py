@@ -8,8 +8,6 @@ import math
 import time
 import click
 
-from mailman.config import config
-from mailman_mta_pool.console.effective import problem_in_force
 from mailman_mta_pool.console.screen import watch as watch_page
 from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import (
@@ -19,8 +17,8 @@ from mailman_mta_pool.console.terminal import (
     Terminal,
     terminal_of,
 )
+from mailman_mta_pool.current import current_overview
 from mailman_mta_pool.durations import duration
-from mailman_mta_pool.monitoring.overview import overview
 from public import public
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -76,7 +74,7 @@ def command(ctx: click.Context, watch: bool, as_json: bool,
         return
     if interval is not None:
         raise click.UsageError('--interval goes with --watch.')
-    values = current_values()
+    values = current_overview().to_dict()
     if as_json:
         click.echo(json.dumps(values, indent=2))
     else:
@@ -89,24 +87,12 @@ def command(ctx: click.Context, watch: bool, as_json: bool,
 public(command=command)
 
 
-def current_values() -> Values:
-    """Return what the state files, queues and the configuration say now."""
-    values = overview(config.VAR_DIR, config.QUEUE_DIR, time.time()).to_dict()
-    problem = problem_in_force()
-    if problem is not None:
-        values['advice'].insert(
-            0, f'The configuration has a mistake ({problem}): Mailman does '
-            'not start with it; correct it, and run `mailman mta-pool check`.')
-        values['needs_operator'] = True
-    return values
-
-
 def _json_lines(terminal: Terminal) -> List[Line]:
-    return [Line(json.dumps(current_values()))]
+    return [Line(json.dumps(current_overview().to_dict()))]
 
 
 def _lines(terminal: Terminal) -> List[Line]:
-    return page(current_values(), terminal)
+    return page(current_overview().to_dict(), terminal)
 
 
 @public

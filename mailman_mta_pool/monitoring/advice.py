@@ -5,7 +5,15 @@ from mailman_mta_pool.durations import duration
 from mailman_mta_pool.monitoring.queues import QueueSummary
 from mailman_mta_pool.monitoring.state import Failures, RelayState
 from public import public
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
 
 
 # A runner looks into the queue every second.  An entry that waits for longer
@@ -34,6 +42,8 @@ class Advice(NamedTuple):
 class Situation(NamedTuple):
     """What the advice is about.
 
+    :ivar mistake: What is wrong with the configuration, or None.
+    :ivar start: The command that starts Mailman; None if it may be running.
     :ivar queue_root: Mailman's $QUEUE_DIR.
     :ivar known: True if there is any state file.
     :ivar problems: What cannot be read of the state files.
@@ -45,6 +55,8 @@ class Situation(NamedTuple):
     :ivar failures: Those of the last posts, the latest first.
     """
 
+    mistake: Optional[str]
+    start: Optional[str]
     queue_root: str
     known: bool
     problems: Sequence[str]
@@ -83,6 +95,22 @@ def _quoted(reply: str) -> str:
     return f'"{reply}"'
 
 
+def _mistake(situation: Situation) -> Iterator[Advice]:
+    if situation.mistake is not None:
+        yield Advice(
+            f'The configuration has a mistake ({situation.mistake}): Mailman '
+            'does not start with it; correct it, and run `mailman mta-pool '
+            'check`.', True)
+
+
+def _stopped(situation: Situation) -> Iterator[Advice]:
+    if situation.start is not None:
+        yield Advice(
+            'Mailman does not run, and nothing is delivered: run '
+            f'`{situation.start}`, or start the service of your system that '
+            'runs it (on Debian: `systemctl start mailman3`).', True)
+
+
 def _unreadable(situation: Situation) -> Iterator[Advice]:
     for problem in situation.problems:
         yield Advice(
@@ -103,6 +131,8 @@ def _unreadable(situation: Situation) -> Iterator[Advice]:
 
 
 def _slices(situation: Situation) -> Iterator[Advice]:
+    if situation.start is not None:
+        return
     for name, age in situation.stalled.items():
         yield Advice(
             f'The runner {name} has stalled: it was delivering a post and has '
@@ -131,7 +161,9 @@ def _out(situation: Situation) -> Iterator[Advice]:
     if queue.entries == 0:
         return
     what = f'The queue `out` holds {_contents(queue)}'
-    if len(situation.working) > 0:
+    if situation.start is not None:
+        yield Advice(f'{what}, and waits until Mailman runs.')
+    elif len(situation.working) > 0:
         yield Advice(
             f'{what}; a post is in delivery, and there is nothing to do.')
     elif len(situation.stalled) > 0:
@@ -152,6 +184,9 @@ def _retry(situation: Situation) -> Iterator[Advice]:
         return
     what = f'The queue `retry` holds {_contents(queue)}'
     age = queue.oldest_age or 0.0
+    if situation.start is not None:
+        yield Advice(f'{what}, and waits until Mailman runs.')
+        return
     if age > RETRY_OVERDUE_S:
         yield Advice(
             f'{what}, for {duration(age)}, though Mailman empties it '
@@ -215,5 +250,5 @@ def _unread(situation: Situation) -> Iterator[Advice]:
 
 # What is looked at, in the order in which it is told.
 SOURCES: Sequence[Callable[[Situation], Iterator[Advice]]] = (
-    _unreadable, _slices, _relays, _out, _retry, _shunt, _bad, _beginning,
-    _unread)
+    _mistake, _stopped, _unreadable, _slices, _relays, _out, _retry, _shunt,
+    _bad, _beginning, _unread)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The state files and the queues put together, and what is to be done.
 
-`mailman mta-pool status`, its `--json`, the REST resource and the report all
-show an `Overview`, so they agree.
+See `current` for what is shown of this site.
 """
 
 from collections import Counter
@@ -184,7 +183,9 @@ class Overview:
 
 
 @public
-def overview(var_directory: str, queue_root: str, now: float) -> Overview:
+def overview(var_directory: str, queue_root: str, now: float,
+             mistake: Optional[str] = None,
+             start: Optional[str] = None) -> Overview:
     """Read the state files and the queues, and put them together.
 
     Whatever cannot be read is told in the advice; nothing is raised for it.
@@ -192,6 +193,8 @@ def overview(var_directory: str, queue_root: str, now: float) -> Overview:
     :param var_directory: Mailman's $VAR_DIR.
     :param queue_root: Mailman's $QUEUE_DIR.
     :param now: The time, in seconds since 1970.
+    :param mistake: What is wrong with the configuration, or None.
+    :param start: The command that starts Mailman; None if it may be running.
     """
     # The states come first: a post that ends meanwhile is seen in delivery,
     # and never nowhere.
@@ -214,7 +217,7 @@ def overview(var_directory: str, queue_root: str, now: float) -> Overview:
     del last_posts[LAST_POSTS:]
     relays = _in_use(relays_of(states, now))
     advice = advice_of(Situation(
-        queue_root, len(states) > 0, problems, queues, relays,
+        mistake, start, queue_root, len(states) > 0, problems, queues, relays,
         sorted(at_work - stalled.keys()), stalled,
         [failures for post in last_posts for failures in post.failures]))
     return Overview(

@@ -3,9 +3,10 @@
 #
 # The part of follow.sh that runs in the root file system it made: 200 members
 # get a post each before the plugin is installed, with it, after an upgrade
-# took it away, and without it again.  With it, the mail server is stopped, its
-# password, its certificate and the configuration go wrong, and the retry queue
-# fills: each time the first screen has to say what to do.
+# took it away, and without it again.  With it, Mailman is stopped, the mail
+# server is stopped, its password, its certificate and the configuration go
+# wrong, and the retry queue fills: each time the first screen has to say what
+# to do.
 
 set -eu
 
@@ -62,7 +63,14 @@ if master=$(cat "$(unit PIDFile)" 2>/dev/null); then
     as_user "$(unit ExecStop)" || kill "$master"
     tail --pid "$master" -f /dev/null
 fi
-as_user "$(unit ExecStart)"
+rm -f "$(unit PIDFile)"
+as_user "$(unit ExecStart)" || exit 1
+# It is of the type `forking`: it has started when this file is there.
+for _ in $(seq 600); do
+    ! test -s "$(unit PIDFile)" || exit 0
+    sleep 0.1
+done
+exit 1
 END
     chmod +x /usr/local/bin/systemctl
 }
@@ -82,6 +90,10 @@ start_postfix() {
         'virtual_gid_maps = static:8' \
         'queue_run_delay = 1s' 'minimal_backoff_time = 1s' \
         'maximal_backoff_time = 1s' 'maillog_file = /var/log/mail.log'
+    # A post whose file is still locked by the last attempt ("skipped, still
+    # being delivered") goes back to `incoming` for a minute, and nothing looks
+    # there but new mail and the wake-up, which comes every five minutes.
+    postconf -F 'qmgr/unix/wakeup = 1'
     postfix start
 }
 
@@ -183,6 +195,15 @@ with_lines() {
 mended() {
     with_lines </dev/null
     arrived "$1"
+    says 0 status
+}
+
+mailman_stopped() {
+    master=$(cat /run/mailman3/master.pid)
+    mailman-wrapper stop
+    tail --pid "$master" -f /dev/null
+    says 1 status 'does not run' 'systemctl start mailman3' 'mailman start'
+    systemctl restart mailman3
     says 0 status
 }
 
@@ -378,6 +399,7 @@ says 0 "trace $(id_of 'with the plugin') member7@members.example.com" \
 says 1 'trace nobody-has-it@members.example.com' 'nobody-has-it'
 
 cp -a "$configuration" /root/with_plugin.cfg
+mailman_stopped
 mail_server_stopped
 wrong_password
 expired_certificate

@@ -8,12 +8,14 @@ import json
 import time
 import shutil
 import unittest
+import subprocess
 
 from click import Group
 from click.testing import CliRunner
 from contextlib import ExitStack
 from importlib.resources import files
 from jsonschema import Draft202012Validator
+from mailman.bin.master import acquire_lock_1
 from mailman.config import config
 from mailman.interfaces.command import ICLISubCommand
 from mailman.testing.helpers import configuration
@@ -22,6 +24,7 @@ from mailman_mta_pool.commands.mta_pool import MTAPool, SUBCOMMANDS
 from mailman_mta_pool.configuration.files import schema_text
 from mailman_mta_pool.console.checked import check_file
 from mailman_mta_pool.console.config import command as config_command
+from mailman_mta_pool.console.report import command as report_command
 from mailman_mta_pool.console.status import command as status_command, page
 from mailman_mta_pool.console.terminal import (
     clock,
@@ -41,8 +44,10 @@ from mailman_mta_pool.monitoring.state import (
     RelayState,
     SliceState,
 )
+from mailman_mta_pool.resource import StateResource
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from unittest import mock
 from zope.interface.verify import verifyObject
 
@@ -79,9 +84,9 @@ def state_of(**changes):
     return SliceState(**{**values, **changes})
 
 
-def validate(values):
-    """Check what `config --json` prints against its schema."""
-    path = files('mailman_mta_pool.console') / 'config.schema.json'
+def validate(values, room='console', name='config'):
+    """Check what a subcommand prints with --json against its schema."""
+    path = files(f'mailman_mta_pool.{room}') / f'{name}.schema.json'
     schema = json.loads(path.read_text('utf-8'))
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(values)
@@ -252,13 +257,36 @@ class ConsoleTestCase(unittest.TestCase):
         self.addCleanup(resources.close)
         self.use = resources.enter_context
         self.directory = Path(self.use(TemporaryDirectory()))
+        self.lock_master()
         self.states = Path(state_directory(config.VAR_DIR))
         self.states.mkdir(parents=True, exist_ok=True)
         self.addCleanup(shutil.rmtree, self.states)
 
+    def lock_master(self):
+        """Hold the lock by which Mailman's master is known to run."""
+        self.lock = acquire_lock_1(False)
+        self.addCleanup(self.unlock_master)
+
+    def unlock_master(self):
+        """Remove the lock, whosever it seems to be by now."""
+        lock = Path(config.LOCK_FILE)
+        for path in lock.parent.glob(f'{lock.name}*'):
+            path.unlink()
+
     def write(self, state):
         write_whole(
             str(self.states / f'{state.slice}.json'), state.to_json(), 0o600)
+
+    def configure(self, own='', mta='', plugin=PLUGIN_CFG):
+        """Push a mailman.cfg, which is a file, and the plugin's own file."""
+        self.own = self.directory / 'mta_pool.cfg'
+        self.own.write_text(own)
+        self.file = self.directory / 'mailman.cfg'
+        self.file.write_text(
+            f'[mta]\n{mta}\n{plugin}configuration: {self.own}\n')
+        config.push(str(self.file), self.file.read_text())
+        # It is popped by the last part of its path.
+        self.addCleanup(config.pop, self.file.name)
 
     def run_command(self, command, *arguments, exit_code=0):
         """Run a subcommand; return what it has printed, in ASCII."""
@@ -354,6 +382,71 @@ class TestStatus(ConsoleTestCase):
                 self.assertLessEqual(
                     max(columns(line.text) for line in lines), width)
 
+    def answer(self):
+        """What the REST resource answers, but for the time."""
+        response = SimpleNamespace()
+        StateResource().on_get(None, response)
+        return {**json.loads(response.text), 'time': None}
+
+    def assertSaid(self, *words):
+        """Everything that shows the state says these words."""
+        shown = self.run_command(status_command, exit_code=1)
+        self.assertNotIn('Nothing needs you', shown)
+        values = json.loads(
+            self.run_command(status_command, '--json', exit_code=1))
+        validate(values, 'monitoring', 'status')
+        self.assertEqual({**values, 'time': None}, self.answer())
+        page = self.run_command(report_command, '--html', '-')
+        for each in words:
+            self.assertIn(each, ' '.join(shown.split()))
+            self.assertIn(each, ' '.join(values['advice']))
+            self.assertIn(each, ' '.join(page.split()))
+
+    def test_mailman_is_stopped(self):
+        self.write(state_of(working=False, posts=[], relays=[]))
+        self.assertIn('Nothing needs you', self.run_command(status_command))
+        self.unlock_master()
+        self.assertSaid('Mailman does not run')
+
+    def test_mailman_was_killed(self):
+        # Nobody has this number: it is that of a process that has ended.
+        process = subprocess.Popen([sys.executable, '-c', ''])
+        process.wait()
+        lock = Path(config.LOCK_FILE)
+        lock.write_text(lock.read_text().replace(
+            f'|{os.getpid()}|', f'|{process.pid}|'))
+        self.assertSaid('mailman start --force')
+
+    def test_lock_of_another_host(self):
+        lock = Path(config.LOCK_FILE)
+        lock.write_text(lock.read_text().replace(
+            self.lock.hostname, 'other.example.com'))
+        # Mailman may run there.
+        self.assertNotIn('does not run', self.run_command(status_command))
+
+    def test_lock_that_cannot_be_read(self):
+        self.unlock_master()
+        os.mkdir(config.LOCK_FILE)
+        self.addCleanup(os.rmdir, config.LOCK_FILE)
+        self.assertNotIn('does not run', self.run_command(status_command))
+
+    def test_mistake_in_the_configuration(self):
+        self.configure('[delivery]\natempts: 3\n')
+        self.assertSaid(f'{self.own}: [delivery] atempts')
+
+    def test_configuration_that_cannot_be_read(self):
+        for text in (b'# na\xefve\n', b'[delivery\n', None):
+            with self.subTest(text=text):
+                self.configure()
+                self.own.unlink()
+                if text is not None:
+                    self.own.write_bytes(text)
+                self.assertSaid(str(self.own))
+
+    def test_bad_value_of_mailman(self):
+        self.configure('', 'smtp_port: many')
+        self.assertSaid('[mta] smtp_port')
+
     def test_half_written_file(self):
         path = self.states / 'out-0-of-1.json'
         text = state_of().to_json()
@@ -384,17 +477,6 @@ class TestConfig(ConsoleTestCase):
             config_command, '--json', exit_code=exit_code))
         validate(shown)
         return shown, shown['settings']
-
-    def configure(self, own='', mta='', plugin=PLUGIN_CFG):
-        """Push a mailman.cfg, which is a file, and the plugin's own file."""
-        self.own = self.directory / 'mta_pool.cfg'
-        self.own.write_text(own)
-        self.file = self.directory / 'mailman.cfg'
-        self.file.write_text(
-            f'[mta]\n{mta}\n{plugin}configuration: {self.own}\n')
-        config.push(str(self.file), self.file.read_text())
-        # It is popped by the last part of its path.
-        self.addCleanup(config.pop, self.file.name)
 
     def test_origins(self):
         self.configure(

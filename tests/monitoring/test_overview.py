@@ -81,9 +81,10 @@ class OverviewTestCase(unittest.TestCase):
                   os.path.join(directory, f'{new}{extension}'))
         return new
 
-    def values(self, now=NOW):
+    def values(self, now=NOW, **options):
         """Return what `status --json` says."""
-        values = overview(self.var, self.queue_root, now).to_dict()
+        values = overview(
+            self.var, self.queue_root, now, **options).to_dict()
         # As a reader of the text has it.
         values = json.loads(json.dumps(values))
         SCHEMA.validate(values)
@@ -378,9 +379,9 @@ class TestQueues(OverviewTestCase):
 
 
 class TestAdvice(OverviewTestCase):
-    def assertAdvice(self, needs_operator, *sentences):
+    def assertAdvice(self, needs_operator, *sentences, **options):
         """The advice has these words, in this order, and no others."""
-        values = self.values()
+        values = self.values(**options)
         self.assertEqual(values['needs_operator'], needs_operator)
         self.assertEqual(len(values['advice']), len(sentences), values)
         for advice, words in zip(values['advice'], sentences):
@@ -394,6 +395,31 @@ class TestAdvice(OverviewTestCase):
     def test_all_is_well(self):
         self.write(resting('out-0-of-1'))
         self.assertAdvice(False)
+
+    def test_stopped(self):
+        self.write(resting('out-0-of-1'))
+        self.assertAdvice(
+            True, 'Mailman does not run, and nothing is delivered: run '
+            '`mailman start`', start='mailman start')
+
+    def test_what_waits_while_stopped(self):
+        # A post was in delivery when everything was killed.
+        entry = self.enqueue('out', 100, 1000, '.bak')
+        self.enqueue('retry', 3, 4000)
+        self.write(working('out-0-of-1', post(100, 10, entry),
+                           written=NOW - 20))
+        self.assertAdvice(
+            True, '`mailman start --force`',
+            '1 entry for 100 recipients, and waits until Mailman runs',
+            '1 entry for 3 recipients, and waits until Mailman runs',
+            start='mailman start --force')
+
+    def test_mistake(self):
+        self.write(resting('out-0-of-1'))
+        self.assertAdvice(
+            True, 'has a mistake (no such key): Mailman does not start',
+            'Mailman does not run', mistake='no such key',
+            start='mailman start')
 
     def test_in_delivery(self):
         entry = self.enqueue('out', 100, 1000, '.bak')

@@ -36,6 +36,7 @@ class TestAgreement(SiteTestCase):
         """Make a site with a `rest` runner and a textfile."""
         self.port = free_port()
         site = self.site(server, members=members)
+        site.hold_master_lock()
         self.textfile = site.directory / 'mta_pool.prom'
         site.set_up(
             server, max_delivery_threads=4,

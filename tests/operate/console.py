@@ -143,6 +143,12 @@ class Terminal:
 
 
 class ConsoleTestCase(SiteTestCase):
+    def site(self, server=None, **options):
+        """Make a site that looks as if Mailman ran."""
+        site = super().site(server, **options)
+        site.hold_master_lock()
+        return site
+
     def start(self, site, *arguments, environment=(), by=(), **options):
         """Start `mailman mta-pool`.
 
@@ -258,6 +264,23 @@ class TestCommand(ConsoleTestCase):
         values = json.loads(output)
         self.assertTrue(values['needs_operator'])
         self.assertIn(mistake, values['advice'][0])
+
+    def test_mailman_that_is_stopped(self):
+        site = SiteTestCase.site(self)
+        status, output, errors = self.ended(site, 'status')
+        self.assertEqual((status, errors), (1, []))
+        self.assertIn('run `mailman start`', ' '.join(output.split()))
+        master = site.start_master()
+        site.wait_for((site.var / 'master.pid').exists, 'the master')
+        status, output, errors = self.ended(site, 'status')
+        self.assertEqual((status, errors), (0, []))
+        self.assertNotIn('does not run', output)
+        master.kill()
+        master.wait(DEADLINE_S)
+        status, output, errors = self.ended(site, 'status', '--json')
+        self.assertEqual((status, errors), (1, []))
+        self.assertIn('run `mailman start --force`',
+                      json.loads(output)['advice'][0])
 
     def test_queues(self):
         site = self.site(members=5)

@@ -17,9 +17,9 @@ from importlib.resources import files
 from jsonschema import Draft202012Validator
 from mailman_mta_pool.monitoring.files import state_directory, write_whole
 from mailman_mta_pool.monitoring.metrics import CONTENT_TYPE
-from mailman_mta_pool.monitoring.overview import overview
 from mailman_mta_pool.monitoring.state import PostState, SliceState
 from subprocess import run
+from tests.operate.command import mta_pool
 from tests.servers.loopback import free_port, HOST
 from tests.site import Site
 
@@ -56,6 +56,7 @@ class TestREST(unittest.TestCase):
         cls.site = Site(members=20, extra=(
             f'[webservice]\nhostname: {HOST}\nport: {cls.port}\n'))
         cls.addClassCleanup(cls.site.close)
+        cls.site.hold_master_lock()
         cls.runner = cls.site.start_runner('rest')
         cls.site.wait_for(cls.is_there, 'the REST API')
 
@@ -125,10 +126,25 @@ class TestREST(unittest.TestCase):
                          ('<post@example.com>', 7))
         self.assertTrue(post['stalled'])
         self.assertEqual(values['queues']['out']['recipients'], 12)
-        # It is what the command prints.
-        self.assertEqual(values, json.loads(json.dumps(overview(
-            str(self.site.var), str(self.site.var / 'queue'),
-            values['time']).to_dict())))
+        self.assertPrinted(values)
+
+    def assertPrinted(self, values):
+        """The command says the same, some moments later."""
+        printed = json.loads(mta_pool(self.site, 'status', '--json').output)
+        later = {'time': None, 'queues': None}
+        self.assertEqual({**printed, **later}, {**values, **later})
+
+    def test_mistake_in_the_configuration(self):
+        own = self.site.directory / 'mta_pool.cfg'
+        self.addCleanup(own.write_text, own.read_text())
+        for text in '[delivery]\natempts: 3\n', '[delivery\n':
+            with self.subTest(text=text):
+                own.write_text(text)
+                values = self.values()
+                self.assertTrue(values['needs_operator'])
+                self.assertIn(str(own), values['advice'][0])
+                self.assertPrinted(values)
+                self.metrics()
 
     def test_metrics(self):
         state = SliceState(slice='out-0-of-1')

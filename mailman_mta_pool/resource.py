@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The REST resource: `GET …/plugins/NAME` and `GET …/plugins/NAME/metrics`.
 
-It is read only: Mailman answers 405 to every other method.  It says nothing
-that the state files and the queues do not say, and is as quick as these.
+It is read only: Mailman answers 405 to every other method.
 
 Every Mailman process looks at the resource of each plugin when it starts, so
 what only an answer needs is imported when it is asked for.
@@ -41,9 +40,8 @@ class StateResource:
 
     def on_get(self, request: Any, response: Any) -> None:
         """/plugins/NAME"""
-        from mailman_mta_pool.monitoring.overview import overview
-        found = overview(config.VAR_DIR, config.QUEUE_DIR, time.time())
-        response.text = json.dumps(found.to_dict())
+        from mailman_mta_pool.current import current_overview
+        response.text = json.dumps(current_overview().to_dict())
 
     def metrics(self, context: Any, segments: Sequence[str]) -> Any:
         """/plugins/NAME/metrics"""
