@@ -13,7 +13,7 @@ from mailman_mta_pool.rendering.standins import member_like, stand_ins
 from mailman_mta_pool.wire.boundaries import Boundaries
 from mailman_mta_pool.wire.content import as_content, Content
 from public import public
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 
 @public
@@ -75,13 +75,15 @@ class Reference:
     """
 
     def __init__(self, callbacks: List[Any], mlist: Any, msg: Any,
-                 msgdata: Dict[str, Any], memory: Memory) -> None:
+                 msgdata: Dict[str, Any], memory: Memory,
+                 sender_for: Callable[[str], str]) -> None:
         """See `Renderer`."""
         self._callbacks = callbacks
         self._mlist = mlist
         self._msg = msg
         self._msgdata = msgdata
         self._memory = memory
+        self._sender_for = sender_for
         self._members: Dict[str, Any] = {}
         self.signs = config.arc_enabled and not msgdata.get('arc_signed')
         self._unsigned = (
@@ -109,7 +111,13 @@ class Reference:
         with self._memory.in_use():
             message = self._call_back(
                 recipient, self._members[recipient], msgdata.copy())
-        return as_content(message)
+        try:
+            return as_content(message)
+        except Exception:
+            # Mailman makes the sender before smtplib flattens the message, so
+            # what is wrong with the sender is raised first.
+            self._sender_for(recipient)
+            raise
 
     def compiled(self, marked: Marked, flagged: bool) -> Compiled:
         """Return the unsigned rendering with marked values, taken apart.

@@ -28,6 +28,7 @@ from mailman_mta_pool.wire.content import Content
 from public import public
 from typing import (
     Any,
+    Callable,
     Dict,
     FrozenSet,
     Hashable,
@@ -59,7 +60,8 @@ class Renderer:
     """Renders one post for one recipient after the other."""
 
     def __init__(self, callbacks: List[Any], mlist: Any, msg: Any,
-                 msgdata: Dict[str, Any], memory: Memory) -> None:
+                 msgdata: Dict[str, Any], memory: Memory,
+                 sender_for: Callable[[str], str]) -> None:
         """Prepare.
 
         :param callbacks: Mailman's, of the `IndividualDelivery` whose place
@@ -68,10 +70,12 @@ class Renderer:
         :param msg: The message; it is not changed.
         :param msgdata: Its metadata; it is not changed.
         :param memory: What was looked up for this post.
+        :param sender_for: Returns the envelope sender for a recipient.
         """
         self._mlist = mlist
         self._msgdata = msgdata
-        self._reference = Reference(callbacks, mlist, msg, msgdata, memory)
+        self._reference = Reference(
+            callbacks, mlist, msg, msgdata, memory, sender_for)
         self._kinds = Kinds(mlist, msg, msgdata)
         self._compiled: Dict[Hashable, Optional[Compiled]] = {}
         self._to_check: Dict[Hashable, int] = {}

@@ -40,7 +40,8 @@ class PooledIndividualDelivery(Deliver, WithoutConnection):
             return sender
         memory = Memory(mlist)
         senders = Senders(sender_for)
-        renderer = Renderer(self.callbacks, mlist, msg, msgdata, memory)
+        renderer = Renderer(
+            self.callbacks, mlist, msg, msgdata, memory, sender_for)
         turns = in_turns(msgdata)
         self._outbound.expect(self._together.at_least(sum(map(len, turns))))
         for recipients in turns:

@@ -42,7 +42,7 @@ WITH_AUTH = 'PIPELINING', 'AUTH PLAIN'
 PERFDATA = re.compile(
     r"('[^'=]+'|[^ '=]+)=-?[0-9.]+(ms)?(;[0-9:.]*){0,3}")
 # For a step, in seconds: when the answer comes, and when it does not.
-PATIENT, IMPATIENT = '120', 5
+PATIENT, IMPATIENT = '120', 2
 STEPS = ['resolve', 'connect', 'greeting', 'ehlo', 'relay', 'verp']
 
 
@@ -382,15 +382,21 @@ class TestNoAnswer(CheckTestCase):
         # than four times that.
         def script(command, session):
             if command.startswith(('CONNECT', 'EHLO', 'MAIL', 'RCPT', 'RSET')):
-                waiting.wait(0.55 * IMPATIENT)
+                waiting.wait(0.55 * timeout)
         waiting = threading.Event()
         self.addCleanup(waiting.set)
         server = self.server(script, extensions=())
-        report = self.report(timeout=IMPATIENT)
-        self.assertEqual(report['status'], 'failed')
-        self.assertIn('allow more with --timeout',
-                      report['relays'][0]['steps'][-1]['remedy'])
-        self.assertGreater(len(server.commands), 4)
+        # On a slow machine one answer may take more than its time.
+        for timeout in 1, 4, 16, 64:
+            before = len(server.commands)
+            report = self.report(timeout=timeout)
+            self.assertEqual(report['status'], 'failed')
+            remedy = report['relays'][0]['steps'][-1]['remedy']
+            if 'allow more with --timeout' in remedy:
+                break
+        else:
+            self.fail(remedy)
+        self.assertGreater(len(server.commands) - before, 4)
 
 
 class TestTLS(CheckTestCase):

@@ -601,7 +601,7 @@ class TestTrouble(StateTestCase):
         # The metadata of an entry that we made mean nothing to stock.
         server = self.use(Gated())
         site = self.site(
-            server, members=300, max_delivery_threads=1,
+            server, members=200, max_delivery_threads=1,
             settings={'delivery': {'stop_timeout': '1s'}})
         site.post(verp=True)
         runner = site.start_runner()
@@ -610,7 +610,7 @@ class TestTrouble(StateTestCase):
         self.assertEqual(runner.wait(60), signal.SIGTERM)
         server.drop()
         entry, = site.queue('out').entries
-        self.assertLess(len(entry.recipients), 300)
+        self.assertLess(len(entry.recipients), 200)
         server.let_all()
         site.set_up(server, outgoing='mailman.mta.deliver.deliver')
         site.run(timeout=120)

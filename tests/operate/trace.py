@@ -327,7 +327,7 @@ class TestAnswers(TraceTestCase):
         self.assertIn(text, each['reason'])
 
     def test_usage(self):
-        site = self.site(members=1)
+        site = self.site(members=3)
         status, _, error = self.run_trace(site)
         self.assertEqual(status, 2)
         self.assertIn('MESSAGE-ID', error)

@@ -323,8 +323,30 @@ class TestFoundByExamples(Fixture):
         self.assertIsInstance(stock, AttributeError)
         self.assertEqual(str(ours), str(stock))
 
+    def test_multiparts_without_parts_and_senders_without_domain(self):
+        # The sender comes before the message is flattened.
+        empty = (b'MIME-Version: 1.0\n'
+                 b'Content-Type: multipart/mixed; boundary="bound"\n\n')
+        outer = (b'MIME-Version: 1.0\n'
+                 b'Content-Type: multipart/mixed; boundary="b"\n\n'
+                 b'--b\n%s\n--b--\n')
+        forwarded = (b'MIME-Version: 1.0\nContent-Type: message/rfc822\n\n'
+                     b'Subject: inside\n%s')
+        broken = empty + b'--bound--'
+        recipients = self.subscribe(3)
+        for more in ({}, {'verp': True}, {'sender': 'local', 'verp': True}):
+            msgdata = self.msgdata(recipients, **more)
+            for text in (broken, outer % broken, forwarded % broken,
+                         outer % (forwarded % broken)):
+                with self.subTest(more=more, text=text):
+                    self.post = parsed(POST.partition(b'%s')[0] + text)
+                    ours, stock = errors(self.mlist, self.post, msgdata)
+                    self.assertEqual(repr(ours), repr(stock))
+                    if 'sender' in more:
+                        self.assertIsInstance(stock, TypeError)
+
     def test_two_reasons_not_to_render(self):
-        # The content comes before the sender.
+        # The callbacks come before the sender.
         self.mlist.preferred_language = 'ja'
         self.footer('日本\n')
         self.post = parsed(POST % b'Content-Type: text/html\n')
@@ -574,7 +596,8 @@ class TestMemory(Fixture):
     def contents(self, recipients):
         renderer = Renderer(
             Deliver().callbacks, self.mlist, self.post,
-            self.msgdata(recipients), Memory(self.mlist))
+            self.msgdata(recipients), Memory(self.mlist),
+            lambda recipient: self.mlist.bounces_address)
         return [content for _, content in renderer.contents(recipients)]
 
     def test_shared_segments(self):
