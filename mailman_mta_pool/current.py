@@ -5,6 +5,7 @@
 show what this returns, so they agree.
 """
 
+import os
 import time
 
 from mailman.bin.master import master_state, WatcherState
@@ -46,11 +47,14 @@ def _start_command() -> Optional[str]:
     """Return the command that starts Mailman; None if it may be running.
 
     It goes by what `mailman status` goes by.  Where that cannot tell, since
-    the lock of the master is that of another host, or cannot be read, there
-    is none.
+    the lock of the master is that of another host, or of another user, or
+    cannot be read, there is none.
     """
     try:
         state, _ = master_state()
+        if state is WatcherState.stale_lock and os.geteuid() not in (
+                0, os.stat(config.LOCK_FILE).st_uid):
+            return None
     except OSError:
         return None
     return START.get(state)

@@ -424,6 +424,14 @@ class TestStatus(ConsoleTestCase):
         # Mailman may run there.
         self.assertNotIn('does not run', self.run_command(status_command))
 
+    def test_another_user_asks(self):
+        # Whether that process is Mailman's, only Mailman's user can tell.
+        with mock.patch('os.kill', side_effect=PermissionError):
+            self.assertSaid('mailman start --force')
+            with mock.patch('os.geteuid', return_value=os.geteuid() + 1):
+                self.assertNotIn(
+                    'does not run', self.run_command(status_command))
+
     def test_lock_that_cannot_be_read(self):
         self.unlock_master()
         os.mkdir(config.LOCK_FILE)
