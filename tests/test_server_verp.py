@@ -492,7 +492,7 @@ class TestNotifications(DeliveryTestCase):
         # There are all of these; no server may refuse the post for them.
         for message_id, parameters in (
                 ('Message-ID:\n <a@b>\n', ' RET=HDRS ENVID=<a@b>'),
-                ('Message-ID: <a\n\tb@c>\n', ' RET=HDRS ENVID=<ab@c>'),
+                ('Message-ID: <a\n\tb@c>\n', ' RET=HDRS ENVID=<a+20b@c>'),
                 ('Message-ID: <a\u00e9@b>\n', ' RET=HDRS ENVID=<a@b>'),
                 ('Message-ID: \u00e9\n', ' RET=HDRS'), ('', ' RET=HDRS')):
             with self.subTest(message_id=message_id):
