@@ -592,6 +592,14 @@ class CancelledAt:
 
 @once
 class TestCancel(OpeningTestCase):
+    def setUp(self):
+        super().setUp()
+        # Garbage is looked for a hundred times, and not among what all the
+        # other tests have left.
+        gc.collect()
+        gc.freeze()
+        self.addCleanup(gc.unfreeze)
+
     def test_at_every_await(self):
         replies = [READY, b'250-mx\r\n250 AUTH LOGIN\r\n', b'334 eHg=\r\n',
                    b'334 eHg=\r\n', b'235 Welcome\r\n']
