@@ -71,8 +71,8 @@ class Journal:
         self._flush: Optional[_Flush] = None
         self._details = details
         self._clock = clock
-        # What the last line of time and relay said.
-        self._second, self._relay = 0, ''
+        # What the last line of time and relay said, and when that is over.
+        self._second, self._over_at, self._relay = 0, 0, ''
         try:
             with open(os.dup(self._fd), 'rb') as fp:
                 self.settled = Settled(fp.read())
@@ -169,10 +169,11 @@ class Journal:
 
     def _place(self, relay: str) -> bytes:
         """Return the line with relay and time, if either has changed."""
-        second = int(self._clock())
-        if second == self._second and relay == self._relay:
+        now = self._clock()
+        if self._second <= now < self._over_at and relay == self._relay:
             return b''
-        self._second, self._relay = second, relay
+        second = int(now)
+        self._second, self._over_at, self._relay = second, second + 1, relay
         return place_line(second, relay)
 
     def handing_over(self, token: str, recipients: Iterable[str]) -> None:

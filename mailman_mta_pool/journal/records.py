@@ -124,11 +124,12 @@ def reply_in_line(reply: Reply) -> str:
     :param reply: The reply to the end of the content.
     """
     # Another release reads the names, and passes over an array.
-    lines = reply.lines
+    code, lines = reply
     text = lines[0] if len(lines) == 1 else reply.text
-    text_of_line = encode_basestring_ascii(
-        f'{reply.code} {text[:MAX_REPLY_OCTETS].decode("latin-1")}')
-    return f',[{text_of_line}]'
+    if len(text) > MAX_REPLY_OCTETS:
+        text = text[:MAX_REPLY_OCTETS]
+    said = encode_basestring_ascii(f'{code} {text.decode("latin-1")}')
+    return f',[{said}]'
 
 
 @public
@@ -218,8 +219,9 @@ def kept_parts(journal: BinaryIO) -> Iterator[bytes]:
         if end > 0:
             text = b''.join((*begun, part[:end]))
             begun = []
-            yield b''.join(line for line in text.splitlines(True)
-                           if line.startswith(KEPT_BEGINNINGS))
+            yield text if _is_kept_whole(text) else b''.join(
+                line for line in text.splitlines(True)
+                if line.startswith(KEPT_BEGINNINGS))
         if b'\0' in part[end:]:
             # What is reserved for more lines, or what a power failure has
             # left.
@@ -228,14 +230,21 @@ def kept_parts(journal: BinaryIO) -> Iterator[bytes]:
             begun.append(part[end:])
 
 
+def _is_kept_whole(text: bytes) -> bool:
+    """Return True if all lines are to be kept, without dividing the text."""
+    return text.startswith(KEPT_BEGINNINGS) and sum(
+        text.count(b'\n' + beginning) for beginning in KEPT_BEGINNINGS
+        ) + 1 == text.count(b'\n')
+
+
 @public
 def has_events(text: bytes) -> bool:
     """Return True if a record says anything of a recipient.
 
     :param text: The record, or a part of it.
     """
-    return any(line.startswith(EVENT_BEGINNINGS)
-               for line in text.splitlines())
+    return text.startswith(EVENT_BEGINNINGS) or any(
+        b'\n' + beginning in text for beginning in EVENT_BEGINNINGS)
 
 
 @public
