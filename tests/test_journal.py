@@ -22,9 +22,9 @@ from mailman_mta_pool.journal.records import (
     place_line,
     post_line,
     PostHead,
-    reply_in_line,
     served_line,
     Settled,
+    text_in_line,
 )
 from mailman_mta_pool.wire.replies import Reply
 from tempfile import TemporaryDirectory
@@ -32,7 +32,7 @@ from zope.interface.verify import verifyObject
 
 
 def said(text):
-    return reply_in_line(Reply(250, (text,)))
+    return text_in_line(Reply(250, (text,)))
 
 
 ADDRESSES = st.text(min_size=1, max_size=12)

@@ -22,9 +22,9 @@ from mailman_mta_pool.journal.records import (
     post_line,
     PostHead,
     renamed_line,
-    reply_in_line,
     served_line,
     Settled,
+    text_in_line,
 )
 from mailman_mta_pool.wire.replies import Reply
 from public import public
@@ -72,7 +72,7 @@ class Journal:
         self._details = details
         self._clock = clock
         # What the last line of time and relay said, and when that is over.
-        self._second, self._over_at, self._relay = 0, 0, ''
+        self._second, self._over_at, self._relay = 0.0, 0.0, ''
         try:
             with open(os.dup(self._fd), 'rb') as fp:
                 self.settled = Settled(fp.read())
@@ -121,9 +121,10 @@ class Journal:
             self._append(served_line(recipients))
             return
         place = self._place(relay)
-        said = '' if reply is None else reply_in_line(reply)
-        if self._pages.spare(len(place) + len(said)):
-            self._append(place + served_line(recipients, said))
+        text = '' if reply is None else text_in_line(reply)
+        # A comma and two brackets are around it.
+        if self._pages.spare(len(place) + len(text) + 3):
+            self._append(place + served_line(recipients, text))
         else:
             self._append(served_line(recipients))
 
@@ -173,7 +174,9 @@ class Journal:
         if self._second <= now < self._over_at and relay == self._relay:
             return b''
         second = int(now)
-        self._second, self._over_at, self._relay = second, second + 1, relay
+        # Two floats are compared more quickly than a float and an integer.
+        self._second, self._over_at = float(second), second + 1.0
+        self._relay = relay
         return place_line(second, relay)
 
     def handing_over(self, token: str, recipients: Iterable[str]) -> None:

@@ -49,6 +49,9 @@ EVENT_BEGINNINGS = tuple(
         SERVED, BOUNCED, DEFERRED, IN_DOUBT, DISCARDED))
 
 
+# How a reply begins, by its code.
+_CODES = {code: f'{code} ' for code in range(1000)}
+
 _encode = json.JSONEncoder(separators=(',', ':')).encode
 
 
@@ -118,26 +121,24 @@ def place_line(second: int, relay: str) -> bytes:
 
 
 @public
-def reply_in_line(reply: Reply) -> str:
+def text_in_line(reply: Reply) -> str:
     """Return what `served_line` takes for a reply.
 
     :param reply: The reply to the end of the content.
     """
-    # Another release reads the names, and passes over an array.
     code, lines = reply
     text = lines[0] if len(lines) == 1 else reply.text
     if len(text) > MAX_REPLY_OCTETS:
         text = text[:MAX_REPLY_OCTETS]
-    said = encode_basestring_ascii(f'{code} {text.decode("latin-1")}')
-    return f',[{said}]'
+    return encode_basestring_ascii(_CODES[code] + text.decode('latin-1'))
 
 
 @public
-def served_line(recipients: Collection[str], said: str = '') -> bytes:
+def served_line(recipients: Collection[str], text: str = '') -> bytes:
     """Return the line that records recipients as served.
 
     :param recipients: Those of the transaction.
-    :param said: What the server said; see `reply_in_line`.
+    :param text: What the server said; see `text_in_line`.
     """
     # One for every transaction: this is quicker than `json`, and is JSON.
     if len(recipients) == 1:
@@ -145,7 +146,10 @@ def served_line(recipients: Collection[str], said: str = '') -> bytes:
         names = encode_basestring_ascii(recipient)
     else:
         names = ','.join(map(encode_basestring_ascii, recipients))
-    return f'["{SERVED}",{names}{said}]\n'.encode('ascii')
+    # Another release reads the names, and passes over an array.
+    line = (f'["served",{names},[{text}]]\n' if text else
+            f'["served",{names}]\n')
+    return line.encode('ascii')
 
 
 @public
@@ -231,10 +235,10 @@ def kept_parts(journal: BinaryIO) -> Iterator[bytes]:
 
 
 def _is_kept_whole(text: bytes) -> bool:
-    """Return True if all lines are to be kept, without dividing the text."""
-    return text.startswith(KEPT_BEGINNINGS) and sum(
-        text.count(b'\n' + beginning) for beginning in KEPT_BEGINNINGS
-        ) + 1 == text.count(b'\n')
+    """Return True for most parts of a journal, quickly: all is kept."""
+    return text.startswith(KEPT_BEGINNINGS) and (
+        text.count(b'\n["served",') + text.count(b'\n["at",') + 1 ==
+        text.count(b'\n'))
 
 
 @public

@@ -33,8 +33,8 @@ from mailman_mta_pool.journal.records import (
     place_line,
     post_line,
     PostHead,
-    reply_in_line,
     served_line,
+    text_in_line,
 )
 from mailman_mta_pool.wire.replies import Reply
 from tempfile import TemporaryDirectory
@@ -47,7 +47,7 @@ NOON = 1767700800
 DAY = 86400
 MIB = 1024 * 1024
 HEAD = PostHead(ID, LIST_ID, 3, NOON, 'anne@example.com')
-QUEUED = reply_in_line(
+QUEUED = text_in_line(
     Reply(250, (b'2.0.0 Ok: queued as 4dK3Xw2Yz1z5F',)))
 EXCHANGE = (
     '250 2.6.0 <post@example.com> [InternalId=30034771116130, Hostname='
