@@ -314,3 +314,57 @@ class IOutbound(Interface):
         :return: Delivery failures as defined by `smtplib.SMTP.sendmail`.
         :rtype: dict of str to (int, bytes)
         """
+
+
+@public
+class ILimitStorage(Interface):
+    """What is left of the limits, for all processes that share them.
+
+    Each message, recipient or connection counts from the moment it is taken
+    until one period after its reply.  What a process has in flight when it
+    dies counts as if it were replied to at that time.
+
+    Everything is called in the network thread, and returns at once.
+    """
+
+    def take(ask, answer):
+        """Take of all limits of a transaction, or of none of them.
+
+        :param ask: What is wanted.
+        :type ask: `mailman_mta_pool.limits.limit.Ask`
+        :param answer: Called once, now or later, with a `Taken` or a
+            `Refused`.  After that the same may be asked again.
+        """
+
+    def replied(taken):
+        """Take note that the server has replied, or never will.
+
+        :param taken: What was taken.
+        :type taken: `mailman_mta_pool.limits.limit.Taken`
+        """
+
+    def unused(taken):
+        """Give back what was taken, and was not used after all.
+
+        :param taken: What was taken, or a part of it.
+        :type taken: `mailman_mta_pool.limits.limit.Taken`
+        """
+
+    def leave(ask):
+        """Give up the place in the line that a refusal came with.
+
+        :param ask: What is wanted no longer.
+        :type ask: `mailman_mta_pool.limits.limit.Ask`
+        """
+
+    def sync():
+        """Write to the disk what is to outlive the host; this blocks.
+
+        :raises OSError: if that is not possible.
+        """
+
+    def close():
+        """Close everything; a coroutine.
+
+        What is in flight counts as replied to when another process notices.
+        """

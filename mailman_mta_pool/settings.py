@@ -82,6 +82,19 @@ class Timeouts:
 
 @public
 @dataclass(frozen=True)
+class Rate:
+    """At most so many in a period.
+
+    :ivar count: How many.
+    :ivar period: In so many seconds.
+    """
+
+    count: int
+    period: float
+
+
+@public
+@dataclass(frozen=True)
 class WireSettings:
     """The settings of the SMTP dialogue with a server.
 

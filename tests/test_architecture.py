@@ -35,9 +35,10 @@ BELOW = {
     'rendering': set(),
     'runner': {'journal', 'settlement'},
     'journal': set(),
-    'dispatch': {'relays', 'settlement'},
+    'dispatch': {'limits', 'relays', 'settlement'},
     'settlement': set(),
-    'relays': {'configuration', 'connection', 'settlement'},
+    'relays': {'configuration', 'connection', 'limits', 'settlement'},
+    'limits': set(),
     'connection': {'network', 'wire'},
     'network': set(),
     'wire': set(),
@@ -68,7 +69,7 @@ ONLY_IN = {
     # What runs in the network thread; the demo's server is a process.
     'asyncio': {
         'checking.relay', 'connection', 'demo.server', 'dispatch',
-        'monitoring.ticker', 'network', 'relays',
+        'limits', 'monitoring.ticker', 'network', 'relays',
         },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},
