@@ -139,6 +139,7 @@ class Window:
         numbers = self._numbers
         if not numbers[TOTAL]:
             numbers[OLDEST] = numbers[NEWEST] = index
+        numbers[OLDEST] = min(numbers[OLDEST], index)
         numbers[NEWEST] = max(numbers[NEWEST], index)
         self._ring[index % RING] += amount
         numbers[TOTAL] += amount
@@ -164,14 +165,10 @@ class Window:
         :param amount: How much.
         """
         part = self._numbers[PART]
-        index = -(-then // part)
-        if index <= now // part - PARTS - 1:
-            return
-        numbers = self._numbers
-        if not numbers[TOTAL]:
-            numbers[OLDEST] = numbers[NEWEST] = index
-        numbers[OLDEST] = min(numbers[OLDEST], index)
-        self._put(index, amount)
+        # The end of a part of another window may be still to come.
+        index = -(-min(then, now) // part)
+        if index > now // part - PARTS - 1:
+            self._put(index, amount)
 
     def parts(self) -> Any:
         """Yield what counts: when it was used at the latest, and how much."""

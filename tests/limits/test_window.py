@@ -117,6 +117,24 @@ class TestWindow(unittest.TestCase):
         window.advance(now + SECOND * 77 // 100, 0)
         self.assertEqual(window.used, 0)
 
+    @given(uses(), st.sampled_from([1, 10, SECOND, 61 * SECOND, DAY]))
+    def test_copied_into_another_period(self, example, period):
+        # Nothing that counts is lost, whatever the parts are.
+        old, new = new_window(example[0]), new_window(period)
+        now = 0
+        for now, amount in example[1]:
+            old.advance(now, 0)
+            old.add(now, amount)
+        for then, amount in old.parts():
+            new.add_at(then, now, amount)
+        new.advance(now, 0)
+        new.add(now, 1)
+        self.assertEqual(new.used, sum(n for _, n in new.parts()))
+        least = sum(n for then, n in example[1]
+                    if now - then < min(period, example[0]))
+        self.assertGreaterEqual(new.used, least + 1)
+        self.assertTrue(new.is_sound(now))
+
     def test_unsound(self):
         numbers = memoryview(array('q', [0] * NUMBERS))
         window = Window(numbers)
