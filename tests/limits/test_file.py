@@ -14,9 +14,12 @@ from contextlib import ExitStack
 from mailman_mta_pool.limits.file import FileStorage
 from mailman_mta_pool.limits.limit import Ask, Refused, Taken
 from mailman_mta_pool.limits.mapped import OCTETS
-from tempfile import TemporaryDirectory
 from tests.limits.conformance import Conformance, limit
-from tests.limits.simulated import SimulatedClock, SimulatedLoop
+from tests.limits.simulated import (
+    quick_directory,
+    SimulatedClock,
+    SimulatedLoop,
+)
 from tests.test_throttle import kept_lines
 from unittest import mock
 
@@ -36,7 +39,7 @@ class FileCase(unittest.TestCase):
 
     def begin_example(self):
         self.directory = os.path.join(
-            self.resources.enter_context(TemporaryDirectory()), 'limits')
+            self.resources.enter_context(quick_directory()), 'limits')
         self.clock = SimulatedClock()
         self.loop = SimulatedLoop(self.clock)
         self.storages = []
