@@ -73,6 +73,7 @@ ONLY_IN = {
         },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},
+    'redis': {'limits.redis_script'},
     # `fetching` tells a timeout by its type, `problems` a resolver without an
     # answer by its number, and neither opens anything.
     'socket': {'checking.problems', 'connection', 'rendering.fetching'},

@@ -285,25 +285,27 @@ class FileStorage:
         """Have all processes of this host keep to its share of limits.
 
         :param limits: Which.
-        :param seconds: For how long.
+        :param seconds: For how long from now on, whatever was said before.
         """
         def change(limit: Limit, file: LimitFile, counts: Counts,
                    now: int) -> None:
             file.keep_to_share(seconds, now)
         self._change(limits, change)
 
-    def keeps_to_share(self, limits: Tuple[Limit, ...]) -> bool:
-        """Tell whether this host keeps to its share of any of the limits.
+    def share_ends_in(self, limits: Tuple[Limit, ...]) -> float:
+        """Return for how long this host keeps to its share of limits.
 
         :param limits: Which.
-        :return: True as well if that cannot be told.
+        :return: Seconds, of that limit where it is longest; 0.0 if the host
+            does not keep to its share of any.  If that cannot be told,
+            nothing can be taken, either.
         """
         try:
             with self._begun(limits) as begun:
-                return any(file.keeps_to_share(now)
-                           for _, file, _, now in begun)
+                return max([0.0] + [file.share_ends_in(now)
+                                    for _, file, _, now in begun])
         except (_Busy, OSError):
-            return True
+            return 0.001
 
     def usage(self, limit: Limit) -> Dict[int, List[Tuple[int, int]]]:
         """Return what this host has used of a limit.

@@ -309,12 +309,12 @@ class LimitFile:
 
     def keep_to_share(self, seconds: float, now: int) -> None:
         """Have all processes of this host keep to its share for so long."""
-        self._numbers[SHARED_UNTIL] = max(
-            self._numbers[SHARED_UNTIL], now + round(seconds * MICROSECONDS))
+        self._numbers[SHARED_UNTIL] = now + round(seconds * MICROSECONDS)
 
-    def keeps_to_share(self, now: int) -> bool:
-        """Tell whether this host keeps to its share."""
-        return bool(now < self._numbers[SHARED_UNTIL])
+    def share_ends_in(self, now: int) -> float:
+        """Return for how many seconds this host keeps to its share."""
+        seconds: float = (self._numbers[SHARED_UNTIL] - now) / MICROSECONDS
+        return max(0.0, seconds)
 
     # The line of the processes.
 

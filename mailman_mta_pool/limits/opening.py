@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which storage the configuration names."""
+
+import asyncio
+
+from mailman_mta_pool.limits.file import FileStorage
+from public import public
+from typing import Any
+
+
+#: The storage that needs nothing but a directory.
+FILE = 'file'
+public(FILE=FILE)
+
+
+@public
+def open_storage(name: str, hosts: int, directory: str,
+                 loop: asyncio.AbstractEventLoop) -> Any:
+    """Return the storage of the limits; nothing is opened yet.
+
+    :param name: 'file', or the URL of a Redis or Valkey server.
+    :param hosts: How many hosts share the server.
+    :param directory: Where the files are, such as $VAR_DIR/mta_pool/limits.
+    :param loop: The loop of the network thread.
+    :return: An `ILimitStorage`.
+    :raises ValueError: if there is no such storage, or redis-py is missing.
+    """
+    files = FileStorage(directory, loop.call_later)
+    if name == FILE:
+        return files
+    # Only who has several hosts needs redis-py.
+    from mailman_mta_pool.limits.shared import open_shared
+    return open_shared(name, hosts, files, loop)
