@@ -8,7 +8,6 @@ microseconds; whoever cannot have it asks again a little later.
 
 import os
 import time
-import errno
 import fcntl
 import logging
 
@@ -312,14 +311,13 @@ class FileStorage:
 
         :param limit: Which.
         :return: By the period in microseconds: how many microseconds ago, and
-            how much.
-        :raises OSError: if the file cannot be used.
+            how much; empty if that cannot be told.
         """
         try:
             with self._begun((limit,)) as ((_, file, counts, now),):
                 return {period: file.usage(period, now) for period in counts}
-        except _Busy as error:
-            raise OSError(errno.EBUSY, 'the limits are locked') from error
+        except (_Busy, OSError):
+            return {}
 
     def _change(self, limits: Tuple[Limit, ...],
                 change: Callable[[Limit, LimitFile, Counts, int], None],

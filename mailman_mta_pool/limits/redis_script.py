@@ -41,6 +41,7 @@ def _script() -> str:
 class RedisScript:
     """Calls the script.
 
+    :ivar client: The client of redis-py.
     :ivar name: The server without user and password.
     :ivar epoch: A name for what is stored there, which changes when the
         server is started anew; None before the first call.
@@ -57,7 +58,7 @@ class RedisScript:
             it.
         """
         try:
-            self._client: Any = redis.asyncio.from_url(
+            self.client: Any = redis.asyncio.from_url(
                 url, socket_timeout=CALL_TIMEOUT,
                 socket_connect_timeout=CALL_TIMEOUT,
                 # An answer may be lost when all has been done.
@@ -65,8 +66,8 @@ class RedisScript:
         except ValueError:
             # The message of redis-py has the URL in it, with its password.
             raise ValueError('not the URL of a Redis server') from None
-        self._function = self._client.register_script(_script())
-        known = self._client.connection_pool.connection_kwargs
+        self._function = self.client.register_script(_script())
+        known = self.client.connection_pool.connection_kwargs
         self.name = known.get('path') or '{}:{}/{}'.format(
             known.get('host', 'localhost'), known.get('port', 6379),
             known.get('db') or 0)
@@ -116,7 +117,7 @@ class RedisScript:
         """Close the connection: a late answer is not that of the next call."""
         try:
             await asyncio.wait_for(
-                self._client.connection_pool.disconnect(), CALL_TIMEOUT)
+                self.client.connection_pool.disconnect(), CALL_TIMEOUT)
         except (RedisError, OSError, asyncio.TimeoutError):
             # It is broken, and that is all that is wanted.
             pass

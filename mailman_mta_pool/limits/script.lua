@@ -433,8 +433,9 @@ local function charge(step)
     return true
 end
 
--- Take it that others have used the rest, or what is said to be used: for
--- each rate, how long ago and how much.
+-- Take it that others have used the rest.  Where it is said what was used, how
+-- long ago and how much for each rate, that is counted, and only of short
+-- periods the rest as well.
 local function use_up(step)
     for _, limit in ipairs(step.limits) do
         local rests = left(limit)
@@ -447,7 +448,7 @@ local function use_up(step)
                     rest = rest - amount
                 end
             end
-            if not limit.used and rest > 0 then
+            if rest > 0 and (not limit.used or rate[1] <= step.short) then
                 put(window, math.ceil(now / window.part), rest)
             end
             keep(window)

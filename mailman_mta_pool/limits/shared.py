@@ -60,6 +60,9 @@ GRACE = 30.0
 # For how many seconds a host that is cut off keeps to its share, unless it
 # says otherwise.
 CUT_OFF = 3600.0
+# A new server is taken for one that was started anew for periods of so many
+# seconds at most.  To wait for a day with the first message would be too much.
+SHORT_PERIOD = 60.0
 # How often a process with something in flight says that it lives.
 BEAT_PERIOD = LEASE / MICROSECONDS / 3
 public(GRACE=GRACE)
@@ -139,8 +142,12 @@ class SharedStorage:
             if known is None and not self.is_cut_off and (
                     self._files.share_ends_in(share) > GRACE):
                 # It was cut off, and the server has not been told.
-                self._call(step('use_up', limits=self._values((limit,))))
-                self._files.keep_to_share(share, GRACE)
+                self._tell_rest(limit)
+
+    def _tell_rest(self, limit: Limit) -> None:
+        """Take it at the server that others have used what is left."""
+        self._call(step('use_up', limits=self._values((limit,))))
+        self._files.keep_to_share(self._shares((limit,)), GRACE)
 
     def _shares(self, limits: Tuple[Limit, ...]) -> Tuple[Limit, ...]:
         """Return the limits of this host alone."""
@@ -292,7 +299,8 @@ class SharedStorage:
     def _tell_history(self) -> None:
         """Tell a server that knows nothing what this host has used.
 
-        It may have been started anew while nobody was there to see that.
+        It may be new.  But it may as well have been started anew while nobody
+        was there to see that.
         """
         limits = tuple(self._limits.values())
         values = self._values(limits)
@@ -300,18 +308,25 @@ class SharedStorage:
             used = self._files.usage(limit)
             value['used'] = [
                 used.get(period, []) for period, _ in value['rates']]
-        self._steps.appendleft((step('use_up', limits=values), _nothing))
+        self._steps.appendleft((step(
+            'use_up', limits=values,
+            short=round(SHORT_PERIOD * MICROSECONDS)), _nothing))
         self._files.keep_to_share(self._shares(limits), GRACE)
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if not self._is_closed:
-            self._timer = self._loop.call_later(seconds, self._beat)
+            self._timer = self._loop.call_later(seconds, self.beat)
 
-    def _beat(self) -> None:
-        """Say that this process lives, or try whether the server does."""
-        self._timer = None
+    def beat(self) -> None:
+        """Say that this process lives, or try whether the server does.
+
+        A timer calls this often enough.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.is_cut_off:
             self._start(self._probe)
         elif any(self._flights.values()):
@@ -362,6 +377,9 @@ class SharedStorage:
             log.info('The limits in Redis at %s can be used again',
                      self._script.name)
             self._set_timer(BEAT_PERIOD)
+            for limit in tuple(self._limits.values())[len(limits):]:
+                # It came while the server was being told of the others.
+                self._tell_rest(limit)
         finally:
             self._is_probing = False
             self._caller = None

@@ -7,8 +7,8 @@
 #
 # Debian's mail servers exclude one another: Postfix is installed, and Exim
 # unpacked into a directory of its own, MTA_POOL_CACHE, which other users must
-# be able to enter.  nginx is unpacked there as well, because the package would
-# start a web server.
+# be able to enter.  nginx and Redis are unpacked there as well, because their
+# packages would start servers.
 
 set -eu
 
@@ -79,6 +79,13 @@ install_nginx() {
         runs nginx/usr/sbin/nginx || unpack nginx nginx libnginx-mod-mail
 }
 
+# redis-check-rdb, in redis-tools, is the server under another name.
+install_redis() {
+    runs redis/usr/bin/redis-server && return
+    unpack redis redis-tools
+    ln -sf redis-check-rdb "$cache/redis/usr/bin/redis-server"
+}
+
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     echo 'install.sh: the servers need root on a Debian system' >&2
     exit 1
@@ -90,3 +97,4 @@ install_postfix
 install_exim
 install_postgresql
 install_nginx
+install_redis
