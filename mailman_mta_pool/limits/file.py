@@ -171,11 +171,10 @@ class FileStorage:
             files = [self._file(limit) for limit in limits]
             begun = [(limit, file, counts_of(limit.rates), file.begin())
                      for limit, file in zip(limits, files)]
-            try:
-                yield begun
-            finally:
-                for file in files:
-                    file.end()
+            yield begun
+            # After an error it stays marked, and is repaired next time.
+            for file in files:
+                file.end()
 
     # What a caller wants.
 

@@ -10,7 +10,7 @@ from tests.limits.counting import Counter
 
 # So many processes send as fast as they may.
 PROCESSES = 4
-COUNT, PERIOD_S = 14, 0.5
+COUNT, PERIOD_S = 14, 0.25
 
 
 class TestProcesses(unittest.TestCase):

@@ -29,7 +29,7 @@ class FileCase(unittest.TestCase):
 
     # How long it takes at most until a dead process is noticed.
     notice_s = 1.0
-    examples = 60
+    examples = 20
 
     def setUp(self):
         self.resources = ExitStack()
