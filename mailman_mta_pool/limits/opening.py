@@ -28,6 +28,11 @@ def open_storage(name: str, hosts: int, directory: str,
     files = FileStorage(directory, loop.call_later)
     if name == FILE:
         return files
-    # Only who has several hosts needs redis-py.
-    from mailman_mta_pool.limits.shared import open_shared
+    try:
+        # Only who has several hosts needs redis-py.
+        from mailman_mta_pool.limits.shared import open_shared
+    except ImportError as error:
+        raise ValueError(
+            f'redis-py is needed, which is in the extra [redis]: {error}',
+            ) from error
     return open_shared(name, hosts, files, loop)

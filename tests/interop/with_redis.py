@@ -49,15 +49,14 @@ class RedisCase(unittest.TestCase):
     def begin_example(self):
         self.loop = asyncio.new_event_loop()
         self.resources.callback(self.loop.close)
-        # What an example before this one has left is long ago.
-        self.clock.wait(10 ** 6)
         self.directories = {}
         self.alive = []
         self.run_loop(self.prime())
 
     async def prime(self):
-        """Let the server have been in use before."""
-        script = RedisScript(self.server.url)
+        """Let the server have been in use before, and know nothing else."""
+        script = RedisScript(self.server.url, self.clock.wall)
+        await script.client.flushall()
         await script.call([])
         await script.close()
 

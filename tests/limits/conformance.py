@@ -303,6 +303,8 @@ class StorageMachine(RuleBasedStateMachine):
           is_divisible=st.booleans())
     def take(self, index, recipients, is_divisible):
         storage = self.storages[index]
+        # Two that ask in the same microsecond go in an order of their own.
+        self.wait(0.000001)
         answer = self.case.take(
             storage, Ask(self.limits, recipients, is_divisible))
         if isinstance(answer, Taken):
@@ -323,6 +325,9 @@ class StorageMachine(RuleBasedStateMachine):
         self.case.settle()
 
     @rule(seconds=st.sampled_from([0.001, 0.3, 0.999, 1.0, 1.003, 4.0, 11.0]))
+    def pass_time(self, seconds):
+        self.wait(seconds)
+
     def wait(self, seconds):
         self.case.wait(seconds)
         self.now += seconds
