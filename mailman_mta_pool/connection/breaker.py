@@ -131,10 +131,10 @@ class Breaker:
         if not self.is_due:
             return False
         self._move(BreakerEvent.probe_began)
-        level = logging.DEBUG if self._probe_is_told else logging.INFO
-        self._probe_is_told = True
-        log.log(level, '%s: the breaker is half-open: one attempt shows '
-                'whether it still fails with "%s"', self._name, self.reason)
+        if not self._probe_is_told:
+            self._probe_is_told = True
+            log.info('%s: the breaker is half-open: one attempt shows whether '
+                     'it still fails with "%s"', self._name, self.reason)
         return True
 
     def failed(self, reason: str, *, is_probe: bool,
@@ -151,20 +151,22 @@ class Breaker:
         """
         self.reason = printable(reason)
         if is_probe and self.state is BreakerState.half_open:
-            self._open(BreakerEvent.probe_failed, logging.DEBUG)
+            # The outage goes on, of which the log has been told.
+            self._open(BreakerEvent.probe_failed)
         elif self.state is BreakerState.closed:
             self._failures += 1
             if has_alternative or self._failures >= FAILURES:
-                self._open(BreakerEvent.enough_failures, logging.WARNING)
+                length = self._open(BreakerEvent.enough_failures)
+                log.warning('%s: the breaker is open for %.1f s, because of '
+                            '"%s"', self._name, length, self.reason)
 
-    def _open(self, event: BreakerEvent, level: int) -> None:
+    def _open(self, event: BreakerEvent) -> float:
         self._move(event)
         self._interval = min(
             max(2 * self._interval, FIRST_INTERVAL), LONGEST_INTERVAL)
         length = self._interval * (1 + JITTER * (2 * self._chance() - 1))
         self._until = self._clock() + length
-        log.log(level, '%s: the breaker is open for %.1f s, because of "%s"',
-                self._name, length, self.reason)
+        return length
 
     def abandoned(self) -> None:
         """Take note that the probe has no result; the next attempt is one."""
