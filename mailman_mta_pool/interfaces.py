@@ -203,6 +203,30 @@ class IPool(Interface):
 
 
 @public
+class ICandidate(Interface):
+    """One of several relays, as whoever chooses among them sees it."""
+
+    name = Attribute("""\
+        A str that no other candidate has.""")
+
+    priority = Attribute("""\
+        An int; the relays with the lowest one that are available get all.""")
+
+    weight = Attribute("""\
+        An int above 0: the share among the relays of one priority.""")
+
+    is_available = Attribute("""\
+        False if the relay cannot be used at present: its breaker is open, it
+        is paused, or its login fails.  A relay that is busy, or whose
+        connections are still being opened, is available.""")
+
+    has_room = Attribute("""\
+        True if an agent of the relay has an open connection, could take a
+        transaction at once, and asks for one when it is woken.  A relay at
+        its ceiling, or at a limit, has no room.""")
+
+
+@public
 class ITurn(Interface):
     """The time that a delivery has before other posts have theirs."""
 

@@ -80,6 +80,8 @@ ONLY_IN = {
     'ssl': {'connection', 'errors'},
     'select': {'demo'},
     'selectors': set(),
+    # Name servers are asked in one place; the system's resolver does the rest.
+    'dns': {'connection.srv'},
     }
 NEVER_IN = {
     'wire': {

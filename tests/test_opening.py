@@ -26,7 +26,7 @@ from mailman_mta_pool.connection import opening
 from mailman_mta_pool.connection.addresses import (
     Address,
     Addresses,
-    MEMORY,
+    LAST_RESORT_STAGGER,
     STAGGER,
 )
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
@@ -326,44 +326,6 @@ class TestDeadlines(OpeningTestCase):
         self.assertEqual(self.loop.time(), 180)
 
 
-class TestAddresses(unittest.TestCase):
-    """What is remembered of the addresses."""
-
-    def setUp(self):
-        self.now = 0.0
-        self.addresses = Addresses(lambda: self.now)
-
-    def address(self, text):
-        family = socket.AF_INET6 if ':' in text else socket.AF_INET
-        return Address(family, socket.SOCK_STREAM, 6, (text, 25))
-
-    def assertOrder(self, found, expected):
-        self.assertEqual(
-            [str(address) for address in self.addresses.in_order(
-                map(self.address, found.split()))], expected.split())
-
-    def test_families_take_turns(self):
-        # RFC 8305, section 4; the first is the resolver's choice.
-        self.assertOrder('::1 ::2 ::3 1.1.1.1', '::1 1.1.1.1 ::2 ::3')
-        self.assertOrder('1.1.1.1 1.1.1.2 ::1', '1.1.1.1 ::1 1.1.1.2')
-        self.assertOrder('', '')
-
-    def test_what_failed_comes_last_for_a_while(self):
-        self.addresses.failed(self.address('::1'))
-        self.now = MEMORY - 1
-        self.addresses.failed(self.address('1.1.1.1'))
-        self.assertOrder('::1 ::2 1.1.1.1', '::2 ::1 1.1.1.1')
-        self.now = MEMORY
-        self.assertOrder('::1 ::2 1.1.1.1', '::1 ::2 1.1.1.1')
-        self.now = 2 * MEMORY
-        self.assertOrder('::1 ::2 1.1.1.1', '::1 1.1.1.1 ::2')
-
-    def test_what_works_is_no_longer_last(self):
-        self.addresses.failed(self.address('::1'))
-        self.addresses.worked(self.address('::1'))
-        self.assertOrder('::1 1.1.1.1', '::1 1.1.1.1')
-
-
 class TestConnect(OpeningTestCase):
     def setUp(self):
         super().setUp()
@@ -440,19 +402,90 @@ class TestConnect(OpeningTestCase):
         self.assertEqual(first.code, 421)
         self.assertNotIsInstance(second, RelayUnavailable)
 
-    def test_an_address_that_works_is_no_longer_last(self):
+    def test_a_server_is_full_beside_other_connections(self):
+        # It is no worse than the others: it holds all that it takes.
+        # Without them, it is.
+        replies = iter(
+            [READY] + 2 * [b'421 4.3.2 Too many connections\r\n'])
+        # One failure is enough.
+        self.addresses.has_other_relay = lambda: True
+
         async def main():
-            async with Peer(READY, HELLO) as peer:
-                address = Address(
-                    socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP,
-                    (HOST, peer.port))
-                self.addresses.failed(address)
-                await self.outcome(HOST, peer.port)
-                return address
-        address = self.loop.complete(main())
-        other = address._replace(sockaddr=('192.0.2.1', 25))
-        self.assertEqual(
-            self.addresses.in_order([address, other]), [address, other])
+            async with Peer(lambda: next(replies), HELLO) as peer:
+                self.loop.found = [(HOST, peer.port)]
+                first = await open_connection(
+                    Endpoint('mx.example.net', 25), TIMEOUTS, self.addresses)
+                for is_available in (True, False):
+                    refused = await self.outcome('mx.example.net', 25)
+                    self.assertEqual(refused.code, 421)
+                    self.assertEqual(
+                        self.addresses.is_available, is_available)
+                    first.use.end()
+                first.sock.close()
+        self.loop.complete(main())
+        self.assertIn('421 4.3.2 Too many', self.addresses.trouble)
+
+    def test_what_was_given_up_leaves_nothing(self):
+        # A probe that is cancelled has no result, and the next is one.
+        hole = self.black_hole()
+        self.loop.found = [hole]
+
+        async def main():
+            for _ in range(3):
+                await self.outcome('mx.example.net', 25)
+            self.assertFalse(self.addresses.is_available)
+            await asyncio.sleep(self.addresses.available_in)
+            self.assertTrue(self.addresses.is_available)
+            probe = asyncio.ensure_future(self.outcome('mx.example.net', 25))
+            await asyncio.sleep(1)
+            self.assertFalse(self.addresses.is_available)
+            self.assertEqual(self.addresses.available_in, float('inf'))
+            probe.cancel()
+            await asyncio.wait([probe])
+            self.assertTrue(self.addresses.is_available)
+        self.loop.complete(main())
+
+    def test_what_failed_of_late_is_the_last_resort(self):
+        # While one that works is slow to answer, the others may rest.
+        first, second = self.black_hole(), self.nobody('127.0.0.2')
+        outcome, seconds = self.connect(second, first, times=1)
+        # Both have failed now: one refused, and one was overtaken.
+        self.assertNotIsInstance(outcome, RelayUnavailable)
+        self.assertEqual(seconds, STAGGER)
+        slow = self.black_hole('127.0.0.3')
+        self.loop.found = [first, slow]
+
+        async def main():
+            begin = self.loop.time()
+            outcome = await self.outcome('mx.example.net', 25)
+            return outcome, self.loop.time() - begin
+        outcome, seconds = self.loop.complete(main())
+        self.assertIsInstance(outcome, RelayUnavailable)
+        # The second one began so late, and had the whole time.
+        self.assertEqual(seconds, LAST_RESORT_STAGGER + TIMEOUTS.connect)
+
+    def test_connections_are_spread(self):
+        async def main():
+            async with Peer(READY, HELLO) as one:
+                async with Peer(READY, HELLO, host='127.0.0.2') as two:
+                    self.loop.found = [
+                        (one.host, one.port), (two.host, two.port)]
+                    opened = await asyncio.gather(*[
+                        open_connection(Endpoint('mx.example.net', 25),
+                                        TIMEOUTS, self.addresses)
+                        for _ in range(6)])
+                    counts = one.connections, two.connections
+                    for each in opened[::2]:
+                        # Those of the first.
+                        each.use.end()
+                    more = [await open_connection(
+                        Endpoint('mx.example.net', 25), TIMEOUTS,
+                        self.addresses) for _ in range(3)]
+                    for each in opened + more:
+                        each.use.end()
+                        each.sock.close()
+                    return counts, (one.connections, two.connections)
+        self.assertEqual(self.loop.complete(main()), ((3, 3), (6, 3)))
 
     def test_no_address(self):
         error, _ = self.connect(peers=0)
@@ -523,6 +556,8 @@ class TestConnect(OpeningTestCase):
 
     def test_no_descriptor(self):
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # One failure of the address would be enough.
+        self.addresses.has_other_relay = lambda: True
 
         async def main():
             async with Peer(READY, HELLO) as peer:
@@ -541,9 +576,8 @@ class TestConnect(OpeningTestCase):
         self.assertIn('a limit of this machine', str(error))
         self.assertIn('Too many open files', str(error))
         # It was none of the address's fault.
-        other = address._replace(sockaddr=('192.0.2.1', 25))
-        self.assertEqual(
-            self.addresses.in_order([address, other]), [address, other])
+        self.assertTrue(self.addresses.is_usable(address))
+        self.assertTrue(self.addresses.is_available)
 
 
 class CancelledAt:

@@ -4,12 +4,21 @@
 import os
 import time
 import errno
+import random
 import socket
 import asyncio
 
 from collections import deque
 from contextlib import suppress
 from itertools import zip_longest
+from mailman_mta_pool.connection.breaker import Breaker, BreakerState
+from mailman_mta_pool.connection.srv import (
+    Ask,
+    in_order_of_service,
+    is_service,
+    Target,
+    Targets,
+)
 from mailman_mta_pool.errors import ConnectionLost, LOCAL_LIMITS, PhaseTimeout
 from mailman_mta_pool.network.limits import check_descriptors
 from public import public
@@ -24,6 +33,7 @@ from typing import (
     Optional,
     Tuple,
 )
+from weakref import WeakSet
 
 
 # Is told the name of a step, and how many seconds it took.  The steps are
@@ -33,9 +43,11 @@ Observe = Callable[[str, float], None]
 Note = Callable[[str, Any], None]
 # RFC 8305, section 5, "Connection Attempt Delay".
 STAGGER = 0.25
-# How many seconds an address that failed is tried after the others.
-MEMORY = 300.0
-public(MEMORY=MEMORY, Note=Note, Observe=Observe, STAGGER=STAGGER)
+# How long an attempt at an address that works may take before those that
+# failed of late are tried as well, in seconds.
+LAST_RESORT_STAGGER = 2.0
+public(LAST_RESORT_STAGGER=LAST_RESORT_STAGGER, Note=Note,
+       Observe=Observe, STAGGER=STAGGER)
 
 
 @public
@@ -56,71 +68,320 @@ class Address(NamedTuple):
         return str(self.sockaddr[0])
 
 
+class _Known:
+    """What is known of one address.
+
+    :ivar uses: The connections there, and the attempts under way.
+    :ivar turn: The number of the attempt that was begun there last.
+    """
+
+    def __init__(self, breaker: Breaker) -> None:
+        self.breaker = breaker
+        # Weak, so that a connection that is dropped does not count for ever.
+        self.uses: 'WeakSet[Use]' = WeakSet()
+        self.turn = 0
+
+
+@public
+class Use:
+    """One use of an address: an attempt to connect, and the connection.
+
+    :ivar address: The address.
+    :ivar is_open: True from `worked` to the end.
+    """
+
+    def __init__(self, address: Address, known: _Known,
+                 has_alternative: Callable[[Address], bool]) -> None:
+        """Begin; `Addresses.begin` makes them."""
+        self.address = address
+        self.is_open = False
+        self._known = known
+        self._has_alternative = has_alternative
+        self._is_probe = known.breaker.begin()
+        known.uses.add(self)
+
+    def __repr__(self) -> str:
+        return f'<Use {self.address} {self._known.breaker.state.value}>'
+
+    def worked(self) -> None:
+        """Take note that mail can be sent; the use goes on until `end`."""
+        self._is_probe = False
+        self.is_open = True
+        self._known.breaker.succeeded()
+
+    def failed(self, reason: str) -> None:
+        """Take note that it cannot be used, and end.
+
+        :param reason: Why, for the log.
+        """
+        self._known.uses.discard(self)
+        is_probe, self._is_probe = self._is_probe, False
+        self._known.breaker.failed(
+            reason, is_probe=is_probe,
+            has_alternative=self._has_alternative(self.address))
+
+    def refused(self, reason: str) -> None:
+        """Take note that the server answered, but not as it should; and end.
+
+        It is a failure, unless the server holds other connections of ours:
+        this one may be one too many then.
+
+        :param reason: What the server said, for the log.
+        """
+        if any(use.is_open for use in self._known.uses):
+            self.end()
+        else:
+            self.failed(reason)
+
+    def end(self) -> None:
+        """Take note that the connection, or the attempt, is over."""
+        self.is_open = False
+        self._known.uses.discard(self)
+        if self._is_probe:
+            self._is_probe = False
+            self._known.breaker.abandoned()
+
+
+def _no_other_relay() -> bool:
+    """There is none."""
+    return False
+
+
 @public
 class Addresses:
-    """What is known of the addresses of one relay; owned by the loop."""
+    """What is known of the addresses of one relay; owned by the loop.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    :ivar has_other_relay: Tells whether another relay is up, which could take
+        what this one cannot.  One failure is enough then for an address not
+        to be used for a while.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *,
+                 relay: str = '',
+                 chance: Callable[[], float] = random.SystemRandom().random,
+                 has_other_relay: Callable[[], bool] = _no_other_relay,
+                 ask: Optional[Ask] = None) -> None:
         """Nothing is known at first.
 
         :param clock: Seconds that only grow.
+        :param relay: The relay's name, for the log.
+        :param chance: A number from 0 up to 1, for the jitter of the breakers
+            and for the order of a service's targets.
+        :param has_other_relay: See above.
+        :param ask: See `Targets`.
         """
+        self.has_other_relay = has_other_relay
         self._clock = clock
-        self._failures: Dict[Address, float] = {}
-        self._lookup: Optional['asyncio.Future[List[Address]]'] = None
+        self._relay = relay
+        self._chance = chance
+        self._ask = ask
+        self._known: Dict[Address, _Known] = {}
+        self._name = self._breaker('look-up of the name')
+        self._turn = 0
+        # Those of the latest look-up.
+        self._current: List[Address] = []
+        self._targets: Optional[Targets] = None
+        self._lookup: Optional['asyncio.Future[List[_Found]]'] = None
 
-    def failed(self, address: Address) -> None:
-        """No connection could be opened there: try it last for a while."""
-        self._failures[address] = self._clock()
+    def _breaker(self, name: str) -> Breaker:
+        if self._relay and name != self._relay:
+            name = f'{self._relay}: {name}'
+        return Breaker(name, self._clock, self._chance)
 
-    def worked(self, address: Address) -> None:
-        """A connection was opened there."""
-        self._failures.pop(address, None)
+    def _of(self, address: Address) -> _Known:
+        known = self._known.get(address)
+        if known is None:
+            host, port = address.sockaddr[:2]
+            known = self._known[address] = _Known(self._breaker(
+                f'[{host}]:{port}' if ':' in host else f'{host}:{port}'))
+        return known
+
+    def _has_alternative(self, address: Address) -> bool:
+        return self.has_other_relay() or any(
+            self._of(other).breaker.state is BreakerState.closed
+            for other in self._current if other != address)
+
+    # For whoever has other relays.
+
+    @property
+    def is_available(self) -> bool:
+        """False if the look-up fails, or every address does, for a while.
+
+        It is True when a probe is due, and False while one is under way.
+        """
+        return self._name.is_usable and (
+            not self._current or any(map(self.is_usable, self._current)))
+
+    @property
+    def available_in(self) -> float:
+        """After how many seconds a probe is due; 0.0 if it is available.
+
+        While a probe is under way there is nothing to wait for but its end;
+        `float('inf')` says so.
+        """
+        if self.is_available:
+            return 0.0
+        breakers = [self._of(address).breaker for address in self._current]
+        if not self._name.is_usable:
+            breakers = [self._name]
+        return min((breaker.due_in for breaker in breakers
+                    if breaker.state is BreakerState.open),
+                   default=float('inf'))
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not available, in one line; '' if it is."""
+        if self.is_available:
+            return ''
+        return self._name.reason or '; '.join(
+            f'{address}: {self._of(address).breaker.reason}'
+            for address in self._current)
+
+    # For whoever connects.
+
+    def is_usable(self, address: Address) -> bool:
+        """Return whether an address works, or the next attempt is a probe."""
+        known = self._known.get(address)
+        return known is None or known.breaker.is_usable
+
+    def begin(self, address: Address) -> Use:
+        """Return a new use of an address; it counts until its end."""
+        known = self._of(address)
+        self._turn += 1
+        known.turn = self._turn
+        return Use(address, known, self._has_alternative)
 
     def in_order(self, addresses: Iterable[Address]) -> List[Address]:
         """Return the addresses in the order in which they are to be tried.
 
-        The families take turns (RFC 8305, section 4); within a family the
-        order stays.  What failed within `MEMORY` seconds comes last.
+        The connections are spread over those of the family of the first one:
+        the one with the fewest goes first, and of two with equally many the
+        one that had its turn earlier.  The families take turns (RFC 8305,
+        section 4).  In its family, one that may work again is tried before
+        the others, which is its probe.  What failed, and is not due, comes
+        last, the earliest due one first.
 
         :param addresses: The most preferred one first (RFC 6724).
         """
         families: Dict[int, List[Address]] = {}
+        failed = []
         for address in addresses:
-            families.setdefault(address.family, []).append(address)
-        since = self._clock() - MEMORY
-        self._failures = {
-            address: when for address, when in self._failures.items()
-            if when > since}
-        return sorted(
-            (address for turn in zip_longest(*families.values())
-             for address in turn if address is not None),
-            key=self._failures.__contains__)
+            if self.is_usable(address):
+                families.setdefault(address.family, []).append(address)
+            else:
+                failed.append(address)
+        for family in families.values():
+            family.sort(key=self._rank)
+        return [address for turn in zip_longest(*families.values())
+                for address in turn if address is not None] + sorted(
+                    failed, key=lambda each: self._of(each).breaker.due_in)
+
+    def _rank(self, address: Address) -> Tuple[bool, int, int]:
+        known = self._known.get(address)
+        if known is None:
+            return True, 0, 0
+        return not known.breaker.is_due, len(known.uses), known.turn
 
     async def resolve(self, host: str, port: int,
                       timeout: float) -> List[Address]:
         """Return the addresses of the relay, in the order of `in_order`.
 
-        There is one look-up at a time, which all connections to be opened
-        share: one that hangs takes one thread, not each.
+        Those of a service come target by target (RFC 2782), and those of all
+        targets that failed come last.  There is one look-up at a time, which
+        all connections to be opened share: one that hangs takes one thread,
+        not each.
 
-        :param host: The relay's host name or address.
-        :param port: The relay's port.
+        :param host: The relay's host name or address, or its service.
+        :param port: The relay's port; a service has its own.
         :param timeout: How many seconds to wait for the answer.
         :raises OSError: if the host has no address, or not in time.
         :raises UnicodeError: if the host name cannot be encoded.
+        :raises ValueError: if the service's name is none.
+        :raises smtplib.SMTPNotSupportedError: if the service is not offered.
         """
         if self._lookup is None or self._lookup.done():
-            self._lookup = asyncio.ensure_future(_look_up(host, port))
+            self._lookup = asyncio.ensure_future(
+                self._look_up(host, port, timeout))
             # Perhaps nobody waits any more when it fails.
             self._lookup.add_done_callback(
                 lambda lookup: lookup.cancelled() or lookup.exception())
         lookup = self._lookup
         await asyncio.wait([lookup], timeout=timeout)
         if not lookup.done():
-            raise PhaseTimeout(
+            error = PhaseTimeout(
                 f'the look-up of {host} had no answer within {timeout:g} s')
-        return self.in_order(lookup.result())
+            self._note_name(error, is_probe=False)
+            raise error
+        return self._arranged(lookup.result())
+
+    async def _look_up(self, host: str, port: int,
+                       timeout: float) -> List['_Found']:
+        is_probe = self._name.begin()
+        try:
+            if is_service(host):
+                found = await self._look_up_service(host, timeout)
+            else:
+                found = [_Found(Target(0, 0, host, port),
+                                await _look_up(host, port))]
+        except Exception as error:
+            self._note_name(error, is_probe)
+            raise
+        except BaseException:
+            if is_probe:
+                self._name.abandoned()
+            raise
+        self._name.succeeded()
+        self._remember(found)
+        return found
+
+    def _note_name(self, error: Exception, is_probe: bool) -> None:
+        if _local_limit(error) is None:
+            self._name.failed(
+                str(error) or type(error).__name__, is_probe=is_probe,
+                has_alternative=self.has_other_relay())
+        elif is_probe:
+            self._name.abandoned()
+
+    async def _look_up_service(self, host: str,
+                               timeout: float) -> List['_Found']:
+        if self._targets is None:
+            self._targets = Targets(host, self._clock, self._ask)
+        targets = await self._targets.get(timeout)
+        answers = await asyncio.gather(*[
+            _look_up(target.host, target.port) for target in targets],
+            return_exceptions=True)
+        found = [_Found(target, answer)
+                 for target, answer in zip(targets, answers)
+                 if not isinstance(answer, BaseException)]
+        if not found:
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+        return found
+
+    def _remember(self, found: List['_Found']) -> None:
+        """Take note of the addresses that there are, and forget others."""
+        self._current = list(dict.fromkeys(
+            address for each in found for address in each.addresses))
+        self._known = {
+            address: known for address, known in self._known.items()
+            if address in self._current or known.uses or
+            not known.breaker.is_forgettable}
+
+    def _arranged(self, found: List['_Found']) -> List[Address]:
+        of = {each.target: each.addresses for each in found}
+        ordered = [address for target in in_order_of_service(
+            list(of), self._chance) for address in self.in_order(of[target])]
+        # Two targets may have an address in common.  The sort is stable.
+        return sorted(dict.fromkeys(ordered),
+                      key=lambda address: not self.is_usable(address))
+
+
+class _Found(NamedTuple):
+    """A target of a service, or the host itself, and its addresses."""
+
+    target: Target
+    addresses: List[Address]
 
 
 async def _look_up(host: str, port: int) -> List[Address]:
@@ -148,10 +409,10 @@ async def _ask(host: str, port: int) -> List[Any]:
 async def connect(host: str, port: int, timeout: float,
                   addresses: Addresses, *,
                   observe: Observe = unobserved,
-                  note: Note = unobserved) -> Tuple[socket.socket, Address]:
+                  note: Note = unobserved) -> Tuple[socket.socket, Use]:
     """Connect to the first address of a relay that answers (RFC 8305).
 
-    :param host: The relay's host name or address.
+    :param host: The relay's host name or address, or its service.
     :param port: The relay's port.
     :param timeout: How many seconds the look-up of the name may take, and
         then each attempt to connect.
@@ -159,9 +420,10 @@ async def connect(host: str, port: int, timeout: float,
     :param observe: Told how long the steps resolve and connect took.
     :param note: Told the `addresses`, in the order in which they are tried,
         and the `address` that answered.
-    :return: The socket, connected and non-blocking, and its address.
+    :return: The socket, connected and non-blocking, and the use of its
+        address, which has to be told what becomes of it.
     :raises OSError: naming what went wrong with each address.
-    :raises UnicodeError: if the host name cannot be encoded.
+    :raises Exception: see `Addresses.resolve`.
     """
     clock = asyncio.get_running_loop().time
     begin = clock()
@@ -169,10 +431,10 @@ async def connect(host: str, port: int, timeout: float,
     resolved = clock()
     note('addresses', candidates)
     observe('resolve', resolved - begin)
-    sock, address = await _Race(candidates, timeout, addresses).run()
-    note('address', address)
+    sock, use = await _Race(candidates, timeout, addresses).run()
+    note('address', use.address)
     observe('connect', clock() - resolved)
-    return sock, address
+    return sock, use
 
 
 class _Race:
@@ -190,13 +452,13 @@ class _Race:
         self._addresses = addresses
         # Those under way, oldest first, each with the timer that ends it.
         self._attempts: Dict[
-            socket.socket, Tuple[Address, asyncio.TimerHandle]] = {}
+            socket.socket, Tuple[Use, asyncio.TimerHandle]] = {}
         self._next: Optional[asyncio.TimerHandle] = None
-        self._winner: Optional[Tuple[socket.socket, Address]] = None
+        self._winner: Optional[Tuple[socket.socket, Use]] = None
         self._over = self._loop.create_future()
         self._errors: List[Tuple[Address, Exception]] = []
 
-    async def run(self) -> Tuple[socket.socket, Address]:
+    async def run(self) -> Tuple[socket.socket, Use]:
         """Return the first socket that is connected; see `connect`."""
         self._begin_next()
         try:
@@ -209,28 +471,37 @@ class _Race:
             self._stop()
             if self._winner is not None:
                 # Cancelled before it was taken.
-                self._winner[0].close()
+                sock, use = self._winner
+                sock.close()
+                use.end()
 
     def _stop(self) -> None:
         """Begin no more attempts, and give up those under way."""
         self._stop_timer()
         for sock in list(self._attempts):
-            self._end(sock)
+            use = self._end(sock)
             sock.close()
+            use.end()
 
     def _begin_next(self) -> None:
         """Begin an attempt, or the one after it if that fails at once."""
         self._stop_timer()
         while self._waiting:
             address = self._waiting.popleft()
+            is_hopeful = self._addresses.is_usable(address)
+            use = self._addresses.begin(address)
             try:
-                self._begin(address)
+                self._begin(use)
             except Exception as error:
                 # Of whatever kind: nobody catches what a callback raises.
-                self._note(address, error)
+                self._note(use, error)
                 continue
             if self._waiting:
-                self._next = self._loop.call_later(STAGGER, self._begin_next)
+                is_resort = is_hopeful and not self._addresses.is_usable(
+                    self._waiting[0])
+                self._next = self._loop.call_later(
+                    LAST_RESORT_STAGGER if is_resort else STAGGER,
+                    self._begin_next)
             return
         if not self._attempts:
             self._finish()
@@ -245,8 +516,9 @@ class _Race:
             self._next.cancel()
             self._next = None
 
-    def _begin(self, address: Address) -> None:
+    def _begin(self, use: Use) -> None:
         check_descriptors()
+        address = use.address
         sock = socket.socket(address.family, address.type, address.proto)
         try:
             sock.setblocking(False)
@@ -257,40 +529,43 @@ class _Race:
         except BaseException:
             sock.close()
             raise
-        self._attempts[sock] = address, self._loop.call_later(
+        self._attempts[sock] = use, self._loop.call_later(
             self._timeout, self._fail, sock, PhaseTimeout(
                 f'no answer within {self._timeout:g} s'))
 
-    def _end(self, sock: socket.socket) -> Address:
-        address, timer = self._attempts.pop(sock)
+    def _end(self, sock: socket.socket) -> Use:
+        use, timer = self._attempts.pop(sock)
         timer.cancel()
         self._loop.remove_writer(sock.fileno())
-        return address
+        return use
 
     def _answered(self, sock: socket.socket) -> None:
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number != 0:
             self._fail(sock, OSError(number, os.strerror(number)))
             return
-        for other, (address, _) in self._attempts.items():
+        winner = self._attempts[sock][0].address
+        for other, (use, _) in self._attempts.items():
             if other is sock:
                 break
             # With its head start it is as good as dead.
-            self._addresses.failed(address)
+            use.failed(f'no answer before that of {winner}')
         self._winner = sock, self._end(sock)
         self._stop()
         self._finish()
 
     def _fail(self, sock: socket.socket, error: OSError) -> None:
-        address = self._end(sock)
+        use = self._end(sock)
         sock.close()
-        self._note(address, error)
+        self._note(use, error)
         self._begin_next()
 
-    def _note(self, address: Address, error: Exception) -> None:
-        self._errors.append((address, error))
+    def _note(self, use: Use, error: Exception) -> None:
+        self._errors.append((use.address, error))
         if _local_limit(error) is None:
-            self._addresses.failed(address)
+            use.failed(str(error))
+        else:
+            use.end()
 
     def _failure(self) -> OSError:
         """One error for all addresses; a limit of this machine shows."""

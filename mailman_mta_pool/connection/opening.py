@@ -23,12 +23,14 @@ from mailman_mta_pool.connection.addresses import (
     Note,
     Observe,
     unobserved,
+    Use,
 )
 from mailman_mta_pool.connection.auth import (
     Authentication,
     CANCEL,
     Credentials,
 )
+from mailman_mta_pool.connection.srv import certificate_name, is_service
 from mailman_mta_pool.errors import (
     BadChallenge,
     ConnectionLost,
@@ -37,6 +39,7 @@ from mailman_mta_pool.errors import (
     ProtocolError,
     RelayUnavailable,
     translated,
+    UnavailableHere,
 )
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
@@ -62,8 +65,8 @@ Result = TypeVar('Result')
 class Endpoint:
     """Where to connect, and how.  Its repr shows no secret.
 
-    :ivar host: The server's host name or address.
-    :ivar port: The server's port.
+    :ivar host: The server's host name or address, or its service.
+    :ivar port: The server's port; a service has its own.
     :ivar implicit_tls: The TLS context, if TLS starts with the first octet
         (RFC 8314, section 3.3).
     :ivar starttls: The TLS context, if STARTTLS is demanded (RFC 3207).
@@ -80,7 +83,9 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """The server as 'host:port'."""
+        """The server as 'host:port', or its service."""
+        if is_service(self.host):
+            return self.host
         return f'{self.host}:{self.port}'
 
 
@@ -96,6 +101,7 @@ class Opened(NamedTuple):
     :ivar round_trip: The least time in seconds from EHLO or HELO to its
         reply.
     :ivar authenticated: True after AUTH.
+    :ivar use: The use of the address; to be ended with the connection.
     """
 
     sock: socket.socket
@@ -104,6 +110,7 @@ class Opened(NamedTuple):
     hostname: str
     round_trip: float
     authenticated: bool
+    use: Use
 
 
 @public
@@ -132,22 +139,32 @@ async def open_connection(
     with translated(endpoint.name, 'AUTH'):
         credentials = Credentials(endpoint.user, endpoint.password)
     with translated(endpoint.name, 'connect'):
-        sock, address = await connect(
+        sock, use = await connect(
             endpoint.host, endpoint.port, timeouts.connect, addresses,
             observe=observe, note=note)
     dialogue = _Dialogue(sock, clock)
     try:
         opened = await _Opening(
-            endpoint, credentials, timeouts, dialogue,
+            endpoint, credentials, timeouts, dialogue, use,
             _Watch(observe, note)).run()
     except BaseException as error:
         dialogue.sock.close()
-        if isinstance(error, RelayUnavailable):
-            # Next time perhaps another address is better.
-            addresses.failed(address)
+        # Next time perhaps another address is better.
+        _tell_of_failure(use, error)
         raise
-    addresses.worked(address)
+    use.worked()
     return opened
+
+
+def _tell_of_failure(use: Use, error: BaseException) -> None:
+    """Tell the use of an address why nothing came of it."""
+    if not isinstance(error, RelayUnavailable) or isinstance(
+            error, UnavailableHere):
+        use.end()
+    elif error.code is None:
+        use.failed(f'{error.phase}: {error.reason}')
+    else:
+        use.refused(f'{error.phase}: {error.reason}')
 
 
 class _Watch(NamedTuple):
@@ -169,13 +186,14 @@ class _Opening:
     """The steps after connect, in their order."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials,
-                 timeouts: Timeouts, dialogue: '_Dialogue',
+                 timeouts: Timeouts, dialogue: '_Dialogue', use: Use,
                  watch: _Watch) -> None:
         self._relay = endpoint.name
         self._endpoint = endpoint
         self._credentials = credentials
         self._timeouts = timeouts
         self._dialogue = dialogue
+        self._use = use
         self._watch = watch
 
     async def run(self) -> Opened:
@@ -208,7 +226,7 @@ class _Opening:
             self._dialogue.check_for_surplus()
         return Opened(
             self._dialogue.sock, server, printable(greeting.text), hostname,
-            self._dialogue.round_trip, bool(self._credentials))
+            self._dialogue.round_trip, bool(self._credentials), self._use)
 
     async def _hello(self, hostname: str) -> Capabilities:
         """Say EHLO, or HELO to a server that does not know EHLO."""
@@ -238,11 +256,9 @@ class _Opening:
         await self._begin_tls(context)
 
     async def _begin_tls(self, context: ssl.SSLContext) -> None:
-        # An absolute name ends with a dot, those in certificates do not.
-        host = self._endpoint.host
         with self._watch.step('tls'):
             await self._dialogue.begin_tls(
-                context, host[:-1] if host.endswith('.') else host,
+                context, certificate_name(self._endpoint.host),
                 self._timeouts.hello)
             self._watch.note('tls', self._dialogue.sock)
 

@@ -19,6 +19,7 @@ from mailman_mta_pool.connection.addresses import (
     Note,
     Observe,
     unobserved,
+    Use,
 )
 from mailman_mta_pool.connection.devmode import stand_in
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
@@ -53,10 +54,11 @@ class SMTPConnection:
                  smtp_user: Optional[str] = None,
                  smtp_pass: Optional[str] = None, *,
                  wire: WireSettings = WireSettings(),
-                 lessons: Optional[Lessons] = None) -> None:
+                 lessons: Optional[Lessons] = None,
+                 addresses: Optional[Addresses] = None) -> None:
         """Prepare a connection; nothing is opened before the first message.
 
-        :param host: The host name of the server.
+        :param host: The host name of the server, or its service.
         :param port: The port number of the server.
         :param sessions_per_connection: The number of messages after which
             the connection is closed; the next message opens a new one.  Zero
@@ -67,16 +69,22 @@ class SMTPConnection:
         :param wire: How the dialogue is held.
         :param lessons: What is known of the server already, to be shared by
             all connections to it.
+        :param addresses: What is known of the server's addresses, likewise;
+            None for what is known of this host and port.  The attribute may
+            be set before the connection is opened.
         """
         self.host = host
         self.port = port
         self.debug = False
+        self.addresses = (
+            _addresses_of(host, port) if addresses is None else addresses)
         self._sessions_per_connection = max(0, sessions_per_connection)
         self._user = smtp_user or ''
         self._password = smtp_pass or ''
         self._wire = wire
         self._lessons = Lessons(time.monotonic) if lessons is None else lessons
         self._session: Optional[Session] = None
+        self._use: Optional[Use] = None
         self._max_messages = sys.maxsize
         self._messages = 0
 
@@ -154,8 +162,8 @@ class SMTPConnection:
             observe(phase, seconds)
         log.debug('Connecting to %s:%s', self.host, self.port)
         opened = await open_connection(
-            self._endpoint(), self._wire.timeouts,
-            _addresses_of(self.host, self.port), observe=took, note=note)
+            self._endpoint(), self._wire.timeouts, self.addresses,
+            observe=took, note=note)
         self._lessons.learn_server(opened.server, opened.greeting)
         self._lessons.learn_round_trip(opened.round_trip)
         # RFC 9422: how many messages it takes in a connection.
@@ -171,13 +179,19 @@ class SMTPConnection:
         self._session = Session(
             opened.sock, conversation, self._wire.timeouts,
             trace=self._log_octets if self.debug else None)
+        self._use = opened.use
         self._messages = 0
 
     async def disconnect(self) -> None:
         """See `ITransactionConnection`."""
         session, self._session = self._session, None
-        if session is not None:
-            await session.quit()
+        use, self._use = self._use, None
+        try:
+            if session is not None:
+                await session.quit()
+        finally:
+            if use is not None:
+                use.end()
 
     def abort(self) -> None:
         """See `ITransactionConnection`."""
@@ -209,6 +223,9 @@ class SMTPConnection:
             # For safety: the next message opens a new connection.
             self._session = None
             session.close()
+            use, self._use = self._use, None
+            if use is not None:
+                use.end()
             raise
         if self._is_worn_out:
             await self.disconnect()
@@ -235,7 +252,8 @@ class _TLSConnection(SMTPConnection):
                  smtp_user: Optional[str] = None,
                  smtp_pass: Optional[str] = None, *,
                  wire: WireSettings = WireSettings(),
-                 lessons: Optional[Lessons] = None) -> None:
+                 lessons: Optional[Lessons] = None,
+                 addresses: Optional[Addresses] = None) -> None:
         """Prepare a connection; nothing is opened before the first message.
 
         :param verify_cert: True if the server needs a certificate that one
@@ -247,7 +265,7 @@ class _TLSConnection(SMTPConnection):
         """
         super().__init__(
             host, port, sessions_per_connection, smtp_user, smtp_pass,
-            wire=wire, lessons=lessons)
+            wire=wire, lessons=lessons, addresses=addresses)
         self.verify_cert = verify_cert
         self.verify_hostname = verify_hostname and verify_cert
 
@@ -274,7 +292,7 @@ class STARTTLSConnection(_TLSConnection):
 @lru_cache(maxsize=64)
 def _addresses_of(host: str, port: int) -> Addresses:
     """Return what all connections to a server know of its addresses."""
-    return Addresses()
+    return Addresses(relay=Endpoint(host, port).name)
 
 
 def _as_smtplib_tells(outcome: Outcome) -> Dict[str, Tuple[int, bytes]]:
