@@ -103,7 +103,7 @@ class Wire:
         outcomes = Outcomes()
         gc.collect()
         start = time.perf_counter()
-        outbound = Outbound(self._relay, DeliverySettings(), outcomes)
+        outbound = Outbound([self._relay], DeliverySettings(), outcomes)
         with suppress(NothingMoreToSend):
             for transaction in transactions:
                 outbound.submit(transaction)

@@ -109,14 +109,23 @@ class Backlog:
     @property
     def is_time_for_the_last(self) -> bool:
         """True if nothing else is waiting, set aside, or in flight."""
-        return (self.is_complete and not self.waiting and
-                not any(share.is_busy for share in self.shares))
+        if self.waiting or not self.is_complete:
+            return False
+        for share in self.shares:
+            if share.is_busy:
+                return False
+        return True
 
     @property
     def is_done(self) -> bool:
         """True if nothing is waiting, set aside, or with a connection."""
-        return not (self.waiting or self.last or any(
-            share.is_busy or share.last for share in self.shares))
+        if self.waiting or self.last:
+            return False
+        # It is looked at often: a generator would cost more.
+        for share in self.shares:
+            if share.is_busy or share.last:
+                return False
+        return True
 
     def clear(self) -> None:
         """Forget what is waiting."""
@@ -170,8 +179,11 @@ class Share:
     @property
     def own_length(self) -> int:
         """How many can go now, and over this lane only."""
-        return 0 if self.holds_back else (
-            len(self) - len(self._backlog) if not self._first else 1)
+        if self.holds_back or self._first:
+            return int(not self.holds_back)
+        if self.last and self._backlog.is_time_for_the_last:
+            return len(self.own) + len(self.last)
+        return len(self.own)
 
     @property
     def holds_back(self) -> bool:
@@ -203,6 +215,14 @@ class Share:
         """
         self._backlog.tried[id(transaction)] = tried
         self._aside += 1
+
+    def receive(self, transaction: Transaction, tried: float) -> None:
+        """Let a transaction of another lane go before all others.
+
+        :param tried: How often it was tried.
+        """
+        self._backlog.tried[id(transaction)] = tried
+        self.extend_left([transaction])
 
     def end_aside(self, count: int) -> None:
         """Take note that so many that were set aside are queued again."""
