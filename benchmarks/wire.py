@@ -48,16 +48,16 @@ class Outcomes:
         self.failures = {}
         self.settled = []
 
-    def settle(self, outcome):
+    def settle(self, outcome, relay):
         """Keep an outcome."""
         self.settled.append(outcome)
         return NO_ORDERS
 
-    def conclude(self):
+    def conclude(self, relay):
         """Nobody is held."""
         return NO_ORDERS
 
-    def hear_of_closing(self, outcome):
+    def hear_of_closing(self, outcome, relay):
         """The server speaks of nothing."""
         return None
 

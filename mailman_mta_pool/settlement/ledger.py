@@ -156,23 +156,24 @@ class Ledger:
 
     def __init__(self, record: Any = None, *, post: Post = Post(),
                  catalogue: Catalogue = Catalogue(()),
-                 relays: Iterable[Any] = (), shunts: bool = True) -> None:
+                 relays: Sequence[Any] = (), shunts: bool = True) -> None:
         """Begin with nobody settled.
 
         :param record: The `IRecord` that is told what is settled; None for
             nobody.
         :param post: The post.
         :param catalogue: What servers are known to say.
-        :param relays: The relays that the post may go over.  They are named
-            to the methods, and have a `name` and a `memory` each.
+        :param relays: See `use`.  They are named to the methods, and have a
+            `name` and a `memory` each.
         :param shunts: False if a rejected message is a bounce of everybody.
         """
         self._record: Any = _Nobody() if record is None else record
         self._post = post
         self._shunts = shunts
         self._judge = Judge(catalogue)
-        self._cases: Dict[Any, Case] = {
-            relay: self._begin(relay) for relay in relays}
+        self._cases: Dict[Any, Case] = {}
+        # Those of the relays that the post may go over now.
+        self._in_use: List[Case] = []
         # True if nothing could be sent at the end.
         self._is_out = False
         self._is_paused = False
@@ -184,6 +185,21 @@ class Ledger:
         self.untried: List[str] = []
         self.suspects: List[str] = []
         self.in_doubt = 0
+        self.use(relays)
+
+    def use(self, relays: Sequence[Any]) -> None:
+        """Take note of the relays that the post may go over from now on.
+
+        What relays have said that it went over before still counts.
+
+        :param relays: The relays.
+        """
+        for relay in relays:
+            if relay not in self._cases:
+                self._cases[relay] = self._begin(relay)
+        self._in_use = [self._cases[relay] for relay in relays]
+        for case in self._in_use:
+            case.is_given_up = False
 
     def _begin(self, relay: Any) -> Case:
         """Return an empty case of a relay."""
@@ -206,6 +222,11 @@ class Ledger:
         return next((
             case.rejection.rejection.reply for case in self._cases.values()
             if case.rejection.rejection is not None), None)
+
+    @property
+    def is_of_one_relay(self) -> bool:
+        """True if the post went over one relay only."""
+        return len(self._cases) == 1
 
     @property
     def denials(self) -> Dict[Any, Judgement]:
@@ -251,8 +272,8 @@ class Ledger:
     @property
     def _halts(self) -> bool:
         """True if no relay is to get the rest of the post."""
-        return bool(self._cases) and all(
-            case.halts for case in self._cases.values())
+        return bool(self._in_use) and all(
+            case.halts for case in self._in_use)
 
     # What the network thread reports.
 
@@ -671,7 +692,8 @@ class Ledger:
         rejecting = [(case, case.rejection.rejection)
                      for case in self._cases.values()
                      if case.rejection.rejection is not None]
-        is_by_all = bool(rejecting) and len(rejecting) == len(self._cases)
+        is_by_all = bool(self._in_use) and all(
+            case.rejection.rejection is not None for case in self._in_use)
         for case, rejection in rejecting:
             held = case.held
             self._reject(case, {

@@ -81,13 +81,15 @@ class KeeperTestCase(unittest.TestCase):
         self.addCleanup(resources.cleanup)
         self.directory = os.path.join(resources.name, 'state')
         self.now = NOON
-        self.relay = None
+        self.relay, self.others = None, []
         self.journals = {ENTRY, OTHER_ENTRY}
 
     def keeper(self, name='out-0-of-1'):
         return Keeper(
             self.directory, name, software='9.9',
-            look_at_relay=lambda: self.relay and self.relay.sample(),
+            look_at_relays=lambda: [
+                relay.sample() for relay in (self.relay, *self.others)
+                if relay is not None],
             has_journal=lambda entry: entry in self.journals,
             clock=lambda: self.now)
 
@@ -592,7 +594,7 @@ class TestTicker(KeeperTestCase):
         self.addCleanup(self.loop.close)
         with self.assertLogs('mailman.smtp', 'INFO'):
             self.counting = Counting(
-                self.directory, 'out-0-of-1', look_at_relay=lambda: None)
+                self.directory, 'out-0-of-1', look_at_relays=list)
         self.counting.loop, self.counting.times = self.loop, []
         self.ticker = Ticker(self.counting)
 

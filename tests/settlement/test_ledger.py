@@ -855,7 +855,8 @@ class TestServerVerp(LedgerTestCase):
         each = outcome(anne=result, bart=result,
                        span=Span(1, self._tick(), self._tick()))
         return self.ledger.settle(each._replace(
-            transaction=each.transaction._replace(verp=Verp('+='))), self.relay)
+            transaction=each.transaction._replace(verp=Verp('+='))),
+            self.relay)
 
     def test_it_does_not(self):
         for text, no_verp in (('555 5.5.4 What?', True),
