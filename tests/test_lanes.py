@@ -6,6 +6,7 @@ import asyncio
 import logging
 import unittest
 
+from collections import deque
 from contextlib import suppress
 from hypothesis import given, settings, strategies as st
 from itertools import count
@@ -27,6 +28,7 @@ from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import (
     Fate,
     Outcome,
+    outcome_of_all,
     Result,
     Span,
     Stage,
@@ -42,6 +44,7 @@ PLAIN = 'ant-bounces@example.com'
 CONTENT = Content(b'Subject: x\r\n\r\nx\r\n')
 OK = Reply(250, (b'2.0.0 Ok',))
 LOSE, DOUBT = 'lose', 'doubt'
+NOT_SENT = Result(Fate.not_attempted, Stage.connect, None)
 QUOTA = Answer('quota', frozenset(['rcpt']), ('450',), (), 'Enough',
                About.quota, 3600.0, '', '')
 RATE = Answer('rate', frozenset(['rcpt']), ('450',), (), 'Slowly',
@@ -57,17 +60,19 @@ def member(number):
 class ScriptedRelay(FakeRelay):
     """A relay that a rule describes.
 
+    :ivar depth: How many transactions a connection has in flight at most.
     :ivar told: The recipients of its transactions, questions excepted, in
         this order.
     :ivar served: Those for whom it took the post.
     """
 
     def __init__(self, name, rule=lambda recipient, relay: None,
-                 connections=1, gate=None):
+                 connections=1, gate=None, depth=1):
         super().__init__(self.talk, connections, lambda: 0.0)
         self.name = name
         self.rule = rule
         self.gate = gate
+        self.depth = depth
         self.told, self.served, self.asked = [], [], []
         self.transactions = []
         self.opened = 0
@@ -78,23 +83,44 @@ class ScriptedRelay(FakeRelay):
 
     async def talk(self, feed, report):
         session, tick = self._session(), count(1).__next__
-        while (each := await feed()) is not None:
-            if self.gate is not None:
-                await self.gate()
-            begun = tick()
-            (self.asked if each.asks else self.told).extend(each.recipients)
-            self.transactions.append(each)
-            await asyncio.sleep(0)
-            words = [self.rule(name, self) for name in each.recipients]
-            report(Outcome(each, tuple(self.results(each, words)),
-                           Span(session, begun, tick())))
-            if LOSE in words or DOUBT in words:
+        flying, feeding = deque(), None
+        is_over = False
+        while not is_over or flying:
+            while not is_over and len(flying) < self.depth:
+                feeding = feeding or asyncio.ensure_future(feed())
+                await asyncio.sleep(0)
+                if flying and not feeding.done():
+                    break
+                each, feeding = await feeding, None
+                is_over = each is None
+                if not is_over:
+                    flying.append((each, tick()))
+            if flying and not await self.answer(
+                    *flying.popleft(), session, tick, report):
+                if feeding is not None and feeding.done():
+                    flying.append((feeding.result(), tick()))
+                elif feeding is not None:
+                    feeding.cancel()
+                for each, begun in flying:
+                    if each is not None:
+                        report(outcome_of_all(each, NOT_SENT))
                 raise ConnectionLost('lost')
+
+    async def answer(self, each, begun, session, tick, report):
+        """Return False if the connection is lost then."""
+        if self.gate is not None:
+            await self.gate()
+        (self.asked if each.asks else self.told).extend(each.recipients)
+        self.transactions.append(each)
+        await asyncio.sleep(0)
+        words = [self.rule(name, self) for name in each.recipients]
+        report(Outcome(each, tuple(self.results(each, words)),
+                       Span(session, begun, tick())))
+        return LOSE not in words and DOUBT not in words
 
     def results(self, transaction, words):
         if LOSE in words:
-            return [Result(Fate.not_attempted, Stage.connect, None)
-                    for _ in words]
+            return [NOT_SENT for _ in words]
         results = []
         for name, word in zip(transaction.recipients, words):
             if word == DOUBT:
@@ -398,6 +424,19 @@ class TestSendersOfVerp(LanesTestCase):
                 self.assertEqual(outbound.makes_senders, makes)
                 self.send(outbound, 0)
 
+    def test_not_all_make_them(self):
+        one, other = self.relay('one:25', True), self.relay('other:25', False)
+        self.send(self.use(one, other), 40, size=4, verp=Verp('+='))
+        self.assertEqual(len(self.ledger.served), 40)
+        # What was divided may go over any of them.
+        self.assertIn((4, False), {(len(each.recipients), each.verp is None)
+                                   for each in one.transactions})
+        self.assertEqual({(len(each.recipients), each.verp is None)
+                          for each in other.transactions}, {(1, True)})
+        self.assertEqual(
+            {each.sender for each in other.transactions},
+            {Verp('+=').sender(PLAIN, name) for name in other.served})
+
 
 class TestWhateverTheySay(LanesTestCase):
     """Each recipient has one end, and no relay judges for another."""
@@ -410,14 +449,15 @@ class TestWhateverTheySay(LanesTestCase):
     @settings(PROFILE, max_examples=PROFILE.max_examples // 10)
     @given(octets=st.binary(max_size=100), number=st.integers(1, 60),
            size=st.sampled_from([1, 3, 10]), relays=st.integers(1, 3),
-           connections=st.integers(1, 3))
-    def test_any(self, octets, number, size, relays, connections):
+           connections=st.integers(1, 3), depth=st.integers(1, 4))
+    def test_any(self, octets, number, size, relays, connections, depth):
         def rule(recipient, relay):
             octet = next(ahead, 0)
             return next(mood for limit, mood in self.MOODS if octet < limit)
         ahead, judges = iter(octets), {}
         outbound = self.use(*(
-            Judging(f'{each}:25', rule, connections, judges=judges)
+            Judging(f'{each}:25', rule, connections, depth=depth,
+                    judges=judges)
             for each in range(relays)), answers=[QUOTA, DENIED])
         logging.disable()
         try:
@@ -429,8 +469,8 @@ class TestWhateverTheySay(LanesTestCase):
 class Judging(ScriptedRelay):
     """Takes note of whom it judges, and is told of nobody judged by others."""
 
-    def __init__(self, *args, judges):
-        super().__init__(*args)
+    def __init__(self, *args, judges, **kws):
+        super().__init__(*args, **kws)
         self._judges = judges
 
     def results(self, transaction, words):

@@ -428,6 +428,20 @@ class TestRelays(KeeperTestCase):
         self.assertEqual(before, RelayState(
             'relay.example.net:25', 'unknown', opened=4))
 
+    def test_two_at_once(self):
+        keeper = self.first_keeper()
+        self.relay, other = Source(), Source('other.example.net:25')
+        self.others = [other]
+        self.relay.opened, other.opened = 4, 2
+        keeper.write()
+        self.relay.opened, other.opened = 5, 3
+        keeper.write()
+        self.assertEqual(
+            [(relay.name, relay.state, relay.connections, relay.opened)
+             for relay in self.state().relays],
+            [('relay.example.net:25', 'up', 5, 5),
+             ('other.example.net:25', 'up', 3, 3)])
+
     def test_when_it_was_used(self):
         keeper, self.relay = self.first_keeper(), Source()
         keeper.begin(self.delivery(Engine()))
