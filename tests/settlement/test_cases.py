@@ -8,7 +8,7 @@ from mailman_mta_pool.settings import About
 from mailman_mta_pool.settlement.ledger import Ledger, Post
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.settlement.orders import NO_ORDERS
-from mailman_mta_pool.wire.transaction import Span, Stage
+from mailman_mta_pool.wire.transaction import Fate, Result, Span, Stage
 from tests.settlement.case import (
     ACCEPTED,
     address,
@@ -104,6 +104,19 @@ class TestTwoRelays(LedgerTestCase):
         self.assertEqual(self.close('anne bart cris'), [address('cris')])
         self.assertSettled(deferred='anne bart')
         self.assertSuspects('anne bart')
+
+    def test_too_late_when_the_connection_was_closed(self):
+        # They may be those whose mailboxes are full.
+        late = refused(Stage.rcpt, '452 Later')
+        lost = Result(Fate.not_attempted, Stage.data, None)
+        each = outcome(anne=lost, bart=late, cris=late)
+        self.assertIsNone(self.ledger.hear_of_closing(each, self.relay))
+        self.assertFalse(self.ledger.has_answered(
+            each.part([0]).transaction, self.relay))
+        free, = self.ledger.give_up(self.relay, [each.transaction])
+        self.assertEqual(free.recipients, (address('anne'),))
+        self.assertEqual(self.close('anne bart cris'), [address('anne')])
+        self.assertSettled(deferred='bart cris')
 
     def test_held_when_the_turn_is_over(self):
         self.over(self.relay, anne=ZORP)
