@@ -2,6 +2,7 @@
 
 """One post over several relays whose connections are fakes."""
 
+import time
 import asyncio
 import logging
 import unittest
@@ -40,6 +41,7 @@ from tests.test_dispatch import FakeRelay, Together
 from tests.wire.test_model import PROFILE
 
 
+PATIENCE = 20
 PLAIN = 'ant-bounces@example.com'
 CONTENT = Content(b'Subject: x\r\n\r\nx\r\n')
 OK = Reply(250, (b'2.0.0 Ok',))
@@ -67,8 +69,8 @@ class ScriptedRelay(FakeRelay):
     """
 
     def __init__(self, name, rule=lambda recipient, relay: None,
-                 connections=1, gate=None, depth=1):
-        super().__init__(self.talk, connections, lambda: 0.0)
+                 connections=1, gate=None, depth=1, clock=lambda: 0.0):
+        super().__init__(self.talk, connections, clock)
         self.name = name
         self.rule = rule
         self.gate = gate
@@ -176,6 +178,16 @@ class LanesTestCase(unittest.TestCase):
         self.assertEqual(set(served), ledger.served)
 
 
+def until(is_true):
+    """A gate that opens when something has come true."""
+    async def wait():
+        deadline = time.monotonic() + PATIENCE
+        while not is_true():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.001)
+    return wait
+
+
 def always(words):
     return lambda recipient, relay: words
 
@@ -274,7 +286,7 @@ class TestFailover(LanesTestCase):
         # Whom it was refused to is no more to blame than the others.
         one = ScriptedRelay('one:25', lambda recipient, relay: (
             '450 Enough' if len(relay.told) > 3 else None))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told[3:]))
         with self.assertLogs('mailman.smtp', 'WARNING') as logs:
             left = self.send(self.use(one, other, answers=[QUOTA]), 40)
         self.assertEqual(left, [])
@@ -306,9 +318,19 @@ class TestFailover(LanesTestCase):
                 self.assertEqual(isinstance(
                     outbound.unavailable, RelayPaused), paused == 2)
 
+    def test_a_short_pause_that_is_over(self):
+        # The other one is busy then, and would be for ever.
+        one = ScriptedRelay('one:25', clock=time.monotonic)
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told))
+        outbound = self.use(one, other)
+        one.throttle.slow_down(reply('450 Slowly'), 0.2, 0.0)
+        self.assertEqual(self.send(outbound, 30), [])
+        self.assertEqual(len(self.ledger.served), 30)
+
     def test_it_does_not_take_mail_from_us(self):
         one = ScriptedRelay('one:25', always('550 Denied'))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay(
+            'other:25', gate=until(lambda: self.ledger.denials))
         self.assertEqual(
             self.send(self.use(one, other, answers=[DENIED]), 60), [])
         self.assertEqual(len(self.ledger.served), 60)
@@ -316,21 +338,24 @@ class TestFailover(LanesTestCase):
         self.assertEqual(list(self.ledger.denials), [one])
 
     def test_that_is_found_out_at_the_end(self):
-        # By the only one whom it was sent.
-        async def wait():
-            while len(other.served) < 39:
-                await asyncio.sleep(0.001)
-        one = ScriptedRelay('one:25', always('550 Denied'), gate=wait)
-        other = ScriptedRelay('other:25')
+        # By the only one whom it was sent.  When another relay refuses the
+        # same recipient, there is another conclusion.
+        def rule(recipient, relay):
+            return '550 Zorp' if recipient in one.told else None
+        other = ScriptedRelay('other:25', rule)
+        one = ScriptedRelay('one:25', always('550 Denied'), gate=until(
+            lambda: len(other.served) == 39))
         self.assertEqual(
             self.send(self.use(one, other, answers=[DENIED]), 40), [])
         self.assertEqual(len(one.told), 1)
-        self.assertEqual(len(other.served), 40)
+        self.assertEqual(list(self.ledger.bounced), one.told)
+        self.assertIn(one.told[0], other.asked)
 
     def test_it_may_not_take_mail_from_us(self):
         # But nobody knows what these words mean.
         one = ScriptedRelay('one:25', always('550 Zorp'))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay(
+            'other:25', gate=until(lambda: self.ledger.denials))
         self.assertEqual(self.send(self.use(one, other), 100), [])
         refused = set(one.told)
         self.assertEqual(set(self.ledger.deferred), refused)
@@ -345,8 +370,10 @@ class TestJudgedByOne(LanesTestCase):
 
     def test_in_clear_words(self):
         rule = refusing(*range(5), words='550 5.1.1 No such ant')
-        one, other = ScriptedRelay('one:25', rule), ScriptedRelay('other:25')
+        one = ScriptedRelay('one:25', rule)
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told[9:]))
         self.assertEqual(self.send(self.use(one, other), 40), [])
+        self.assertTrue(self.ledger.bounced)
         self.assertEqual(
             set(self.ledger.bounced),
             set(map(member, range(5))).difference(other.served))
@@ -358,7 +385,7 @@ class TestJudgedByOne(LanesTestCase):
             'one:25', lambda recipient, relay: (
                 '550 Zorp' if relay.told.index(recipient) == 2 else None)
             if recipient in relay.told else None)
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told[5:]))
         self.assertEqual(self.send(self.use(one, other), 40), [])
         refused = one.told[2]
         self.assertEqual(list(self.ledger.bounced), [refused])
@@ -373,14 +400,14 @@ class TestJudgedByOne(LanesTestCase):
 
     def test_for_the_time_being(self):
         one = ScriptedRelay('one:25', always('450 4.2.2 Mailbox full'))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told))
         self.assertEqual(self.send(self.use(one, other), 30), [])
         self.assertEqual(set(self.ledger.deferred), set(one.told))
         self.assertTrue(set(one.told).isdisjoint(other.told))
 
     def test_in_doubt(self):
         one = ScriptedRelay('one:25', always(DOUBT))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told))
         self.send(self.use(one, other), 30)
         self.assertEqual(set(self.ledger.deferred), set(one.told))
         self.assertTrue(set(one.told).isdisjoint(other.told))
@@ -390,7 +417,7 @@ class TestJudgedByOne(LanesTestCase):
         # That is no word about a recipient.
         one = ScriptedRelay('one:25', lambda recipient, relay: (
             '450 Slowly' if len(relay.told) > 1 else None))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told[1:]))
         with self.assertLogs('mailman.smtp', 'WARNING'):
             self.send(self.use(one, other, answers=[RATE]), 30)
         self.assertEqual(len(self.ledger.served), 30)
@@ -401,7 +428,8 @@ class TestJudgedByOne(LanesTestCase):
         one = ScriptedRelay('one:25', lambda recipient, relay: (
             '550 5.1.8 Bad sender' if len(relay.transactions) == 1
             else '450 Enough'))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay(
+            'other:25', gate=until(lambda: one.transactions[1:]))
         with self.assertLogs('mailman.smtp', 'WARNING'):
             self.send(self.use(one, other, answers=[QUOTA]), 30,
                       size=3, verp=Verp('+='))
@@ -413,7 +441,7 @@ class TestJudgedByOne(LanesTestCase):
 
     def test_the_message(self):
         one = ScriptedRelay('one:25', always('552 5.3.4 Too big'))
-        other = ScriptedRelay('other:25')
+        other = ScriptedRelay('other:25', gate=until(lambda: one.told))
         self.send(self.use(one, other), 30)
         self.assertEqual(set(self.ledger.rejected), set(one.told))
         self.assertEqual(len(self.ledger.served), 30 - len(one.told))
@@ -438,6 +466,7 @@ class TestSendersOfVerp(LanesTestCase):
 
     def test_not_all_make_them(self):
         one, other = self.relay('one:25', True), self.relay('other:25', False)
+        one.gate = other.gate = Together(2).wait
         self.send(self.use(one, other), 40, size=4, verp=Verp('+='))
         self.assertEqual(len(self.ledger.served), 40)
         # What was divided may go over any of them.
