@@ -48,16 +48,16 @@ class Outcomes:
         self.failures = {}
         self.settled = []
 
-    def settle(self, outcome):
+    def settle(self, outcome, relay):
         """Keep an outcome."""
         self.settled.append(outcome)
         return NO_ORDERS
 
-    def conclude(self):
+    def conclude(self, relay):
         """Nobody is held."""
         return NO_ORDERS
 
-    def hear_of_closing(self, outcome):
+    def hear_of_closing(self, outcome, relay):
         """The server speaks of nothing."""
         return None
 
@@ -103,7 +103,7 @@ class Wire:
         outcomes = Outcomes()
         gc.collect()
         start = time.perf_counter()
-        outbound = Outbound(self._relay, DeliverySettings(), outcomes)
+        outbound = Outbound([self._relay], DeliverySettings(), outcomes)
         with suppress(NothingMoreToSend):
             for transaction in transactions:
                 outbound.submit(transaction)

@@ -19,7 +19,7 @@ from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import message_id_in
 from mailman_mta_pool.relays.factories import factory_for
-from mailman_mta_pool.relays.relay import relay_for
+from mailman_mta_pool.relays.relay import Relay, relays_for
 from mailman_mta_pool.rendering.database import waiting_for_database
 from mailman_mta_pool.runner.progress import Progress
 from mailman_mta_pool.runner.queues import (
@@ -100,7 +100,6 @@ class _Delivery:
         if self._earlier:
             # Whatever goes wrong from here on, the post is kept for these.
             self._leave_out_settled()
-        relay = relay_for(settings.relay, settings.pool)
         self._message_id = message_id_in(msg.raw_items())
         self._plain_sender = plain_sender(mlist, msg, msgdata)
         self._ledger = Ledger(
@@ -112,7 +111,7 @@ class _Delivery:
                 is_notice=not msgdata.get('to_list', False),
                 suspects=frozenset(msgdata.get(SUSPECTS_KEY, ()))),
             catalogue=catalogue_of(settings.delivery.answers),
-            memory=relay.memory, relay=relay.name,
+            relays=self._relays(),
             shunts=settings.delivery.message_rejected == 'shunt')
         self._progress = Progress(
             msgdata, self._count, name_of(journal), self._ledger,
@@ -120,6 +119,11 @@ class _Delivery:
         self._queues = Queues(msg, msgdata, journal, self._progress)
         self._account = Account(
             self._progress, self._ledger, self._earlier, settings.metrics)
+
+    def _relays(self) -> List[Relay]:
+        """Return the relays that the post may go over."""
+        settings = [(self._settings.relay, self._settings.pool)]
+        return relays_for(settings, settings)
 
     def run(self) -> None:
         with self._account.keep(self._post[0], self._message_id):
@@ -272,10 +276,11 @@ class _Delivery:
     def _send_in_turn(self) -> Optional[Exception]:
         """Send until the turn is over; return why there can be no sending."""
         mlist, msg, msgdata = self._post
-        relay = relay_for(self._settings.relay, self._settings.pool)
+        relays = self._relays()
+        self._ledger.use(relays)
         outbound = Outbound(
-            relay, self._settings.delivery, self._ledger, turn=self._turn,
-            envid=self._message_id,
+            relays, self._settings.delivery, self._ledger,
+            turn=self._turn, envid=self._message_id,
             plain_sender=self._plain_sender,
             was_in_retry='last_recip_count' in msgdata)
         self._account.use(outbound)

@@ -42,7 +42,7 @@ from mailman_mta_pool.settlement.causes import Cause, REPLY_LENGTH
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.settlement.words import without_addresses
 from public import public
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 
 log = logging.getLogger('mailman.smtp')
@@ -79,7 +79,7 @@ class Account:
             yield
             return
         progress, earlier = self._progress, self._earlier
-        slice_.begin(self._metrics, self._relay_watch.sample, Delivery(
+        slice_.begin(self._metrics, self._relay_watch.samples, Delivery(
             PostState(
                 entry=progress.entry, origin=progress.origin,
                 message_id=message_id, list_name=mlist.fqdn_listname,
@@ -141,7 +141,7 @@ class Account:
 
 @public
 class RelayWatch:
-    """Looks at the relay of a delivery, while it lasts and when it has ended.
+    """Looks at the relays of a delivery, while it lasts and when it has ended.
 
     A delivery can be of a million recipients: nothing of it stays.
     """
@@ -153,33 +153,38 @@ class RelayWatch:
         """
         self._ledger: Optional[Ledger] = ledger
         self._outbound: Optional[Outbound] = None
-        self._relay: Optional[Relay] = None
-        # Why it takes no mail from us.
-        self._denial = ''
+        self._relays: Tuple[Relay, ...] = ()
+        # Why they take no mail from us.
+        self._denials: Dict[Any, str] = {}
 
     def use(self, outbound: Outbound) -> None:
         """Look at what is sent.
 
         :param outbound: The main thread's end of a dispatch.
         """
-        self._outbound, self._relay = outbound, outbound.relay
+        self._outbound, self._relays = outbound, outbound.relays
 
     def end(self) -> None:
         """Take note that the delivery has ended."""
-        if self._ledger is not None and self._ledger.denial is not None:
-            self._denial = str(self._ledger.denial.reply)
+        self._denials = self._words_of_denials()
         self._ledger = self._outbound = None
 
-    def sample(self) -> Optional[RelaySample]:
-        """Return what holds now of the relay; None if it was not used."""
-        relay, ledger, outbound = self._relay, self._ledger, self._outbound
-        if relay is None:
-            return None
+    def _words_of_denials(self) -> Dict[Any, str]:
+        if self._ledger is None:
+            return self._denials
+        return {relay: str(judgement.reply)
+                for relay, judgement in self._ledger.denials.items()}
+
+    def samples(self) -> List[RelaySample]:
+        """Return what holds now of each relay; none if none was used."""
+        denials = self._words_of_denials()
+        return [self._sample(relay, denials.get(relay, ''))
+                for relay in self._relays]
+
+    def _sample(self, relay: Relay, denial: str) -> RelaySample:
+        outbound = self._outbound
         pool, throttle = relay.pool.statistics(), relay.throttle.statistics()
         state, reason = 'unknown', ''
-        denial = self._denial
-        if ledger is not None and ledger.denial is not None:
-            denial = str(ledger.denial.reply)
         if throttle.paused_for > 0:
             state, reason = 'paused', throttle.reason
         elif relay.trouble:
@@ -193,9 +198,9 @@ class RelayWatch:
             without_addresses(printable(reason))[:REPLY_LENGTH],
             round(throttle.paused_for, 3), pool.idle + pool.in_use,
             pool.idle, throttle.ceiling,
-            0 if outbound is None else outbound.in_flight, throttle.rate,
-            pool.opened, pool.reused, pool.stale + pool.broken),
-            relay.lessons.durations)
+            0 if outbound is None else outbound.in_flight_to(relay),
+            throttle.rate, pool.opened, pool.reused,
+            pool.stale + pool.broken), relay.lessons.durations)
 
 
 def _failures(causes: List[Cause]) -> List[Failures]:
@@ -210,18 +215,18 @@ class _Slice:
     """
 
     def __init__(self, name: str) -> None:
-        self._look: Callable[[], Optional[RelaySample]] = lambda: None
+        self._look: Callable[[], List[RelaySample]] = list
         directory = state_directory(config.VAR_DIR)
         self._keeper = Keeper(
             directory, name, software=_software(),
-            look_at_relay=lambda: self._look(),
+            look_at_relays=lambda: self._look(),
             has_journal=partial(_has_journal, journal_directory()))
         self._ticker = Ticker(self._keeper)
         self._textfile = Textfile(directory, config.QUEUE_DIR)
         atexit.register(self.leave)
 
     def begin(self, metrics: MetricsSettings,
-              look: Callable[[], Optional[RelaySample]], delivery: Delivery,
+              look: Callable[[], List[RelaySample]], delivery: Delivery,
               former_entry: str,
               take_over: Callable[[PostState], None]) -> None:
         """Have the network thread begin to sample a delivery."""

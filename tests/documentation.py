@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager, ExitStack
 from importlib import resources
 from mailman.testing.layers import SMTPLayer
-from mailman_mta_pool.relays.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relays
 from public import public
 from unittest import mock
 
@@ -32,7 +32,7 @@ def entered(layer):
         yield layer.smtpd
     finally:
         # From Python 3.12 on a stopping server waits for its clients to go.
-        close_relay()
+        close_relays()
         layer.tearDown()
         layer.smtpd = None
 
@@ -72,4 +72,4 @@ def teardown(testobj):
     :type testobj: doctest.DocTest
     """
     testobj.globs['cleanups'].close()
-    close_relay()
+    close_relays()

@@ -8,6 +8,7 @@ from mailman_mta_pool.connection.session import Session
 from mailman_mta_pool.connection.smtp import SMTPConnection
 from mailman_mta_pool.dispatch.agent import Agent
 from mailman_mta_pool.dispatch.dispatcher import Dispatcher
+from mailman_mta_pool.dispatch.lane import Lane
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
@@ -21,7 +22,10 @@ from unittest import mock
 #: Each class, and what the main thread may read or call; see the table in
 #: docs/design/design.rst.
 OWNED = {
-    Dispatcher: {'octets', 'is_done', 'is_connected', 'paused_for'},
+    Dispatcher: {'accepted', 'answers', 'is_done', 'octets', 'paused_for',
+                 'unavailable'},
+    # The dispatcher reads these for the main thread.
+    Lane: {'agents', 'has_work', 'paused_for'},
     Agent: set(),
     Pool: {'statistics'},
     # The last offer is an attribute.

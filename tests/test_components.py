@@ -54,7 +54,7 @@ from mailman_mta_pool.relays.factories import (
     smtps,
     starttls,
 )
-from mailman_mta_pool.relays.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relays
 from mailman_mta_pool.settings import RelaySettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
@@ -146,14 +146,14 @@ class TestFactories(unittest.TestCase):
         self.assertEqual(
             set(caught.exception.temporary_failures), set(RECIPIENTS))
         self.assertEqual(caught.exception.permanent_failures, [])
-        close_relay()
+        close_relays()
 
 
 class TestAnotherMode(unittest.TestCase):
     layer = ConfigLayer
 
     def setUp(self):
-        self.addCleanup(close_relay)
+        self.addCleanup(close_relays)
 
     def test_its_name_may_be_written_in_any_case(self):
         made = []
@@ -197,7 +197,7 @@ class TestAnotherMode(unittest.TestCase):
                     deliver(create_list('ant@example.com'),
                             mfs('Subject: x\n\nx\n'),
                             dict(recipients=set(RECIPIENTS)))
-            close_relay()
+            close_relays()
             self.assertEqual(
                 server.served, ['anne@example.com', 'cris@example.com'])
         self.assertEqual(caught.exception.temporary_failures, [])
@@ -567,7 +567,7 @@ class TestStockConnections(unittest.TestCase):
     def setUp(self):
         self.resources = ExitStack()
         self.addCleanup(self.resources.close)
-        self.addCleanup(close_relay)
+        self.addCleanup(close_relays)
         # The plugin's own file, where nothing waits for the relay.
         path = os.path.join(
             self.resources.enter_context(TemporaryDirectory()), 'pool.cfg')
@@ -597,7 +597,7 @@ class TestStockConnections(unittest.TestCase):
                 return (sorted(failed.temporary_failures),
                         failed.permanent_failures)
             finally:
-                close_relay()
+                close_relays()
         return [], []
 
     def test_accepted(self):

@@ -21,7 +21,7 @@ from mailman.testing.helpers import (
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool import deliver as ours
 from mailman_mta_pool.network.border import border
-from mailman_mta_pool.relays.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relays
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.strategies.order import SUSPECTS_KEY
 from tests.fault.cases import always, on, several
@@ -76,7 +76,7 @@ class DeliverTestCase(unittest.TestCase):
             subscribe(self.mlist, name, email=f'{name.lower()}@example.com')
 
     def tearDown(self):
-        close_relay()
+        close_relays()
 
     def deliver(self, server, function=ours.deliver, mta=None, **msgdata):
         """Deliver a post to the members.
@@ -329,7 +329,7 @@ class TestMemory(DeliverTestCase):
         # The network thread starts in the middle of its delivery.
         async def nothing():
             pass
-        close_relay()
+        close_relays()
         border.end(nothing, 1)
         made, original = [], Memory.__init__
         with Scripted() as server, mock.patch.object(

@@ -26,6 +26,7 @@ from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
 from mailman_mta_pool.settings import About, DeliverySettings, PoolSettings
 from mailman_mta_pool.settlement.ledger import Ledger
+from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.settlement.orders import (
     HALT_ORDERS,
     NO_ORDERS,
@@ -125,6 +126,7 @@ class FakeRelay:
         self.throttle = Throttle(self.name, connections, clock)
         self.pool = Pool(
             lambda: FakeConnection(converse, self), self.pool_settings)
+        self.memory = Memory(time.monotonic)
 
     async def on_open(self, connection):
         pass
@@ -143,17 +145,17 @@ class Books:
     def __init__(self, outcomes):
         self._outcomes = outcomes
 
-    def settle(self, outcome):
+    def settle(self, outcome, relay):
         self._outcomes.append(outcome)
         return NO_ORDERS
 
-    def conclude(self):
+    def conclude(self, relay):
         return NO_ORDERS
 
     def hear_of_opening(self, word, reply):
         return None
 
-    def hear_of_closing(self, outcome):
+    def hear_of_closing(self, outcome, relay):
         return None
 
 
@@ -167,11 +169,11 @@ class Orderly(Books):
         self._conclude = conclude
         self._hear = hear
 
-    def settle(self, outcome):
-        super().settle(outcome)
+    def settle(self, outcome, relay):
+        super().settle(outcome, relay)
         return self._settle(outcome) or NO_ORDERS
 
-    def conclude(self):
+    def conclude(self, relay):
         return self._conclude() or NO_ORDERS
 
     def hear_of_opening(self, word, reply):
@@ -227,7 +229,7 @@ class DispatchTestCase(unittest.TestCase):
         self.relay = FakeRelay(converse, connections, relay_clock)
         self.addCleanup(border.call, self.relay.pool.close)
         return Outbound(
-            self.relay, DeliverySettings(
+            [self.relay], DeliverySettings(
                 attempts=attempts, patience=patience),
             books or Books(self.outcomes), **kws)
 
@@ -321,10 +323,10 @@ class TestQueue(DispatchTestCase):
         octets = b'x' * 2046
         enough = MAX_OCTETS // 2048
         full = threading.Event()
-        ledger = Ledger()
         relay = FakeRelay(converse, 2)
+        ledger = Ledger(relays=[relay])
         self.addCleanup(border.call, relay.pool.close)
-        dispatch = Outbound(relay, DeliverySettings(patience=0), ledger)
+        dispatch = Outbound([relay], DeliverySettings(patience=0), ledger)
         for number in range(200_000):
             dispatch.submit(transaction(number, Counted(octets)))
         dispatch.finish()
@@ -654,13 +656,13 @@ class TestFailures(DispatchTestCase):
         class Mistake(Exception):
             pass
 
-        def settle(outcome):
+        def settle(outcome, relay):
             raise Mistake
         self.relay = FakeRelay(accept_all)
         self.addCleanup(border.call, self.relay.pool.close)
         books = Books([])
         books.settle = settle
-        dispatch = Outbound(self.relay, DeliverySettings(patience=0), books)
+        dispatch = Outbound([self.relay], DeliverySettings(patience=0), books)
         with self.assertRaises(Mistake):
             self.send(dispatch, 1)
 
@@ -1302,7 +1304,7 @@ class TestProbes(OrdersTestCase):
         self.assertEqual(self.begun(), [])
         self.assertIsInstance(dispatch.unavailable, RelayPaused)
 
-    @mock.patch('mailman_mta_pool.dispatch.dispatcher.LONGEST_PROBE_WAIT',
+    @mock.patch('mailman_mta_pool.dispatch.lane.LONGEST_PROBE_WAIT',
                 0.01)
     def test_another_post_has_just_asked(self):
         # There is one probe in a second.

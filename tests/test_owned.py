@@ -18,7 +18,7 @@ from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.connection import SMTPConnection
 from mailman_mta_pool.deliver import deliver
 from mailman_mta_pool.relays.pool import Pool
-from mailman_mta_pool.relays.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relays
 from mailman_mta_pool.settings import PoolSettings
 from mailman_mta_pool.wire.lessons import Lessons
 from tempfile import TemporaryDirectory
@@ -74,7 +74,7 @@ class TestDeliveries(unittest.TestCase):
     def setUp(self):
         self.settings = ExitStack()
         self.addCleanup(self.settings.close)
-        self.addCleanup(close_relay)
+        self.addCleanup(close_relays)
         self.mlist = create_list('ant@example.com')
 
     def deliver(self, script, settings='', verp=True, delay=0):
@@ -101,7 +101,7 @@ class TestDeliveries(unittest.TestCase):
                             listid='ant.example.com'))
                     except SomeRecipientsFailed as failed:
                         self.failed = failed
-                    close_relay()
+                    close_relays()
         # It has seen all of them at work.
         self.assertEqual(
             {name.partition('.')[0] for name in watch.inside},

@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from hypothesis import given, settings, strategies as st
 from mailman.interfaces.mta import SomeRecipientsFailed
-from mailman_mta_pool.dispatch.backlog import Backlog
+from mailman_mta_pool.dispatch.backlog import Backlog, Share
 from mailman_mta_pool.errors import NothingMoreToSend
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.transaction import Transaction
@@ -262,33 +262,37 @@ class TestWhateverItSays(SharingTestCase):
 class TestBacklog(unittest.TestCase):
     def test_the_last_wait_for_all_others(self):
         backlog = Backlog()
+        share = Share(backlog)
         suspects = [Transaction(BOUNCES, (name,), CONTENT)
                     for name in members(2)]
         rest = Transaction(BOUNCES, tuple(members(9)[2:]), CONTENT)
         backlog.append(rest)
         backlog.append(suspects[0])
         # One was lost, and is suspected.
-        taken = backlog.take(ANY, None), backlog.take(ANY, None)
-        backlog.release(taken[1])
-        backlog.set_aside(suspects[0], 1.0)
-        backlog.put_back([], suspects[:1])
+        taken = share.take(ANY, None), share.take(ANY, None)
+        share.release(taken[1])
+        share.set_aside(suspects[0], 1.0)
+        share.end_aside(1)
+        backlog.last.extend(suspects[:1])
         for _ in range(2):
-            self.assertIsNone(backlog.take(ANY, None))
+            self.assertIsNone(share.take(ANY, None))
             backlog.is_complete = True
         # The others are lost; their connection is not done with yet.
-        backlog.release(taken[0])
-        backlog.set_aside(rest, 0.0)
-        backlog.set_aside(suspects[1], 0.0)
+        share.release(taken[0])
+        share.set_aside(rest, 0.0)
+        share.set_aside(suspects[1], 0.0)
         self.assertEqual(len(backlog), 0)
-        self.assertIsNone(backlog.take(ANY, None))
-        backlog.put_back([rest], suspects[1:])
-        self.assertIs(backlog.take(ANY, None), rest)
-        self.assertIsNone(backlog.take(ANY, None))
+        self.assertIsNone(share.take(ANY, None))
+        share.end_aside(2)
+        backlog.extend_left([rest])
+        backlog.last.extend(suspects[1:])
+        self.assertIs(share.take(ANY, None), rest)
+        self.assertIsNone(share.take(ANY, None))
         self.assertEqual(len(backlog), 0)
-        backlog.release(rest)
+        share.release(rest)
         self.assertEqual(len(backlog), 2)
         self.assertEqual(
-            [backlog.take(ANY, None) for _ in range(3)], [*suspects, None])
+            [share.take(ANY, None) for _ in range(3)], [*suspects, None])
 
 
 class TestAttempts(unittest.TestCase):
@@ -300,21 +304,23 @@ class TestAttempts(unittest.TestCase):
                 (None, Verp('+='), True), (1, Verp('+='), True)):
             with self.subTest(limit=limit, verp=verp, refused=refused):
                 backlog = Backlog()
+                share = Share(backlog)
                 whole = Transaction(
                     BOUNCES, tuple(members(4)), Content(b'x'), verp)
                 backlog.append(whole)
-                backlog.take(ANY, None)
-                backlog.release(whole)
-                backlog.set_aside(whole, 2.0)
-                backlog.put_back([whole], [])
+                share.take(ANY, None)
+                share.release(whole)
+                share.set_aside(whole, 2.0)
+                share.end_aside(1)
+                backlog.extend_left([whole])
                 parts = []
-                while (part := backlog.take(ANY, limit, refused)) is not None:
+                while (part := share.take(ANY, limit, refused)) is not None:
                     parts.append(part)
-                    self.assertEqual(backlog.release(part), 2.0)
+                    self.assertEqual(share.release(part), 2.0)
                 self.assertEqual(
                     [name for part in parts for name in part.recipients],
                     members(4))
                 self.assertEqual(len(parts), 4 if refused else 2)
                 # It may have the identity of one that is gone.
                 backlog.append(whole)
-                self.assertEqual(backlog.release(backlog.take(ANY, None)), 0.0)
+                self.assertEqual(share.release(share.take(ANY, None)), 0.0)

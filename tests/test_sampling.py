@@ -18,13 +18,14 @@ class TestRelayWatch(unittest.TestCase):
 
     def test_nothing_of_a_post_stays(self):
         # It may have had a million recipients.
-        settings, ledger = Settings(), Ledger()
+        settings = Settings()
         relay = Relay(settings.relay, settings.pool)
+        ledger = Ledger(relays=[relay])
         watch = RelayWatch(ledger)
-        self.assertIsNone(watch.sample())
-        watch.use(Outbound(relay, settings.delivery, ledger))
+        self.assertEqual(watch.samples(), [])
+        watch.use(Outbound([relay], settings.delivery, ledger))
         relay.trouble = 'connect: refused'
-        during = watch.sample()
+        during, = watch.samples()
         self.assertEqual(
             (during.state.name, during.state.state, during.state.reason),
             (relay.name, 'down', 'connect: refused'))
@@ -33,6 +34,6 @@ class TestRelayWatch(unittest.TestCase):
         del ledger
         gc.collect()
         self.assertIsNone(gone())
-        self.assertEqual(watch.sample(), during)
+        self.assertEqual(watch.samples(), [during])
         relay.trouble = ''
-        self.assertEqual(watch.sample().state.state, 'unknown')
+        self.assertEqual(watch.samples()[0].state.state, 'unknown')

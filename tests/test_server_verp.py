@@ -20,7 +20,7 @@ from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.deliver import deliver
 from mailman_mta_pool.interfaces import IConnection
-from mailman_mta_pool.relays.relay import close_relay
+from mailman_mta_pool.relays.relay import close_relays
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
 from mailman_mta_pool.wire.verp import Verp
@@ -60,7 +60,7 @@ class DeliveryTestCase(unittest.TestCase):
     layer = ConfigLayer
 
     def setUp(self):
-        self.addCleanup(close_relay)
+        self.addCleanup(close_relays)
         self.servers = ExitStack()
         self.addCleanup(self.servers.close)
         self.settings = ExitStack()

@@ -55,10 +55,10 @@ class SharingTestCase(unittest.TestCase):
         return self.another(**delivery)
 
     def another(self, **delivery):
-        self.ledger = Ledger()
+        self.ledger = Ledger(relays=[self.relay])
         # A second passes whenever it looks, so nothing waits for more to come.
         dispatch = Outbound(
-            self.relay, DeliverySettings(**{'patience': 0, **delivery}),
+            [self.relay], DeliverySettings(**{'patience': 0, **delivery}),
             self.ledger, clock=count().__next__)
         self.addCleanup(dispatch.close)
         return dispatch

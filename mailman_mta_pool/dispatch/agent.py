@@ -21,19 +21,19 @@ log = logging.getLogger('mailman.smtp')
 
 @public
 class Agent:
-    """Takes transactions from a dispatcher while it has any.
+    """Takes transactions from a lane while it has any.
 
     :ivar use: What happens on the connection in use; None without one.
     :ivar is_waiting: True while the connection could take another
         transaction, and there is none.
     """
 
-    def __init__(self, dispatcher: Any) -> None:
+    def __init__(self, lane: Any) -> None:
         """Prepare; `run` does the work.
 
-        :param dispatcher: The `Dispatcher` that has the transactions.
+        :param lane: The `Lane` that has the transactions.
         """
-        self._dispatcher = dispatcher
+        self._lane = lane
         self._connection: Any = None
         self._is_woken = asyncio.Event()
         self.use: Optional[ConnectionUse] = None
@@ -57,50 +57,50 @@ class Agent:
                 try:
                     goes_on = (await self._use_a_connection() and
                                await self._sit_out_pause() and
-                               self._dispatcher.has_work_for_all)
+                               self._lane.has_work_for_all)
                 except RelayUnavailable as error:
                     goes_on = (await self._bear(error) and
-                               self._dispatcher.may_have_work)
+                               self._lane.may_have_work)
         except Exception as error:
             # A mistake of ours: what was learnt is settled, and the error
             # goes on up in the main thread.
-            self._dispatcher.fail(error)
+            self._lane.fail(error)
         finally:
-            self._dispatcher.leave(self)
+            self._lane.leave(self)
 
     async def _use_a_connection(self) -> bool:
         """Use one connection for as long as it lasts and there is work.
 
         :return: False if this agent is not to open another one.
         """
-        dispatcher = self._dispatcher
-        dispatcher.retry.opening()
-        acquired = await dispatcher.relay.pool.acquire(
-            lambda: not dispatcher.is_over)
+        lane = self._lane
+        lane.retry.opening()
+        acquired = await lane.relay.pool.acquire(
+            lambda: not lane.is_over)
         if acquired is None:
             return False
         connection, is_reused = acquired
         lost = None
         use = ConnectionUse(
-            dispatcher.retry.answers, is_stale=is_reused,
+            lane.retry.answers, is_stale=is_reused,
             is_lazy=connection.connects_lazily,
-            known=dispatcher.relay.lessons.learnt)
+            known=lane.relay.lessons.learnt)
         self._connection, self.use = connection, use
         try:
-            dispatcher.opened(is_proved=not connection.connects_lazily)
+            lane.opened(is_proved=not connection.connects_lazily)
             await connection.converse(self._feed, self._report)
             if use.is_condemned:
                 await connection.disconnect()
         except smtplib.SMTPServerDisconnected as error:
-            log.info('%s: %s', dispatcher.relay.name, error)
+            log.info('%s: %s', lane.relay.name, error)
             lost = error
-            dispatcher.relay.pool.note_broken()
+            lane.relay.pool.note_broken()
         finally:
             self._connection, self.use = None, None
             self.is_waiting = False
-            dispatcher.put_back(use)
-            dispatcher.relay.pool.release(connection)
-        return lost is None or dispatcher.bear_loss(use, lost)
+            lane.put_back(use)
+            lane.relay.pool.release(connection)
+        return lost is None or lane.bear_loss(use, lost)
 
     async def _sit_out_pause(self) -> bool:
         """Wait while another connection would have nothing to do.
@@ -109,9 +109,9 @@ class Agent:
 
         :return: True, when it is over.
         """
-        dispatcher = self._dispatcher
-        while dispatcher.has_work_for_all and dispatcher.is_put_off:
-            await self._rest(dispatcher.paused_for)
+        lane = self._lane
+        while lane.has_work_for_all and lane.is_put_off:
+            await self._rest(lane.paused_for)
         return True
 
     async def _rest(self, seconds: float) -> None:
@@ -127,11 +127,11 @@ class Agent:
 
         :return: False if this agent is to give up.
         """
-        dispatcher = self._dispatcher
-        event = dispatcher.cannot_open(error)
+        lane = self._lane
+        event = lane.cannot_open(error)
         if event is not Event.cannot_open:
             return False
-        pause = max(dispatcher.retry.pause(), dispatcher.paused_for)
+        pause = max(lane.retry.pause(), lane.paused_for)
         log.info('%s; trying again in %g s', error, pause)
         await self._rest(pause)
         return True
@@ -142,21 +142,21 @@ class Agent:
         """Return the next transaction; see `ITransactionConnection`."""
         use = self.use
         assert use is not None
-        given = self._dispatcher.next_for(use, octets)
+        given = self._lane.next_for(use, octets)
         self.is_waiting = given is LATER
         return given
 
     def _report(self, outcome: Outcome) -> None:
         """Take what became of a transaction."""
         assert self.use is not None
-        self._dispatcher.judge(outcome, self.use)
+        self._lane.judge(outcome, self.use)
 
-    # Called by the dispatcher.
+    # Called by the lane.
 
     def wake(self) -> None:
         """Ask for work again, or stop waiting for the relay."""
-        dispatcher = self._dispatcher
-        if not (dispatcher.may_have_work and dispatcher.retry.is_outage):
+        lane = self._lane
+        if not (lane.may_have_work and lane.retry.is_outage):
             # More work is no reason to cut the pause short.
             self._is_woken.set()
         if self._connection is not None and self.is_waiting:

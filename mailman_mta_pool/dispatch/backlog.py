@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The backlog of a post: transactions that wait, and those in flight."""
+"""The backlog of a post: transactions that wait, and those in flight.
+
+What any relay may get waits in the `Backlog`.  What an answer of one relay
+has called for waits in the `Share` of that relay's lane.
+"""
 
 from collections import deque
 from mailman_mta_pool.wire.transaction import domain_of, Transaction
@@ -67,91 +71,178 @@ class Backlog:
 
     It belongs to a `Dispatcher`, in the network thread.
 
-    :ivar octets: How much content is waiting.
+    :ivar octets: How much content is waiting, in the shares too.
     :ivar is_complete: True if nothing more comes.
-    :ivar parts_left: How many parts of the transaction that was taken last
-        are waiting, because it was divided.
+    :ivar waiting: What any relay may get.
+    :ivar last: What any relay may get once nothing else comes.
+    :ivar tried: How often transactions were tried, by identity: two of them
+        may be equal.
+    :ivar shares: Those of the lanes.
     """
 
     def __init__(self) -> None:
+        """Begin with nothing waiting, and without lanes."""
         self.octets = 0
-        self._waiting: Deque[Transaction] = deque()
-        # What goes before all else, one after the other, each alone.
-        self._first: Deque[Transaction] = deque()
-        self._alone: Optional[int] = None
-        # The domains whose recipients are left for later.
-        self.elsewhere: FrozenSet[str] = frozenset()
-        # What goes once nothing else comes.
-        self._last: List[Transaction] = []
-        self._aside = 0
         self.is_complete = False
-        self.parts_left = 0
-        # By identity: two transactions may be equal.
-        self._in_hand: Dict[int, Transaction] = {}
-        self._tried: Dict[int, float] = {}
+        self.waiting: Deque[Transaction] = deque()
+        self.last: List[Transaction] = []
+        self.tried: Dict[int, float] = {}
+        self.shares: List['Share'] = []
 
     def __len__(self) -> int:
-        """Return how many can go now."""
-        if self.holds_back or self._first:
-            return int(not self.holds_back)
-        if self._waiting:
-            return len(self._waiting)
-        return len(self._last) if self._is_time_for_the_last else 0
+        """Return how many can go now over any relay."""
+        if self.waiting:
+            return len(self.waiting)
+        return len(self.last) if self.is_time_for_the_last else 0
 
     def append(self, transaction: Transaction) -> None:
         """Let it wait for its turn."""
-        self._waiting.append(transaction)
+        self.waiting.append(transaction)
         self.octets += transaction.content.size
 
     def extend_left(self, transactions: Iterable[Transaction]) -> None:
         """Let these go before all others, and in their order."""
         for transaction in reversed(list(transactions)):
-            self._waiting.appendleft(transaction)
+            self.waiting.appendleft(transaction)
             self.octets += transaction.content.size
+
+    @property
+    def is_time_for_the_last(self) -> bool:
+        """True if nothing else is waiting, set aside, or in flight."""
+        if self.waiting or not self.is_complete:
+            return False
+        for share in self.shares:
+            if share.is_busy:
+                return False
+        return True
+
+    @property
+    def is_done(self) -> bool:
+        """True if nothing is waiting, set aside, or with a connection."""
+        if self.waiting or self.last:
+            return False
+        # It is looked at often: a generator would cost more.
+        for share in self.shares:
+            if share.is_busy or share.last:
+                return False
+        return True
+
+    def clear(self) -> None:
+        """Forget what is waiting."""
+        self.waiting.clear()
+        self.last.clear()
+        for share in self.shares:
+            share.clear()
+        self.octets = 0
+
+
+@public
+class Share:
+    """The part of a backlog that belongs to one lane.
+
+    :ivar own: What goes over this lane only, before all that is waiting.
+    :ivar last: What goes over this lane only, once nothing else comes.
+    :ivar elsewhere: The domains whose recipients are left for later.
+    :ivar parts_left: How many parts of the transaction that was taken last
+        are waiting, because it was divided.
+    """
+
+    def __init__(self, backlog: Backlog) -> None:
+        """Begin with nothing of its own.
+
+        :param backlog: That of the post, which it joins.
+        """
+        self._backlog = backlog
+        self._waiting = backlog.waiting
+        self.own: Deque[Transaction] = deque()
+        self.last: List[Transaction] = []
+        # What goes before all else, one after the other, each alone.
+        self._first: Deque[Transaction] = deque()
+        self._alone: Optional[int] = None
+        self._aside = 0
+        self.elsewhere: FrozenSet[str] = frozenset()
+        self.parts_left = 0
+        # By identity: two transactions may be equal.
+        self._in_hand: Dict[int, Transaction] = {}
+        backlog.shares.append(self)
+
+    def __len__(self) -> int:
+        """Return how many can go over this lane now."""
+        if self.holds_back or self._first:
+            return int(not self.holds_back)
+        if self.own or self._waiting:
+            return len(self.own) + len(self._waiting)
+        if self.last and self._backlog.is_time_for_the_last:
+            return len(self.last) + len(self._backlog)
+        return len(self._backlog)
+
+    @property
+    def own_length(self) -> int:
+        """How many can go now, and over this lane only."""
+        if self.holds_back or self._first:
+            return int(not self.holds_back)
+        if self.last and self._backlog.is_time_for_the_last:
+            return len(self.own) + len(self.last)
+        return len(self.own)
 
     @property
     def holds_back(self) -> bool:
         """True until the outcome of what goes alone is known."""
         return self._alone is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """True if something of it is to be settled before the last go."""
+        return bool(
+            self.own or self._first or self._in_hand or self._aside)
+
+    def extend_left(self, transactions: Iterable[Transaction]) -> None:
+        """Let these go over this lane, before all others, in their order."""
+        for transaction in reversed(list(transactions)):
+            self.own.appendleft(transaction)
+            self._backlog.octets += transaction.content.size
+
     def put_first(self, transactions: Tuple[Transaction, ...]) -> None:
         """Let these go before all others, one after the other, each alone."""
         self._first.extend(transactions)
-        self.octets += sum(
+        self._backlog.octets += sum(
             transaction.content.size for transaction in transactions)
 
     def set_aside(self, transaction: Transaction, tried: float) -> None:
         """Keep a transaction until its connection is done with.
 
-        `put_back` queues it again.
+        :param tried: How often it was tried.
+        """
+        self._backlog.tried[id(transaction)] = tried
+        self._aside += 1
+
+    def receive(self, transaction: Transaction, tried: float) -> None:
+        """Let a transaction of another lane go before all others.
 
         :param tried: How often it was tried.
         """
-        self._tried[id(transaction)] = tried
-        self._aside += 1
+        self._backlog.tried[id(transaction)] = tried
+        self.extend_left([transaction])
 
-    def put_back(self, first: List[Transaction],
-                 last: List[Transaction]) -> None:
-        """Let those go that were set aside.
+    def end_aside(self, count: int) -> None:
+        """Take note that so many that were set aside are queued again."""
+        self._aside -= count
 
-        :param first: These before all others.
-        :param last: These when all others have gone, and those still to come.
-        """
-        self._aside -= len(first) + len(last)
-        self.extend_left(first)
-        self._last.extend(last)
-
-    @property
-    def _is_time_for_the_last(self) -> bool:
-        return (self.is_complete and not self._waiting and not self._first and
-                not self._in_hand and not self._aside)
-
-    def clear(self) -> None:
-        """Forget what is waiting."""
-        self._waiting.clear()
+    def clear(self) -> List[Transaction]:
+        """Forget what is waiting; return it, without the questions."""
+        own = [*self.own, *self.last, *(
+            transaction for transaction in self._first
+            if not transaction.asks)]
+        self._backlog.octets -= sum(
+            transaction.content.size
+            for transactions in (self.own, self._first)
+            for transaction in transactions)
+        for transaction in own:
+            self._backlog.tried.pop(id(transaction), None)
+        self.own.clear()
+        self.last.clear()
         self._first.clear()
-        self._last.clear()
-        self.octets = 0
+        return own
 
     def take(self, octets: int, limit: Optional[int],
              verp_refused: bool = False,
@@ -167,29 +258,30 @@ class Backlog:
             goes alone has not had its outcome.
         """
         self.parts_left = 0
-        if self.holds_back:
+        if self._alone is not None:
             return None
         if self._first:
             return self._take_first(octets)
-        if self._is_time_for_the_last:
-            self.extend_left(self._last)
-            self._last.clear()
+        queue = self.own or self._waiting
+        if not queue:
+            self._bring_the_last()
+            queue = self.own or self._waiting
         if self.elsewhere:
-            self._look_elsewhere()
-        if not self._waiting or self._waiting[0].content.size > octets:
+            queue = self._look_elsewhere() or queue
+        if not queue or queue[0].content.size > octets:
             return None
-        transaction = self._waiting.popleft()
-        self.octets -= transaction.content.size
+        transaction = queue.popleft()
+        self._backlog.octets -= transaction.content.size
         if sender is not None and (
                 transaction.sender != sender or transaction.verp is not None):
-            transaction = self._first_of(transaction, [
+            transaction = self._first_of(queue, transaction, [
                 transaction._replace(sender=sender, verp=None)])
         if verp_refused and transaction.verp is not None:
             transaction = self._first_of(
-                transaction, transaction.individually())
+                queue, transaction, transaction.individually())
         recipients = transaction.recipients
         if limit is not None and len(recipients) > limit:
-            transaction = self._first_of(transaction, [
+            transaction = self._first_of(queue, transaction, [
                 transaction._replace(recipients=part)
                 for part in (recipients[:limit], recipients[limit:])])
         self._in_hand[id(transaction)] = transaction
@@ -199,36 +291,46 @@ class Backlog:
         if self._first[0].content.size > octets:
             return None
         transaction = self._first.popleft()
-        self.octets -= transaction.content.size
+        self._backlog.octets -= transaction.content.size
         self._alone = id(transaction)
         self._in_hand[id(transaction)] = transaction
         return transaction
 
-    def _look_elsewhere(self) -> None:
-        """Let recipients of other domains go before the next one, if any."""
-        for index in range(min(len(self._waiting), MAX_LOOKED_AT)):
-            transaction = self._waiting[index]
-            if any(domain_of(recipient) not in self.elsewhere
-                   for recipient in transaction.recipients):
-                del self._waiting[index]
-                self._waiting.appendleft(transaction)
-                return
+    def _bring_the_last(self) -> None:
+        """Queue what goes once nothing else comes, if it is time."""
+        backlog = self._backlog
+        if (self.last or backlog.last) and backlog.is_time_for_the_last:
+            last, self.last = self.last, []
+            self.extend_left(last)
+            backlog.extend_left(backlog.last)
+            backlog.last.clear()
 
-    def _first_of(self, transaction: Transaction,
+    def _look_elsewhere(self) -> Optional[Deque[Transaction]]:
+        """Let recipients of other domains go before the next one, if any.
+
+        :return: The queue in which they are; None if there are none.
+        """
+        for queue in (self.own, self._waiting):
+            for index in range(min(len(queue), MAX_LOOKED_AT)):
+                transaction = queue[index]
+                if any(domain_of(recipient) not in self.elsewhere
+                       for recipient in transaction.recipients):
+                    del queue[index]
+                    queue.appendleft(transaction)
+                    return queue
+        return None
+
+    def _first_of(self, queue: Deque[Transaction], transaction: Transaction,
                   parts: List[Transaction]) -> Transaction:
         """Take the first of the parts; the others wait in its place."""
-        tried = self._tried.pop(id(transaction), None)
+        tried = self._backlog.tried.pop(id(transaction), None)
         if tried is not None:
-            self._tried.update((id(part), tried) for part in parts)
-        self.extend_left(parts[1:])
+            self._backlog.tried.update((id(part), tried) for part in parts)
+        for part in reversed(parts[1:]):
+            queue.appendleft(part)
+            self._backlog.octets += part.content.size
         self.parts_left += len(parts) - 1
         return parts[0]
-
-    @property
-    def is_done(self) -> bool:
-        """True if nothing is waiting, set aside, or with a connection."""
-        return not (self._waiting or self._first or self._last or
-                    self._aside or self._in_hand)
 
     def release(self, transaction: Transaction) -> Optional[float]:
         """Take one back from its connection.
@@ -240,7 +342,7 @@ class Backlog:
             return None
         if self._alone == id(transaction):
             self._alone = None
-        return self._tried.pop(id(transaction), 0.0)
+        return self._backlog.tried.pop(id(transaction), 0.0)
 
     def give_up(self) -> List[Transaction]:
         """Return what the connections have; they keep it to themselves."""

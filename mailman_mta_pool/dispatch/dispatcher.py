@@ -1,114 +1,76 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One post on its way over one relay: which agent gets which transaction.
+"""One post on its way over its relays: what waits, and when it is done.
 
 A `Dispatcher` lives in the network thread, and nothing else touches it there
-but its agents.  `Outbound` is its counterpart in the main thread.
+but its lanes, one for each relay.  `Outbound` is its counterpart in the main
+thread.
 """
 
 import time
 import asyncio
-import logging
 
-from mailman_mta_pool.dispatch.agent import Agent
-from mailman_mta_pool.dispatch.backlog import Backlog
-from mailman_mta_pool.dispatch.remainder import (
-    is_answered,
-    Remainder,
-    remainder_of,
-)
-from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
-from mailman_mta_pool.errors import PhaseTimeout, RelayPaused, RelayUnavailable
-from mailman_mta_pool.interfaces import Given, LATER
-from mailman_mta_pool.settings import About, DeliverySettings
-from mailman_mta_pool.settlement.orders import NO_ORDERS, Notice, Orders
-from mailman_mta_pool.wire.replies import Reply
-from mailman_mta_pool.wire.transaction import (
-    Fate,
-    Outcome,
-    outcome_of_all,
-    Result,
-    Stage,
-    Transaction,
-)
+from mailman_mta_pool.dispatch.backlog import Backlog, Share
+from mailman_mta_pool.dispatch.lane import Lane
+from mailman_mta_pool.errors import RelayPaused, RelayUnavailable
+from mailman_mta_pool.settings import DeliverySettings
+from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Any, Callable, Dict, List, Optional, Tuple
-
-
-log = logging.getLogger('mailman.smtp')
-
-_IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
-# A pause of the relay of so many seconds or more is spent in Mailman's retry
-# queue.
-LONGEST_SLEEP = 900.0
-# For so many seconds a post waits to be the one that finds out whether a
-# pause is over.
-LONGEST_PROBE_WAIT = 3.0
-# A connection that has taken so many messages is not the one too many; what it
-# is refused for is how many it has taken.
-FEWEST_PER_CONNECTION = 5
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 
 @public
 class Dispatcher:
-    """Sends the transactions of one post over the connections of a relay.
+    """Sends the transactions of one post over one relay, or over several.
+
+    A lane asks for a transaction whenever one of its connections can take
+    one.  What no relay has answered may go over any of the lanes; what an
+    answer of one relay has called for goes over its lane only.  The lane of
+    a relay that cannot be used ends, and the others have the rest.
 
     The main thread reads the attributes, and changes none of them.
 
-    :ivar relay: The `Relay`.
-    :ivar retry: The counts of what went wrong.
+    :ivar lanes: One for each relay, in the order of the relays.
+    :ivar changed: Called when the main thread has reason to look again.
     :ivar is_over: True if nothing more is sent.
     :ivar is_connected: True if a connection could be opened.
-    :ivar unavailable: Why the relay cannot be used, or None.
     :ivar failure: The mistake of ours that ended the dispatch, or None.
     :ivar received: How many octets of content `take` was given.
-    :ivar accepted: How many messages the server has accepted.
     """
 
-    def __init__(self, relay: Any, delivery: DeliverySettings,
+    def __init__(self, relays: Sequence[Any], delivery: DeliverySettings,
                  ledger: Any, changed: Callable[[], None], *,
                  plain_sender: Optional[str] = None,
                  was_in_retry: bool = False,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; no agent starts before there is work.
 
-        :param relay: Where to, a `Relay`.
+        :param relays: Where to: `Relay` objects, at least one.
         :param delivery: How often and how long to try.
         :param ledger: The `Ledger` of the post, whose orders are obeyed.
         :param changed: Called when the main thread has reason to look again.
         :param plain_sender: The sender that takes the place of those of VERP,
-            where the relay refuses them; None if there is none.
+            where a relay refuses them; None if there is none.
         :param was_in_retry: True if the post has waited in the retry queue:
-            one of its transactions may go in spite of a pause, to see whether
-            that is over.
+            one of its transactions may go over each relay in spite of a
+            pause, to see whether that is over.
         :param clock: Seconds that only grow.
         """
-        self.relay = relay
-        self.retry = Retry(relay.name, delivery, clock)
+        self.changed = changed
         self._ledger = ledger
-        self._changed = changed
         self._clock = clock
-        self._plain_sender = plain_sender
-        self._may_probe = was_in_retry
-        # When the transactions in hand were given, by identity.
-        self._given: Dict[int, float] = {}
-        self._took = relay.lessons.durations['message'].note
-        self._timer: Optional[asyncio.TimerHandle] = None
-        self._gives_up_at: Optional[float] = None
-        # Since when nothing was accepted, while there were pauses.
-        self._paused_since: Optional[float] = None
-        # How many other connections there were when one was refused, what the
-        # server said, and the remedy.
-        self._crowd: Optional[Tuple[int, str, str]] = None
-        self._is_concluded = False
-        self.accepted = 0
         self._backlog = Backlog()
-        self._ceiling = relay.pool_settings.max_connections
-        self._agents: Dict[Agent, Any] = {}
+        self.lanes = [
+            Lane(self, relay, delivery, ledger, Share(self._backlog),
+                 plain_sender=plain_sender, was_in_retry=was_in_retry,
+                 clock=clock)
+            for relay in relays]
+        # Those that are not over.
+        self._open: Tuple[Lane, ...] = tuple(self.lanes)
+        self._is_concluded = False
         self._room_wanted: Optional[int] = None
         self.received = 0
         self.is_over = False
         self.is_connected = False
-        self.unavailable: Optional[RelayUnavailable] = None
         self.failure: Optional[BaseException] = None
 
     # What the main thread reads.
@@ -119,23 +81,47 @@ class Dispatcher:
         return self._backlog.octets
 
     @property
-    def is_done(self) -> bool:
-        """True if everything that was taken is settled, or never will be."""
-        return (self._backlog.is_done and (
-            self.is_over or self._is_concluded or
-            not self._backlog.is_complete) or
-            not (self._agents or self.has_work))
+    def accepted(self) -> int:
+        """How many messages the servers have accepted."""
+        return sum(lane.accepted for lane in self.lanes)
 
     @property
-    def in_flight(self) -> int:
-        """How many transactions the connections have in hand."""
-        return len(self._given)
+    def answers(self) -> int:
+        """How many transactions the servers have answered."""
+        return sum(lane.retry.answers for lane in self.lanes)
+
+    @property
+    def is_done(self) -> bool:
+        """True if everything that was taken is settled, or never will be."""
+        if self._backlog.is_done and (
+                self.is_over or self._is_concluded or
+                not self._backlog.is_complete):
+            return True
+        # It is looked at often: a generator would cost more.
+        for lane in self.lanes:
+            if lane.agents or lane.has_work:
+                return False
+        return True
 
     @property
     def paused_for(self) -> float:
-        """For how many seconds the relay wants nothing; 0.0 if it does not."""
-        paused: float = self.relay.throttle.paused_for
-        return paused
+        """For how many seconds no relay wants anything; 0.0 if one does."""
+        return min((lane.paused_for for lane in self._open), default=0.0)
+
+    @property
+    def unavailable(self) -> Optional[RelayUnavailable]:
+        """Why none of the relays can be used, or None.
+
+        If one of them has asked for a pause, that is the reason: when the
+        pause is over, it can be used.
+        """
+        if self._open:
+            return None
+        reasons = [lane.unavailable for lane in self.lanes
+                   if lane.unavailable is not None]
+        return next((reason for reason in reasons
+                     if isinstance(reason, RelayPaused)),
+                    reasons[0] if reasons else None)
 
     # What the main thread posts.
 
@@ -152,8 +138,9 @@ class Dispatcher:
     def make_ready(self, count: int) -> None:
         """Start so many agents, though nothing is waiting yet."""
         if not self.is_over:
-            while len(self._agents) < min(count, self._most_agents):
-                self._start_agent()
+            self._start_agents(
+                count - sum(lane.agents for lane in self._open), self._open,
+                lambda lane: lane.can_prepare)
 
     def take(self, transactions: List[Transaction], octets: int) -> None:
         """Queue transactions of so many octets, and see that they go."""
@@ -161,39 +148,36 @@ class Dispatcher:
         if not self.is_over:
             for transaction in transactions:
                 self._backlog.append(transaction)
-            if self.paused_for >= LONGEST_SLEEP and not self._may_probe:
-                self.give_up_pause()
-            else:
-                self._set_to_work(len(transactions))
+            for lane in self._open:
+                lane.look_at_pause()
+            if not self.is_over:
+                self.set_to_work(len(transactions))
 
     def want_room(self, octets: int) -> None:
         """Call `changed` once no more than so many octets are waiting."""
         self._room_wanted = octets
-        self._look_for_room()
+        self.look_for_room()
 
     def complete(self) -> None:
         """Take note that nothing more comes."""
         self._backlog.is_complete = True
         self._conclude()
-        self._set_to_work(len(self._backlog))
+        self.set_to_work()
         self._wake_all()
-        self._changed()
+        self.changed()
 
     def stop(self) -> None:
         """Send nothing more; what is in flight may finish."""
         self.is_over = True
         self._backlog.clear()
-        self._cancel_timer()
-        self._wake_all()
-        self._changed()
+        for lane in self.lanes:
+            lane.stop()
+        self.changed()
 
     def give_up_pause(self) -> None:
-        """Send nothing more: the relay wants nothing for too long."""
-        if not self.is_over:
-            self._give_up(RelayPaused(
-                self.relay.name, 'pause',
-                f'nothing is sent for {self.paused_for:.0f} s, because of '
-                f'"{self.relay.throttle.reason}"'))
+        """Send nothing more: the relays want nothing for too long."""
+        for lane in self._open:
+            lane.give_up_pause()
 
     async def close(self, at_once: bool = False) -> bool:
         """Disown what is still in flight; late outcomes are ignored.
@@ -207,186 +191,177 @@ class Dispatcher:
             return False
         self.is_over = True
         self._backlog.clear()
+        for lane in self.lanes:
+            lane.is_over = True
         if at_once:
-            for agent in list(self._agents):
-                agent.abort()
+            for lane in self.lanes:
+                lane.abort()
             # The agents hear of it when the loop goes on.
             await asyncio.sleep(0)
-        for transaction in self._backlog.give_up():
-            if not transaction.asks:
-                self._ledger.settle(outcome_of_all(transaction, _IN_DOUBT))
-        self._wake_all()
+        for lane in self.lanes:
+            lane.disown()
         return True
 
-    # Agents come and go.
-
-    def _set_to_work(self, count: int) -> None:
-        """Wake or start agents for `count` newly queued transactions."""
-        self._wake_all()
-        # Whoever still opens a connection will take one, too.
-        ready = sum(not agent.is_busy for agent in self._agents)
-        missing = min(len(self._backlog) - ready, count)
-        for _ in range(min(missing, self._most_agents - len(self._agents))):
-            self._start_agent()
-        if missing > 0:
-            self._wait_for_ceiling()
+    # For the lanes: what is queued.
 
     @property
-    def _most_agents(self) -> int:
-        ceiling: int = self.relay.throttle.ceiling
-        return min(self._ceiling, ceiling)
+    def is_complete(self) -> bool:
+        """True if nothing more comes from the main thread."""
+        return self._backlog.is_complete
 
-    def _start_agent(self) -> None:
-        agent = Agent(self)
-        # The loop itself keeps no task alive.
-        self._agents[agent] = asyncio.ensure_future(agent.run())
+    def queue_again(self, lane: Lane,
+                    transactions: Iterable[Transaction]) -> None:
+        """Queue what an answer of a relay has called for.
+
+        Only those whom it refused for a reason that is not the relay's own,
+        such as its rate, may go over another one.
+
+        :param lane: The lane of that relay.
+        :param transactions: What it has called for.
+        """
+        if self._open == (lane,):
+            lane.share.extend_left(transactions)
+            return
+        own, free = self._divided(lane, transactions)
+        if lane.is_over:
+            free.extend(self._ledger.give_up(lane.relay, own))
+        else:
+            lane.share.extend_left(own)
+        self._backlog.extend_left(free)
+        self.set_to_work()
+
+    def put_back(self, lane: Lane, first: List[Transaction],
+                 last: List[Transaction]) -> None:
+        """Queue again what a lost connection had.
+
+        :param lane: Whose connection it was.
+        :param first: These before all others.
+        :param last: These when all others have gone, and those still to come.
+        """
+        if self.is_over:
+            self._backlog.clear()
+        else:
+            if self._open != (lane,):
+                first, last = self._keep_own(lane, first, last)
+            self._backlog.extend_left(first)
+            self._backlog.last.extend(last)
+            self._conclude()
+            self.set_to_work()
+        if self.is_done:
+            self.changed()
+
+    def _keep_own(self, lane: Lane, first: List[Transaction],
+                  last: List[Transaction],
+                  ) -> Tuple[List[Transaction], List[Transaction]]:
+        """Let a lane have what goes over no other; return the rest."""
+        own_first, first = self._divided(lane, first)
+        own_last, last = self._divided(lane, last)
+        if lane.is_over:
+            first = self._ledger.give_up(lane.relay, own_first) + first
+            last = self._ledger.give_up(lane.relay, own_last) + last
+        else:
+            lane.share.extend_left(own_first)
+            lane.share.last.extend(own_last)
+        return first, last
+
+    def _divided(self, lane: Lane, transactions: Iterable[Transaction],
+                 ) -> Tuple[List[Transaction], List[Transaction]]:
+        """Divide what goes over one lane only from what may go over any."""
+        own: List[Transaction] = []
+        free: List[Transaction] = []
+        for transaction in transactions:
+            is_own = self._ledger.has_answered(transaction, lane.relay)
+            (own if is_own else free).append(transaction)
+        return own, free
+
+    def hand_over(self, lane: Lane, transaction: Transaction,
+                  tried: float) -> bool:
+        """Let another relay have what was tried often enough over one.
+
+        :param lane: Whose connections were lost.
+        :param transaction: What was tried, and not attempted.
+        :param tried: How often, over all lanes.
+        :return: False if there is no other relay, or none that has not had
+            its turn.
+        """
+        others = [each for each in self._open if each is not lane]
+        if not others or self._ledger.has_answered(transaction, lane.relay):
+            return False
+        if not lane.retry.may_be_tried(tried, len(self.lanes)):
+            return False
+        other = next((each for each in others if each.is_willing), others[0])
+        other.share.receive(transaction, tried)
+        self.set_to_work()
+        return True
+
+    def look_for_room(self) -> None:
+        """Tell the main thread if there is as much room as it wants."""
+        if (self._room_wanted is not None and
+                self._backlog.octets <= self._room_wanted):
+            self._room_wanted = None
+            self.changed()
+
+    # For the lanes: who works.
+
+    def set_to_work(self, count: Optional[int] = None) -> None:
+        """See that newly queued transactions go.
+
+        :param count: How many these are; None if all that are waiting may be
+            new to somebody.
+        """
+        if len(self._open) == 1:
+            self._open[0].set_to_work(count)
+            return
+        self._wake_all()
+        for lane in self._open:
+            self._start_agents(
+                lane.share.own_length - lane.ready, (lane,),
+                lambda lane: lane.can_start)
+        # What waits for a relay that is down, or paused, may go elsewhere.
+        lanes = tuple(lane for lane in self._open if lane.is_willing)
+        for lane in set(self._open).difference(lanes):
+            lane.wait_for_pause()
+        lanes = lanes or self._open
+        self._start_agents(
+            len(self._backlog) - sum(lane.ready for lane in lanes), lanes,
+            lambda lane: lane.can_start)
+
+    def _start_agents(self, count: int, lanes: Tuple[Lane, ...],
+                      can_start: Callable[[Lane], bool]) -> None:
+        """Start so many agents, each in the lane that has the fewest."""
+        for _ in range(count):
+            able = [lane for lane in lanes if can_start(lane)]
+            if not able:
+                for lane in lanes:
+                    lane.wait_for_ceiling()
+                return
+            min(able, key=lambda lane: lane.agents).start_agent()
 
     def _wake_all(self) -> None:
-        for agent in list(self._agents):
-            agent.wake()
+        for lane in self.lanes:
+            lane.wake_all()
 
-    def leave(self, agent: Agent) -> None:
-        """Take note that an agent has gone."""
-        del self._agents[agent]
-        if not self.is_over and self._backlog:
-            self._ceiling = max(1, self._ceiling)
-            self._set_to_work(len(self._backlog))
-        self._changed()
-
-    # For the agents: connections.
-
-    @property
-    def has_work(self) -> bool:
-        """True if an agent without a connection is to open one."""
-        return bool(self._backlog) and not self.is_over
-
-    @property
-    def has_work_for_all(self) -> bool:
-        """True if as many agents as there are may open connections."""
-        return self.has_work and len(self._agents) <= self._most_agents
-
-    @property
-    def is_put_off(self) -> bool:
-        """True if a connection would have nothing to do but wait."""
-        return 0 < self.paused_for < LONGEST_SLEEP
-
-    @property
-    def may_have_work(self) -> bool:
-        """True if an agent is to go on trying to open its first connection.
-
-        The main thread may be waiting for it before it hands anything over.
-        """
-        return self.has_work or not (
-            self.is_over or self._backlog.is_complete)
-
-    def opened(self, is_proved: bool) -> None:
-        """Take note that an agent has got a connection.
-
-        :param is_proved: False if it will connect when it first sends.
-        """
-        if is_proved:
-            self._note_relay_is_up()
+    def note_connected(self) -> None:
+        """Take note that some lane has got a connection."""
         self.is_connected = True
-        self._changed()
+        self.changed()
 
-    def _note_relay_is_up(self) -> None:
-        self.relay.trouble = ''
-        was_outage = self.retry.is_outage
-        self.retry.opened()
-        if was_outage:
-            self._ceiling = self.relay.pool_settings.max_connections
-            self._set_to_work(len(self._backlog) - 1)
+    def note_outage(self) -> None:
+        """Take note that a relay cannot be reached at present."""
+        if len(self._open) > 1:
+            self.set_to_work()
 
-    def cannot_open(self, error: RelayUnavailable) -> Event:
-        """Take note that an agent cannot open a connection.
-
-        :return: What it is to do, by `RULES`.
-        """
-        if self.is_over:
-            return Event.cannot_open_ever
-        connected = sum(agent.use is not None for agent in self._agents)
-        others = len(self._agents) - 1
-        self._hear_of_opening(error, others, connected)
-        if self.is_over:
-            return Event.cannot_open_ever
-        event = self.retry.cannot_open(
-            error, others if error.waiting_helps else connected)
-        if event is Event.cannot_open_for_all:
-            self._ceiling = max(1, others)
-            return event
-        self.relay.trouble = f'{error.phase}: {error.reason}'
-        if event is Event.cannot_open_ever:
-            self._give_up(error)
-        return event
-
-    def _hear_of_opening(self, error: RelayUnavailable, others: int,
-                         connected: int) -> None:
-        """Act on what the server said when a connection was refused."""
-        if error.code is None or isinstance(error, RelayPaused):
-            return
-        code, _, text = error.reason.partition(' ')
-        reply = Reply(error.code, (text.encode(),))
-        notice = self._ledger.hear_of_opening(error.phase, reply)
-        if notice is not None:
-            if error.phase != 'AUTH':
-                # Whatever the code, it is over some time.
-                error.waiting_helps = True
-            self._heed(notice, self._clock(), others=others)
-            if self.paused_for >= LONGEST_SLEEP:
-                self.give_up_pause()
-        elif error.waiting_helps:
-            self._note_crowd(others if connected else 0, str(reply), '')
-
-    def _note_crowd(self, others: int, words: str, remedy: str) -> None:
-        """Take note that a connection was refused beside others.
-
-        Only if something is accepted over one of them there were too many.
-        """
-        self._crowd = (others, words, remedy) if others else None
-
-    def _give_up(self, error: RelayUnavailable) -> None:
-        self.unavailable = error
-        self.stop()
-
-    def bear_loss(self, use: ConnectionUse, error: Exception) -> bool:
-        """Take note that a connection was lost.
-
-        :param use: What had happened on it.
-        :param error: How it was lost.
-        :return: False if its agent is not to open another one.
-        """
-        if self.is_over:
-            return False
-        if use.event is Event.lost_stale:
-            # The others that were kept are no better.
-            self.relay.pool.close_idle()
-            return True
-        if not use.known.issuperset(self.relay.lessons.learnt):
-            # By the simpler dialogue, which it has taught us, it may work.
-            self._retire_the_ignorant()
-            return True
-        unavailable = self.retry.lost(error, use, len(self._agents))
-        if unavailable is not None:
-            self.relay.trouble = unavailable.reason
-            self._give_up(unavailable)
-            return False
-        if (isinstance(error, PhaseTimeout) and len(self._agents) > 1 and
-                use.answers_before == self.retry.answers):
-            # Another connection would cost another timeout, and the others
-            # will find out whether it is the relay's failure.
-            self._ceiling = len(self._agents) - 1
-            return False
-        return True
-
-    def _retire_the_ignorant(self) -> None:
-        """Close the connections that were opened before the last lesson."""
-        learnt = self.relay.lessons.learnt
-        for agent in self._agents:
-            if agent.use is not None and not agent.use.known.issuperset(
-                    learnt):
-                agent.use.is_condemned = True
-        self.relay.pool.close_idle()
-        self._wake_all()
+    def end_lane(self, lane: Lane) -> None:
+        """Take note that a lane has ended; the others have the rest."""
+        self._open = tuple(each for each in self._open if each is not lane)
+        if not self._open:
+            self.stop()
+        elif not self.is_over:
+            self._backlog.extend_left(
+                self._ledger.give_up(lane.relay, lane.share.clear()))
+            self._conclude()
+            self.set_to_work()
+            self.changed()
 
     def fail(self, error: BaseException) -> None:
         """End the dispatch because of a mistake of ours."""
@@ -394,306 +369,37 @@ class Dispatcher:
             self.failure = error
         self.stop()
 
-    # For the agents: transactions.
+    # For the lanes: what is settled.
 
-    def next_for(self, use: ConnectionUse, octets: int) -> Given:
-        """Give a connection something to do.
+    def note_settled(self, is_idle: bool) -> None:
+        """Take note that an outcome has been settled.
 
-        :param use: What happens on it.
-        :param octets: How much content the next transaction may have.
-        :return: A transaction; `LATER`; or None if the connection is done
-            with.
+        :param is_idle: True if its connection has no other transaction.
         """
-        if use.is_condemned or self.is_over:
-            return None
-        throttle = self.relay.throttle
-        if (throttle.reason is not None and self._backlog and
-                self._must_wait()):
-            return LATER
-        lessons = self.relay.lessons
-        transaction = self._backlog.take(
-            octets, lessons.max_recipients, lessons.verp_refused,
-            self._plain_sender if lessons.verp_sender_refused else None)
-        if transaction is None:
-            if self._backlog.is_complete and not self._backlog.holds_back:
-                return None
-            return LATER
-        self._given[id(transaction)] = throttle.given()
-        if not use.in_hand:
-            use.answers_before = self.retry.answers
-        use.in_hand += 1
-        self._look_for_room()
-        if self._backlog.parts_left:
-            # It was divided.
-            self._set_to_work(self._backlog.parts_left)
-        return transaction
-
-    # When the relay wants less.
-
-    def _must_wait(self) -> bool:
-        """Return True if the relay is to get nothing now; see to the rest."""
-        throttle = self.relay.throttle
-        wait = throttle.ready_in()
-        if wait <= 0:
-            return False
-        if self._has_waited_long():
-            self.give_up_pause()
-            return True
-        if self._may_probe and throttle.may_probe():
-            self._may_probe = False
-            return False
-        if self._may_probe and throttle.paused_for and not throttle.is_said:
-            # It may probe soon.
-            wait = min(wait, LONGEST_PROBE_WAIT / 10)
-        if throttle.paused_for >= LONGEST_SLEEP and not self._given:
-            self._wait_for_probe()
-        else:
-            self._set_timer(wait)
-        return True
-
-    def _has_waited_long(self) -> bool:
-        """Return True if one short pause after the other was no use.
-
-        No turn may end, and the other posts are waiting.
-        """
-        now = self._clock()
-        if self._paused_since is None:
-            self._paused_since = now
-        return not self._given and now - self._paused_since >= LONGEST_SLEEP
-
-    def _wait_for_probe(self) -> None:
-        """Give up, unless a transaction may go in spite of the pause soon."""
-        now = self._clock()
-        if self._gives_up_at is None:
-            self._gives_up_at = now + LONGEST_PROBE_WAIT
-        if (self._may_probe and not self.relay.throttle.is_said and
-                now < self._gives_up_at):
-            self._set_timer(LONGEST_PROBE_WAIT / 10)
-        else:
-            self.give_up_pause()
-
-    def _set_timer(self, seconds: float) -> None:
-        """Look again after so many seconds, if not earlier."""
-        loop = asyncio.get_running_loop()
-        when = loop.time() + seconds
-        if self._timer is not None and self._timer.when() <= when:
-            return
-        self._cancel_timer()
-        self._timer = loop.call_at(when, self.do, self._go_on)
-
-    def _cancel_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def _go_on(self) -> None:
-        self._timer = None
-        if not self.is_over:
-            self._set_to_work(len(self._backlog))
-
-    def _wait_for_ceiling(self) -> None:
-        """Start another agent once the relay may take one more."""
-        seconds = self.relay.throttle.ceiling_grows_in
-        if seconds is not None and not self.is_over:
-            self._set_timer(seconds)
-
-    def _heed(self, notice: Notice, given_at: float,
-              use: Optional[ConnectionUse] = None, others: int = 0) -> None:
-        """Let the relay have its way: less, later, or over fewer connections.
-
-        :param notice: What it has said.
-        :param given_at: When the transaction was given that it answered.
-        :param use: What happens on the connection; None if it could not be
-            opened.
-        :param others: How many other agents there are, if it could not.
-        """
-        throttle = self.relay.throttle
-        words = (notice.reply, notice.wait, given_at, notice.remedy,
-                 notice.usual)
-        if notice.about is About.quota:
-            throttle.hold(*words)
-            return
-        if notice.about is About.rate:
-            throttle.slow_down(*words)
-            return
-        if use is not None:
-            use.is_condemned = True
-            if use.accepted >= FEWEST_PER_CONNECTION:
-                # Another one does.
-                return
-            others = sum(agent.is_live for agent in self._agents)
-            if others:
-                # One that is closed is not to be opened again meanwhile.
-                self._ceiling = min(self._ceiling, others)
-        self._note_crowd(others, str(notice.reply), notice.remedy)
-        if not others:
-            throttle.slow_down(*words)
-
-    def _look_for_room(self) -> None:
-        if (self._room_wanted is not None and
-                self._backlog.octets <= self._room_wanted):
-            self._room_wanted = None
-            self._changed()
-
-    def judge(self, outcome: Outcome, use: ConnectionUse) -> None:
-        """Settle an outcome, or set aside what goes again.
-
-        :param outcome: Of a transaction that `next_for` gave.
-        :param use: What happens on its connection.
-        """
-        use.in_hand -= 1
-        given_at = self._given.pop(id(outcome.transaction), 0.0)
-        was_alone = self._backlog.holds_back
-        tried = self._backlog.release(outcome.transaction)
-        if tried is None:
-            # It was disowned.
-            return
-        alike = outcome.alike
-        is_served = alike is not None and alike.fate is Fate.accepted
-        if is_served or outcome.having(Fate.accepted):
-            self.accepted += 1
-            use.accepted += 1
-            self._backlog.elsewhere = frozenset()
-            self._note_accepted(given_at)
-        left = (None if is_served or outcome.transaction.asks
-                else remainder_of(outcome))
-        if left is not None:
-            outcome = self._set_aside(outcome, left, tried, use, given_at)
-        # The first one may be what broke the connection; the others only
-        # happened to be in flight.
-        use.is_fruitless = False
-        if is_served or is_answered(outcome):
-            self.retry.progress()
-            if self.retry.is_outage:
-                self._note_relay_is_up()
-            use.is_stale = False
-            use.answers_before = self.retry.answers
-        if outcome.results:
-            try:
-                self._obey(self._ledger.settle(outcome), given_at, use)
-            except Exception as error:
-                # The main thread must not take the dispatch for done.
-                self.fail(error)
-                raise
-        if was_alone and not self._backlog.holds_back:
-            # The other agents have had nothing to do meanwhile.
-            self._set_to_work(len(self._backlog))
         if self._backlog.is_complete:
             self._conclude()
-        if not use.in_hand and self.is_done:
-            self._changed()
-
-    def _note_accepted(self, given_at: float) -> None:
-        throttle = self.relay.throttle
-        self._took(throttle.accepted(given_at))
-        self.relay.trouble = ''
-        self._paused_since = None
-        if self._crowd is not None:
-            throttle.limit_connections(*self._crowd)
-            self._crowd = None
-            self._ceiling = self.relay.pool_settings.max_connections
-        if throttle.reason is not None and self._backlog:
-            # The relay may be ready earlier than it was.
-            self._set_timer(throttle.ready_in())
+        if is_idle and self.is_done:
+            self.changed()
 
     def _conclude(self) -> None:
         """Decide on those who are left, once all others are settled."""
         backlog = self._backlog
-        if self._is_concluded or self.is_over or not (
-                backlog.is_complete and backlog.is_done):
+        if self._is_concluded or self.is_over or not backlog.is_complete:
+            return
+        if not backlog.is_done:
+            if len(self._open) > 1 and backlog.is_time_for_the_last:
+                # The lane that has to have them may have no agent.
+                self.set_to_work()
             return
         try:
-            orders = self._ledger.conclude()
-            self._is_concluded = not (orders.again or orders.first)
-            self._obey(orders, self._clock())
+            orders = [(lane, self._ledger.conclude(lane.relay))
+                      for lane in self._open]
+            self._is_concluded = not any(
+                each.again or each.first for _, each in orders)
+            for lane, each in orders:
+                lane.obey(each, self._clock())
+            # What a lane has left that ended thereby, another one has now.
+            self._is_concluded = self._is_concluded and backlog.is_done
         except Exception as error:
             self.fail(error)
             raise
-
-    def _set_aside(self, outcome: Outcome, left: Remainder, tried: float,
-                   use: ConnectionUse, given_at: float) -> Outcome:
-        """Keep what is to be sent again; return what is to be settled."""
-        if left.limit is not None:
-            self.relay.lessons.learn_limit(left.limit)
-        notice = self._ledger.hear_of_closing(outcome)
-        if notice is not None:
-            self._heed(notice, given_at, use)
-            if notice.about is About.quota and not self.is_over:
-                self.stop()
-        if not self.is_over:
-            # Whoever closes because of the rate has nothing against it.
-            if left.is_whole and notice is None:
-                # A lazy connection that could not connect is no transaction's
-                # fault.
-                event = (Event.cannot_open if use.is_lazy and
-                         outcome.results[0].stage is Stage.connect
-                         else use.event)
-                tried += RULES[event].attempts
-                if not self.retry.may_go_again(tried):
-                    return outcome
-            for part in left.parts:
-                transaction = outcome.part(part).transaction
-                self._backlog.set_aside(transaction, tried)
-                (use.suspects if part is left.suspect
-                 else use.lost).append(transaction)
-        return outcome.part(left.settled)
-
-    def put_back(self, use: ConnectionUse) -> None:
-        """Queue again what was set aside while a connection lasted."""
-        self._backlog.put_back(use.lost, use.suspects)
-        if self.is_over:
-            self._backlog.clear()
-        else:
-            self._conclude()
-            self._set_to_work(len(self._backlog))
-        if self.is_done:
-            self._changed()
-
-    def _obey(self, orders: Orders, given_at: float,
-              use: Optional[ConnectionUse] = None) -> None:
-        if orders is NO_ORDERS:
-            return
-        if orders.limit is not None:
-            self.relay.lessons.learn_limit(orders.limit)
-        if orders.no_verp:
-            self._refuse_verp()
-        if orders.plain_sender:
-            self._refuse_verp_sender()
-        if orders.notice is not None:
-            self._heed(orders.notice, given_at, use)
-        if orders.halt:
-            if not self.is_over:
-                self.stop()
-        elif not self.is_over:
-            self._queue(orders)
-
-    def _queue(self, orders: Orders) -> None:
-        """Queue what an answer has called for."""
-        backlog = self._backlog
-        if orders.elsewhere:
-            backlog.elsewhere = orders.elsewhere
-        if orders.again:
-            backlog.extend_left(orders.again)
-        if orders.first:
-            backlog.put_first(orders.first)
-        if orders.again or orders.first:
-            self._set_to_work(len(backlog))
-
-    def _refuse_verp_sender(self) -> None:
-        lessons = self.relay.lessons
-        if not lessons.verp_sender_refused:
-            lessons.refuse_verp_sender()
-            log.warning(
-                '%s does not take the senders of VERP, but takes %s: that is '
-                'used for an hour; let the server know the addresses, in '
-                'Postfix with recipient_delimiter', self.relay.name,
-                self._plain_sender)
-
-    def _refuse_verp(self) -> None:
-        lessons = self.relay.lessons
-        # If it does not offer it any more, it may do so again some day.
-        offers = lessons.server is None or lessons.server.xverp
-        if offers and not lessons.verp_refused:
-            lessons.refuse_verp()
-            log.warning('%s does not make the senders of VERP; Mailman does',
-                        self.relay.name)

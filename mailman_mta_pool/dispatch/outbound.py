@@ -17,7 +17,7 @@ from mailman_mta_pool.network.border import Border, border as _border
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 from zope.interface import implementer
 
 
@@ -47,11 +47,11 @@ class _Endless:
 class Outbound:
     """See `IOutbound`.
 
-    :ivar relay: Where to, a `Relay`.
+    :ivar relays: Where to: `Relay` objects.
     """
 
-    def __init__(self, relay: Any, delivery: DeliverySettings, ledger: Any, *,
-                 turn: Any = _Endless(), envid: str = '',
+    def __init__(self, relays: Sequence[Any], delivery: DeliverySettings,
+                 ledger: Any, *, turn: Any = _Endless(), envid: str = '',
                  plain_sender: Optional[str] = None,
                  was_in_retry: bool = False,
                  clock: Callable[[], float] = time.monotonic,
@@ -59,7 +59,7 @@ class Outbound:
                  border: Border = _border) -> None:
         """Prepare; nothing is opened, and no thread started.
 
-        :param relay: Where to, a `Relay`.
+        :param relays: Where to: `Relay` objects, at least one.
         :param delivery: How.
         :param ledger: The `Ledger` that settles what becomes of the
             transactions, in the network thread.
@@ -72,7 +72,7 @@ class Outbound:
         :param max_octets: How much content may wait to be sent.
         :param border: What leads to the network thread.
         """
-        self.relay = relay
+        self.relays = tuple(relays)
         self._ledger = ledger
         self._turn = turn
         self._envid = envid if delivery.dsn else None
@@ -86,35 +86,45 @@ class Outbound:
         self._accepted_before = 0
         self._local_failure: Optional[LocalFailure] = None
         self._dispatcher = Dispatcher(
-            relay, delivery, ledger, border.notify,
+            self.relays, delivery, ledger, border.notify,
             plain_sender=plain_sender, was_in_retry=was_in_retry, clock=clock)
 
     @property
     def connections(self) -> int:
         """See `IOutbound`."""
-        return self.relay.pool_settings.max_connections
+        return sum(relay.pool_settings.max_connections
+                   for relay in self.relays)
 
     @property
     def makes_senders(self) -> bool:
-        """See `IOutbound`."""
+        """See `IOutbound`.
+
+        It is true if all those relays make them that have been met.  What
+        goes over another one is divided when its lane takes it.
+        """
         if self._stand_in is not None:
             # It would make them of what [devmode] puts in the members' place.
             return False
         # Nothing is known before the first connection of all.
         self._meet()
-        lessons = self.relay.lessons
-        return (lessons.server is not None and lessons.server.xverp and
-                not lessons.verp_refused)
+        met = [relay.lessons for relay in self.relays
+               if relay.lessons.server is not None]
+        return bool(met) and all(
+            lessons.server.xverp and not lessons.verp_refused
+            for lessons in met)
 
     @property
     def unavailable(self) -> Optional[Exception]:
         """Why nothing can be sent at present, or None."""
         return self._local_failure or self._dispatcher.unavailable
 
-    @property
-    def in_flight(self) -> int:
-        """How many transactions the connections have in hand."""
-        return self._dispatcher.in_flight
+    def in_flight_to(self, relay: Any) -> int:
+        """Return how many transactions a relay's connections have in hand.
+
+        :param relay: One of `relays`.
+        """
+        return sum(lane.in_flight for lane in self._dispatcher.lanes
+                   if lane.relay is relay)
 
     @property
     def is_over(self) -> bool:
@@ -144,21 +154,17 @@ class Outbound:
             raise LocalFailure('the network thread has ended')
 
     def _meet(self) -> None:
-        """Wait until it is known what the server can do, or it is given up."""
-        if self.relay.lessons.server is None and not self.is_over:
+        """Wait until it is known what some server can do, or all are given up.
+        """
+        if all(relay.lessons.server is None for relay in self.relays) and (
+                not self.is_over):
             with suppress(NothingMoreToSend):
                 self._post(self._dispatcher.make_ready, 1)
                 self._wait_until(lambda: (
                     self._dispatcher.is_connected or self.is_over))
 
     def expect(self, transactions: int) -> None:
-        """See `IOutbound`.
-
-        Of a server that was never reached there is only one connection: if
-        the server refuses our password, it does so once.
-        """
-        if self.relay.lessons.server is None:
-            transactions = 1
+        """See `IOutbound`."""
         with suppress(NothingMoreToSend):
             self._post(self._dispatcher.make_ready, transactions)
 
@@ -255,7 +261,7 @@ class Outbound:
                 self._post(self._dispatcher.stop)
             elif self._dispatcher.paused_for > 0:
                 self._spend_pause()
-            elif self._dispatcher.retry.answers:
+            elif self._dispatcher.answers:
                 self._post(self._dispatcher.stop)
 
     def _spend_pause(self) -> None:

@@ -65,7 +65,7 @@ RULES: Dict[Event, Rule] = {
         'the transactions, on a fresh connection', 'once a connection'),
     Event.lost_first: Rule(
         'the transactions, at once, on a fresh connection',
-        '[delivery] attempts', attempts=1.0),
+        '[delivery] attempts, over each relay', attempts=1.0),
     # The transactions only happened to be in flight.
     Event.lost_later: Rule(
         'the transactions, at once, on a fresh connection',
@@ -201,6 +201,14 @@ class Retry:
             return True
         self._exhausted += 1
         return False
+
+    def may_be_tried(self, tried: float, relays: int) -> bool:
+        """Say whether a transaction may be sent to some other relay.
+
+        :param tried: Its attempts by `RULES`, over all relays.
+        :param relays: How many relays there are; each may be tried as often.
+        """
+        return tried < self._attempts * relays
 
     def lost(self, error: Exception, use: ConnectionUse,
              agents: int) -> Optional[RelayUnavailable]:

@@ -38,6 +38,7 @@ from typing import (
     Mapping,
     NamedTuple,
     Optional,
+    Sequence,
     Set,
     Tuple,
 )
@@ -160,7 +161,7 @@ class Keeper:
     """
 
     def __init__(self, directory: str, name: str, *, software: str = '',
-                 look_at_relay: Callable[[], Optional[RelaySample]],
+                 look_at_relays: Callable[[], Sequence[RelaySample]],
                  has_journal: Callable[[str], bool] = lambda entry: True,
                  clock: Callable[[], float] = time.time) -> None:
         """Go on from what the state file says, if there is one.
@@ -168,13 +169,13 @@ class Keeper:
         :param directory: The directory of the state files.
         :param name: The name of the slice, such as 'out-0-of-1'.
         :param software: The version of this package.
-        :param look_at_relay: Returns the relay in use, or None.
+        :param look_at_relays: Returns the relays in use.
         :param has_journal: Returns True if a queue entry has a journal.
         :param clock: Returns the time in seconds since 1970.
         """
         self._directory = directory
         self._path = os.path.join(directory, f'{name}.json')
-        self._look_at_relay = look_at_relay
+        self._look_at_relays = look_at_relays
         self._has_journal = has_journal
         self._clock = clock
         self._now: Optional[_Now] = None
@@ -296,8 +297,8 @@ class Keeper:
             if each.outcome in FINAL_OUTCOMES]
 
     def sample(self) -> None:
-        """Look at the relay, and at the post in delivery, if there is one."""
-        self._sample_relay()
+        """Look at the relays, and at the post in delivery, if there is one."""
+        self._sample_relays()
         if self._now is not None:
             self._sample_post(self._now, self._clock())
 
@@ -332,7 +333,7 @@ class Keeper:
     def leave(self) -> None:
         """Write the state file for the last time: the process ends."""
         self.sample()
-        self._look_at_relay = lambda: None
+        self._look_at_relays = list
         for relay in self._state.relays:
             relay.connections = relay.idle = relay.in_flight = 0
         self.write()
@@ -392,12 +393,22 @@ class Keeper:
 
     # The relays.
 
-    def _sample_relay(self) -> None:
-        sample = self._look_at_relay()
-        if sample is None:
+    def _sample_relays(self) -> None:
+        samples = self._look_at_relays()
+        if not samples:
             return
+        relays = [self._sampled_relay(sample) for sample in samples]
+        names = {relay.name for relay in relays}
+        # Nothing is sent to the others at present.
+        self._state.relays = [*relays, *(
+            RelayState(each.name, opened=each.opened, reused=each.reused,
+                       lost=each.lost, used=each.used)
+            for each in self._state.relays if each.name not in names)
+            ][:max(MAX_RELAYS, len(relays))]
+
+    def _sampled_relay(self, sample: RelaySample) -> RelayState:
+        """Return what holds of a relay, with the counters of its past."""
         name = sample.state.name
-        others = [each for each in self._state.relays if each.name != name]
         known = next((each for each in self._state.relays
                       if each.name == name), RelayState(name))
         last = self._sampled.get(name)
@@ -414,11 +425,7 @@ class Keeper:
         for phase, durations in sample.durations.items():
             _add(self._state.phases.setdefault(phase, Durations()),
                  durations, last.durations[phase])
-        # Nothing is sent to the others any more.
-        self._state.relays = [relay, *(
-            RelayState(each.name, opened=each.opened, reused=each.reused,
-                       lost=each.lost, used=each.used)
-            for each in others)][:MAX_RELAYS]
+        return relay
 
 
 def _add(total: Durations, seen: Durations, last: Durations) -> None:

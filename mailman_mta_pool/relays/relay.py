@@ -3,6 +3,7 @@
 
 import time
 import atexit
+import asyncio
 
 from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.network.border import border
@@ -13,7 +14,7 @@ from mailman_mta_pool.settings import PoolSettings, RelaySettings
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
-from typing import Any, Optional
+from typing import Any, Collection, Dict, List, Sequence, Tuple
 
 
 @public
@@ -57,54 +58,86 @@ class Relay:
             self.settings.wire.timeouts.quit)
 
 
-class _Current:
-    """The relay that this process delivers to; one at a time."""
+# Which server, and how many connections: what a relay is made of.
+_Key = Tuple[RelaySettings, PoolSettings]
+
+
+class _Kept:
+    """The relays that this process delivers to, kept from post to post."""
 
     def __init__(self) -> None:
-        self._relay: Optional[Relay] = None
-        # True if the network thread was there when it was last asked for.
+        self._relays: Dict[_Key, Relay] = {}
+        # True if the network thread was there when they were last asked for.
         self._was_running = False
         atexit.register(self.end)
 
-    def get(self, settings: RelaySettings, pool: PoolSettings) -> Relay:
-        relay = self._relay
+    def get(self, wanted: Sequence[_Key],
+            named: Collection[_Key]) -> List[Relay]:
         is_running = border.is_running
         if self._was_running and not is_running:
             # What belonged to a thread that has ended is of no use.
-            relay = self._relay = None
+            self._relays.clear()
         self._was_running = is_running
-        if (relay is None or relay.settings != settings or
-                relay.pool_settings != pool):
-            # The plugin's own configuration file has been edited.
-            self.close()
-            relay = self._relay = Relay(settings, pool)
-        return relay
+        # The plugin's own configuration file may have been edited.
+        self._close([key for key in self._relays if key not in named])
+        for key in wanted:
+            if key not in self._relays:
+                self._relays[key] = Relay(*key)
+        return [self._relays[key] for key in wanted]
+
+    def _close(self, keys: List[_Key]) -> None:
+        for relay in [self._relays.pop(key) for key in keys]:
+            if border.is_running:
+                border.call(relay.pool.close)
 
     def close(self) -> None:
-        relay, self._relay = self._relay, None
-        if relay is not None and border.is_running:
-            border.call(relay.pool.close)
+        self._close(list(self._relays))
 
     def end(self) -> None:
-        relay, self._relay = self._relay, None
-        if relay is not None:
-            border.end(relay.pool.close, relay.settings.wire.timeouts.quit)
+        relays = list(self._relays.values())
+        self._relays.clear()
+        if relays:
+            border.end(
+                lambda: _close_all(relays),
+                max(relay.settings.wire.timeouts.quit for relay in relays))
 
 
-_current = _Current()
+async def _close_all(relays: List[Relay]) -> None:
+    await asyncio.gather(*(relay.pool.close() for relay in relays))
+
+
+_kept = _Kept()
+
+
+@public
+def relays_for(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
+               named: Collection[Tuple[RelaySettings, PoolSettings]],
+               ) -> List[Relay]:
+    """Return the relays of a post, with their connections.
+
+    They are kept from post to post.  The connections of a relay are closed
+    when the process ends, or when the settings do not name it any more.
+
+    :param wanted: The settings of the relays that the post may go over.
+    :param named: Those of all relays that the site has, those of the post
+        among them.
+    :return: One relay for each of `wanted`, in this order.
+    """
+    return _kept.get(wanted, named)
 
 
 @public
 def relay_for(settings: RelaySettings, pool: PoolSettings) -> Relay:
-    """Return the relay of these settings, with its connections.
+    """Return the only relay of a site that has no other one.
 
-    It is kept from post to post.  Its connections are closed when the
-    process ends, or when it is asked for with other settings.
+    :param settings: Which server, and how to talk to it.
+    :param pool: How many connections, and for how long.
     """
-    return _current.get(settings, pool)
+    key = settings, pool
+    return relays_for([key], [key])[0]
 
 
 @public
-def close_relay() -> None:
+def close_relays() -> None:
     """Close all connections; the next post opens new ones."""
-    _current.close()
+    _kept.close()

@@ -96,12 +96,13 @@ class PostLog:
             log.error('%s unavailable: %s; %s is tried again later for %d '
                       'recipients', what, unavailable, name,
                       len(ledger.untried))
-        if ledger.denial is not None:
-            log.error('The mail server does not take mail from us: %s; %s is '
+        for relay, denial in ledger.denials.items():
+            log.error('%s does not take mail from us: %s; %s is '
                       'tried again later for %d recipients%s',
-                      ledger.denial.reply, name,
+                      'The mail server' if ledger.is_of_one_relay
+                      else relay.name, denial.reply, name,
                       len(ledger.untried) + len(ledger.deferred),
-                      ledger.denial.remedy and f'; {ledger.denial.remedy}')
+                      denial.remedy and f'; {denial.remedy}')
         if ledger.used_up is not None:
             # The words are in the line on the pause.
             log.error('A quota of the mail server is used up; %s is tried '

@@ -498,6 +498,20 @@ class Contrast:
         self._memory.learn(group.words, Finding.us)
         self._memory.deny()
 
+    def release_denied(self) -> List[Transaction]:
+        """Release the refusals that are known to be about us.
+
+        :return: The transactions, each to one recipient.
+        """
+        released: List[Transaction] = []
+        for group in self._groups.values():
+            if group.judgement.about is About.us:
+                released.extend(
+                    held.transaction for held in group.held.values())
+                group.held.clear()
+                group.end_run()
+        return released
+
     # What the answer to a question says.
 
     def hear(self, outcome: Outcome) -> Tuple[Orders, List[Decision],

@@ -305,6 +305,22 @@ class Rejection:
                 self._memory.deny()
         return Orders(halt=True), []
 
+    def release_denied(self) -> List[Transaction]:
+        """Release the refusals that are known to be about us.
+
+        :return: The transactions to those for whom the content was refused.
+        """
+        released = [refused.transaction for refused in self._parts
+                    if refused.judgement.about is About.us]
+        self._parts = [refused for refused in self._parts
+                       if refused.judgement.about is not About.us]
+        for held in (self._held, self._refused_twice):
+            for name, refused in list(held.items()):
+                if refused.judgement.about is About.us:
+                    del held[name]
+                    released.append(refused.transaction)
+        return released
+
     def _was_refused(self, judgement: Judgement) -> bool:
         """Return True if it was so at an earlier attempt, and others were
         accepted since."""

@@ -94,7 +94,7 @@ def dispatch(server, transactions, wire=WireSettings()):
     outcomes = Outcomes()
     try:
         for part in transactions[:1], transactions[1:]:
-            outbound = Outbound(relay, DeliverySettings(), outcomes)
+            outbound = Outbound([relay], DeliverySettings(), outcomes)
             for transaction in part:
                 outbound.submit(transaction)
             outbound.finish()

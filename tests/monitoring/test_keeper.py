@@ -81,13 +81,15 @@ class KeeperTestCase(unittest.TestCase):
         self.addCleanup(resources.cleanup)
         self.directory = os.path.join(resources.name, 'state')
         self.now = NOON
-        self.relay = None
+        self.relay, self.others = None, []
         self.journals = {ENTRY, OTHER_ENTRY}
 
     def keeper(self, name='out-0-of-1'):
         return Keeper(
             self.directory, name, software='9.9',
-            look_at_relay=lambda: self.relay and self.relay.sample(),
+            look_at_relays=lambda: [
+                relay.sample() for relay in (self.relay, *self.others)
+                if relay is not None],
             has_journal=lambda entry: entry in self.journals,
             clock=lambda: self.now)
 
@@ -426,6 +428,20 @@ class TestRelays(KeeperTestCase):
         self.assertEqual(before, RelayState(
             'relay.example.net:25', 'unknown', opened=4))
 
+    def test_two_at_once(self):
+        keeper = self.first_keeper()
+        self.relay, other = Source(), Source('other.example.net:25')
+        self.others = [other]
+        self.relay.opened, other.opened = 4, 2
+        keeper.write()
+        self.relay.opened, other.opened = 5, 3
+        keeper.write()
+        self.assertEqual(
+            [(relay.name, relay.state, relay.connections, relay.opened)
+             for relay in self.state().relays],
+            [('relay.example.net:25', 'up', 5, 5),
+             ('other.example.net:25', 'up', 3, 3)])
+
     def test_when_it_was_used(self):
         keeper, self.relay = self.first_keeper(), Source()
         keeper.begin(self.delivery(Engine()))
@@ -592,7 +608,7 @@ class TestTicker(KeeperTestCase):
         self.addCleanup(self.loop.close)
         with self.assertLogs('mailman.smtp', 'INFO'):
             self.counting = Counting(
-                self.directory, 'out-0-of-1', look_at_relay=lambda: None)
+                self.directory, 'out-0-of-1', look_at_relays=list)
         self.counting.loop, self.counting.times = self.loop, []
         self.ticker = Ticker(self.counting)
 

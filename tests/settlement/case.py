@@ -18,7 +18,7 @@ from mailman_mta_pool.wire.transaction import (
     Transaction,
 )
 from public import public
-from tests.settlement.world import CONTENT, OK, PLAIN, reply
+from tests.settlement.world import CONTENT, OK, PLAIN, Relay, reply
 from zope.interface import implementer
 
 
@@ -96,6 +96,7 @@ class LedgerTestCase(unittest.TestCase):
     def setUp(self):
         self.now = 0.0
         self.memory = Memory(lambda: self.now)
+        self.relay = Relay(self.memory)
         self.begin()
 
     def begin(self, *, answers=(), shunts=True, **post):
@@ -105,19 +106,24 @@ class LedgerTestCase(unittest.TestCase):
         post.setdefault('plain_sender', PLAIN)
         self.ledger = Ledger(
             self.record, post=Post(**post), catalogue=Catalogue(answers),
-            memory=self.memory, relay='relay:25', shunts=shunts)
+            relays=[self.relay], shunts=shunts)
         self._tick = count(1).__next__
 
     def settle(self, sender=PLAIN, span=None, **results):
         """Enter an outcome, which is later than all before it."""
         span = span or Span(1, self._tick(), self._tick())
-        return self.ledger.settle(outcome(sender, span, **results))
+        return self.ledger.settle(outcome(sender, span, **results), self.relay)
 
     def answer(self, question, *results):
         """Enter the answer to a question."""
         self.assertTrue(question.asks)
         return self.ledger.settle(Outcome(
-            question, results, Span(1, self._tick(), self._tick())))
+            question, results, Span(1, self._tick(), self._tick())),
+            self.relay)
+
+    def conclude(self):
+        """Decide on those who are held."""
+        return self.ledger.conclude(self.relay)
 
     def close(self, names, unavailable=None):
         return self.ledger.close(map(address, names.split()), unavailable)

@@ -302,12 +302,12 @@ class TestQuestions(LedgerTestCase):
         # Nothing can be asked, so they are sent the post once more.
         self.assertEqual(
             [transaction.recipients for transaction in
-             self.ledger.conclude().again],
+             self.conclude().again],
             [(address(name),) for name in ('anne', 'bart_b', 'carl_c')])
         self.settle(anne=ACCEPTED)
         self.settle(bart_b=self.NO)
         self.settle(carl_c=self.NO)
-        self.assertEqual(self.ledger.conclude(), NO_ORDERS)
+        self.assertEqual(self.conclude(), NO_ORDERS)
         self.assertSettled(served='anne yan zoe', bounced='bart_b carl_c')
 
     def test_the_server_wants_less(self):
@@ -346,11 +346,11 @@ class TestQuestions(LedgerTestCase):
         self.assertEqual(self.settle(dora_d=self.NO), NO_ORDERS)
         self.assertSettled(served='zoe')
         # Once all others are settled, the server is asked about all of them.
-        question, = self.ledger.conclude().first
+        question, = self.conclude().first
         self.assertEqual(question.recipients[1:-1], tuple(map(
             address, ('anne', 'bart_b', 'carl_c', 'dora_d'))))
         self.answer(question, TAKEN, *4 * [self.NO], TAKEN)
-        self.assertEqual(self.ledger.conclude(), NO_ORDERS)
+        self.assertEqual(self.conclude(), NO_ORDERS)
         self.assertSettled(served='zoe',
                            bounced='anne bart_b carl_c dora_d')
 
@@ -409,7 +409,7 @@ class TestNobodyAccepted(LedgerTestCase):
 
     def test_not_as_many(self):
         self.refuse(5)
-        orders = self.ledger.conclude()
+        orders = self.conclude()
         self.assertTrue(orders.halt)
         self.close(' '.join(f'ant{number}_d{number}' for number in range(5)))
         self.assertEqual(len(self.ledger.deferred), 5)
@@ -570,7 +570,7 @@ class TestFew(LedgerTestCase):
                 self.begin(count=count)
                 for name in names:
                     self.settle(**{name: self.NO})
-                self.assertEqual(self.ledger.conclude(), NO_ORDERS)
+                self.assertEqual(self.conclude(), NO_ORDERS)
                 self.close(' '.join(names))
                 self.assertSettled(bounced=' '.join(names))
 
@@ -578,7 +578,7 @@ class TestFew(LedgerTestCase):
         self.begin(count=3)
         for name in ('anne', 'bart_b', 'carl_c'):
             self.settle(**{name: self.NO})
-        self.assertTrue(self.ledger.conclude().halt)
+        self.assertTrue(self.conclude().halt)
         self.close('anne bart_b carl_c')
         self.assertSettled(deferred='anne bart_b carl_c')
 
@@ -588,7 +588,7 @@ class TestFew(LedgerTestCase):
             self.now += seconds
             self.begin(count=1)
             self.settle(anne=self.NO)
-            self.ledger.conclude()
+            self.conclude()
             self.close('anne')
             self.assertSettled(**{end: 'anne'})
 
@@ -596,7 +596,7 @@ class TestFew(LedgerTestCase):
         self.memory.remember_good([address('zoe')])
         self.begin(count=1)
         self.settle(anne=self.NO)
-        question, = self.ledger.conclude().first
+        question, = self.conclude().first
         self.assertEqual(question.recipients,
                          tuple(map(address, ('zoe', 'anne', 'zoe'))))
         self.answer(question, TAKEN, self.NO, TAKEN)
@@ -606,7 +606,7 @@ class TestFew(LedgerTestCase):
         # They are left because nobody was to be charged for them.
         self.begin(count=1, suspects=frozenset([address('anne')]))
         self.settle(anne=self.NO)
-        self.ledger.conclude()
+        self.conclude()
         self.close('anne')
         self.assertSettled(deferred='anne')
 
@@ -619,7 +619,7 @@ class TestFew(LedgerTestCase):
             with self.subTest(text=text, is_notice=is_notice):
                 self.begin(count=1, is_notice=is_notice)
                 self.settle(anne=refused(END, text))
-                self.ledger.conclude()
+                self.conclude()
                 self.close('anne')
                 self.assertSettled(**{end: 'anne'})
 
@@ -676,7 +676,7 @@ class TestContent(LedgerTestCase):
                 self.begin()
                 self.settle(zoe=ACCEPTED)
                 self.assertFalse(self.settle(anne=refused(stage, text)).halt)
-                self.ledger.conclude()
+                self.conclude()
                 self.close('zoe anne')
                 self.assertSettled(served='zoe', deferred='anne')
 
@@ -685,20 +685,20 @@ class TestContent(LedgerTestCase):
         self.assertSettled()
         self.settle(zoe=ACCEPTED)
         # It may have been the moment.
-        orders = self.ledger.conclude()
+        orders = self.conclude()
         self.assertEqual([each.recipients for each in orders.again],
                          [(address('anne'),)])
         self.settle(anne=self.ODD)
-        self.ledger.conclude()
+        self.conclude()
         self.assertSettled(served='zoe', bounced='anne')
         self.assertIsNone(self.ledger.rejection)
 
     def test_once_only(self):
         self.settle(anne=self.ODD)
         self.settle(zoe=ACCEPTED)
-        self.ledger.conclude()
+        self.conclude()
         self.settle(anne=ACCEPTED)
-        self.assertEqual(self.ledger.conclude(), NO_ORDERS)
+        self.assertEqual(self.conclude(), NO_ORDERS)
         self.assertSettled(served='anne zoe')
 
     def test_words_that_were_taken_back(self):
@@ -706,10 +706,10 @@ class TestContent(LedgerTestCase):
         self.settle(anne=self.ODD)
         self.settle(bart_b=self.ODD)
         self.settle(zoe=ACCEPTED)
-        self.assertEqual(len(self.ledger.conclude().again), 2)
+        self.assertEqual(len(self.conclude().again), 2)
         self.settle(anne=self.ODD)
         self.settle(bart_b=ACCEPTED)
-        self.ledger.conclude()
+        self.conclude()
         self.assertSettled(served='bart_b zoe', deferred='anne')
         self.assertSuspects('anne')
 
@@ -838,7 +838,7 @@ class TestSender(LedgerTestCase):
         for name in ('anne', 'bart_b', 'carl_c'):
             self.settle(verp(name), **{name: no})
         self.assertSettled()
-        question, = self.ledger.conclude().first
+        question, = self.conclude().first
         self.assertEqual((question.sender, question.recipients), (
             PLAIN, tuple(map(address, ('anne', 'bart_b', 'carl_c')))))
         orders = self.answer(question, TAKEN, TAKEN, TAKEN)
@@ -855,7 +855,8 @@ class TestServerVerp(LedgerTestCase):
         each = outcome(anne=result, bart=result,
                        span=Span(1, self._tick(), self._tick()))
         return self.ledger.settle(each._replace(
-            transaction=each.transaction._replace(verp=Verp('+='))))
+            transaction=each.transaction._replace(verp=Verp('+='))),
+            self.relay)
 
     def test_it_does_not(self):
         for text, no_verp in (('555 5.5.4 What?', True),

@@ -22,6 +22,7 @@ from mailman_mta_pool.wire.transaction import (
     Transaction,
 )
 from public import public
+from typing import NamedTuple
 
 
 CONTENT = Content(b'Subject: Ants\r\n\r\nAnts are strong.\r\n')
@@ -42,6 +43,14 @@ def verp_sender(recipient):
     """The sender that Mailman makes of a recipient."""
     local, _, domain = recipient.partition('@')
     return f'ant-bounces+{local}={domain}@example.com'
+
+
+@public
+class Relay(NamedTuple):
+    """A relay as a ledger knows it."""
+
+    memory: Memory
+    name: str = 'relay:25'
 
 
 @public
@@ -77,6 +86,7 @@ class World:
             (self._tick(), deque(), deque()) for _ in range(connections)]
         self.now = 0.0
         self.memory = Memory(lambda: self.now)
+        self.relay = Relay(self.memory)
         self.served = []
         self.transactions = []
 
@@ -131,7 +141,7 @@ class World:
         ledger = Ledger(
             post=Post(message_id, len(recipients), PLAIN, not to_list,
                       frozenset(suspects)),
-            catalogue=self._catalogue, memory=self.memory, relay='relay:25')
+            catalogue=self._catalogue, relays=[self.relay])
         waiting = deque(
             Transaction(verp_sender(chunk[0]) if verp else PLAIN,
                         tuple(chunk), CONTENT)
@@ -155,7 +165,7 @@ class World:
                     ('begin', session) for session in self._sessions
                     if len(session[1]) + len(session[2]) < self._depth]
             if not steps:
-                orders = ledger.conclude()
+                orders = ledger.conclude(self.relay)
                 if halted or not (orders.again or orders.first):
                     return
                 waiting.extendleft(reversed(orders.again))
@@ -179,7 +189,7 @@ class World:
                     alone.pop()
                 orders = ledger.settle(Outcome(
                     transaction, tuple(results),
-                    Span(session, begun, self._tick())))
+                    Span(session, begun, self._tick())), self.relay)
                 halted = halted or orders.halt
                 plain = plain or orders.plain_sender
                 limit = orders.limit or limit

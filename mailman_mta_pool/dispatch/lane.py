@@ -1,0 +1,659 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One post on its way over one relay: its connections and what they are given.
+
+A `Lane` lives in the network thread, and nothing else touches it there but its
+agents and the `Dispatcher` of the post, from which it gets its transactions.
+"""
+
+import time
+import asyncio
+import logging
+
+from mailman_mta_pool.dispatch.agent import Agent
+from mailman_mta_pool.dispatch.backlog import Share
+from mailman_mta_pool.dispatch.remainder import (
+    is_answered,
+    Remainder,
+    remainder_of,
+)
+from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
+from mailman_mta_pool.errors import PhaseTimeout, RelayPaused, RelayUnavailable
+from mailman_mta_pool.interfaces import Given, LATER
+from mailman_mta_pool.settings import About, DeliverySettings
+from mailman_mta_pool.settlement.orders import NO_ORDERS, Notice, Orders
+from mailman_mta_pool.wire.replies import Reply
+from mailman_mta_pool.wire.transaction import (
+    Fate,
+    Outcome,
+    outcome_of_all,
+    Result,
+    Stage,
+)
+from public import public
+from typing import Any, Callable, Dict, Optional, Tuple
+
+
+log = logging.getLogger('mailman.smtp')
+
+_IN_DOUBT = Result(Fate.in_doubt, Stage.end, None)
+# A pause of the relay of so many seconds or more is spent in Mailman's retry
+# queue.
+LONGEST_SLEEP = 900.0
+# For so many seconds a post waits to be the one that finds out whether a
+# pause is over.
+LONGEST_PROBE_WAIT = 3.0
+# A connection that has taken so many messages is not the one too many; what it
+# is refused for is how many it has taken.
+FEWEST_PER_CONNECTION = 5
+
+
+@public
+class Lane:
+    """Sends transactions of one post over the connections of one relay.
+
+    The main thread reads the attributes, and changes none of them.
+
+    :ivar relay: The `Relay`.
+    :ivar share: The transactions that go over this lane only.
+    :ivar retry: The counts of what went wrong.
+    :ivar is_over: True if nothing more is sent over this lane.
+    :ivar unavailable: Why the relay cannot be used, or None.
+    :ivar accepted: How many messages the server has accepted.
+    """
+
+    def __init__(self, dispatcher: Any, relay: Any,
+                 delivery: DeliverySettings, ledger: Any, share: Share, *,
+                 plain_sender: Optional[str] = None,
+                 was_in_retry: bool = False,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """Prepare; no agent starts before there is work.
+
+        :param dispatcher: The `Dispatcher` of the post.
+        :param relay: Where to, a `Relay`.
+        :param delivery: How often and how long to try.
+        :param ledger: The `Ledger` of the post, whose orders are obeyed.
+        :param share: This lane's part of the backlog.
+        :param plain_sender: See `Dispatcher`.
+        :param was_in_retry: See `Dispatcher`.
+        :param clock: Seconds that only grow.
+        """
+        self.relay = relay
+        self.share = share
+        self.retry = Retry(relay.name, delivery, clock)
+        self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._clock = clock
+        self._plain_sender = plain_sender
+        self._may_probe = was_in_retry
+        # When the transactions in hand were given, by identity.
+        self._given: Dict[int, float] = {}
+        self._took = relay.lessons.durations['message'].note
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._gives_up_at: Optional[float] = None
+        # Since when nothing was accepted, while there were pauses.
+        self._paused_since: Optional[float] = None
+        # How many other connections there were when one was refused, what the
+        # server said, and the remedy.
+        self._crowd: Optional[Tuple[int, str, str]] = None
+        self._ceiling = relay.pool_settings.max_connections
+        self._agents: Dict[Agent, Any] = {}
+        # True if the relay was found not to offer XVERP.
+        self._lacks_verp = False
+        self.accepted = 0
+        self.is_over = False
+        self.unavailable: Optional[RelayUnavailable] = None
+
+    # What the dispatcher and the main thread read.
+
+    @property
+    def in_flight(self) -> int:
+        """How many transactions the connections have in hand."""
+        return len(self._given)
+
+    @property
+    def paused_for(self) -> float:
+        """For how many seconds the relay wants nothing; 0.0 if it does not."""
+        paused: float = self.relay.throttle.paused_for
+        return paused
+
+    @property
+    def agents(self) -> int:
+        """How many agents are at work."""
+        return len(self._agents)
+
+    @property
+    def ready(self) -> int:
+        """How many agents will take a transaction without being started."""
+        # Whoever still opens a connection will take one, too.
+        return sum(not agent.is_busy for agent in self._agents)
+
+    @property
+    def is_willing(self) -> bool:
+        """True unless what the relay is given now would have to wait."""
+        return not self.paused_for and not (
+            self.retry.is_outage and self._agents)
+
+    @property
+    def can_start(self) -> bool:
+        """True if there may be another agent."""
+        return len(self._agents) < self._most_agents
+
+    @property
+    def can_prepare(self) -> bool:
+        """True if another agent may start before it has work.
+
+        Of a server that was never reached there is only one connection: if
+        the server refuses our password, it does so once.
+        """
+        return self.can_start and (
+            not self._agents or self.relay.lessons.server is not None)
+
+    # The dispatcher's commands.
+
+    def set_to_work(self, count: Optional[int] = None) -> None:
+        """Wake or start agents for newly queued transactions.
+
+        :param count: How many these are; None for all that are waiting.
+        """
+        self.wake_all()
+        missing = len(self.share) - self.ready
+        if count is not None:
+            missing = min(missing, count)
+        for _ in range(min(missing, self._most_agents - len(self._agents))):
+            self.start_agent()
+        if missing > 0:
+            self.wait_for_ceiling()
+
+    @property
+    def _most_agents(self) -> int:
+        ceiling: int = self.relay.throttle.ceiling
+        return min(self._ceiling, ceiling)
+
+    def start_agent(self) -> None:
+        """Start one more agent."""
+        agent = Agent(self)
+        # The loop itself keeps no task alive.
+        self._agents[agent] = asyncio.ensure_future(agent.run())
+
+    def wake_all(self) -> None:
+        """Let the agents look again whether there is something to do."""
+        for agent in list(self._agents):
+            agent.wake()
+
+    def wait_for_ceiling(self) -> None:
+        """Start another agent once the relay may take one more."""
+        seconds = self.relay.throttle.ceiling_grows_in
+        if seconds is not None and not self.is_over:
+            self._set_timer(seconds)
+
+    def wait_for_pause(self) -> None:
+        """Look again when the pause of the relay is over, if there is one."""
+        if not self.is_over and 0 < self.paused_for < LONGEST_SLEEP:
+            self._set_timer(self.paused_for)
+
+    def look_at_pause(self) -> None:
+        """End the lane if the relay wants nothing for too long."""
+        if self.paused_for >= LONGEST_SLEEP and not self._may_probe:
+            self.give_up_pause()
+
+    def give_up_pause(self) -> None:
+        """End the lane: the relay wants nothing for too long."""
+        if not self.is_over:
+            self._give_up(RelayPaused(
+                self.relay.name, 'pause',
+                f'nothing is sent for {self.paused_for:.0f} s, because of '
+                f'"{self.relay.throttle.reason}"'))
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight may finish."""
+        self.is_over = True
+        self._cancel_timer()
+        self.wake_all()
+
+    def abort(self) -> None:
+        """Break the connections; what has been answered is reported."""
+        for agent in list(self._agents):
+            agent.abort()
+
+    def disown(self) -> None:
+        """Disown what is still in flight; late outcomes are ignored."""
+        for transaction in self.share.give_up():
+            if not transaction.asks:
+                self._ledger.settle(
+                    outcome_of_all(transaction, _IN_DOUBT), self.relay)
+        self.wake_all()
+
+    # Agents come and go.
+
+    def fail(self, error: BaseException) -> None:
+        """End the dispatch because of a mistake of ours."""
+        self._dispatcher.fail(error)
+
+    def leave(self, agent: Agent) -> None:
+        """Take note that an agent has gone."""
+        del self._agents[agent]
+        if not self.is_over and self.share:
+            self._ceiling = max(1, self._ceiling)
+            self._dispatcher.set_to_work()
+        self._dispatcher.changed()
+
+    # For the agents: connections.
+
+    @property
+    def has_work(self) -> bool:
+        """True if an agent without a connection is to open one."""
+        return bool(self.share) and not self.is_over
+
+    @property
+    def has_work_for_all(self) -> bool:
+        """True if as many agents as there are may open connections."""
+        return self.has_work and len(self._agents) <= self._most_agents
+
+    @property
+    def is_put_off(self) -> bool:
+        """True if a connection would have nothing to do but wait."""
+        return 0 < self.paused_for < LONGEST_SLEEP
+
+    @property
+    def may_have_work(self) -> bool:
+        """True if an agent is to go on trying to open its first connection.
+
+        The main thread may be waiting for it before it hands anything over.
+        """
+        return self.has_work or not (
+            self.is_over or self._dispatcher.is_complete)
+
+    def opened(self, is_proved: bool) -> None:
+        """Take note that an agent has got a connection.
+
+        :param is_proved: False if it will connect when it first sends.
+        """
+        if is_proved:
+            self._note_relay_is_up()
+        server = self.relay.lessons.server
+        self._lacks_verp = server is not None and not server.xverp
+        self._dispatcher.note_connected()
+
+    def _note_relay_is_up(self) -> None:
+        self.relay.trouble = ''
+        was_outage = self.retry.is_outage
+        self.retry.opened()
+        if was_outage:
+            self._ceiling = self.relay.pool_settings.max_connections
+            self._dispatcher.set_to_work(len(self.share) - 1)
+
+    def cannot_open(self, error: RelayUnavailable) -> Event:
+        """Take note that an agent cannot open a connection.
+
+        :return: What it is to do, by `RULES`.
+        """
+        if self.is_over:
+            return Event.cannot_open_ever
+        connected = sum(agent.use is not None for agent in self._agents)
+        others = len(self._agents) - 1
+        self._hear_of_opening(error, others, connected)
+        if self.is_over:
+            return Event.cannot_open_ever
+        event = self.retry.cannot_open(
+            error, others if error.waiting_helps else connected)
+        if event is Event.cannot_open_for_all:
+            self._ceiling = max(1, others)
+            return event
+        # What waits for this relay may go over another one.
+        self._dispatcher.note_outage()
+        self.relay.trouble = f'{error.phase}: {error.reason}'
+        if event is Event.cannot_open_ever:
+            self._give_up(error)
+        return event
+
+    def _hear_of_opening(self, error: RelayUnavailable, others: int,
+                         connected: int) -> None:
+        """Act on what the server said when a connection was refused."""
+        if error.code is None or isinstance(error, RelayPaused):
+            return
+        code, _, text = error.reason.partition(' ')
+        reply = Reply(error.code, (text.encode(),))
+        notice = self._ledger.hear_of_opening(error.phase, reply)
+        if notice is not None:
+            if error.phase != 'AUTH':
+                # Whatever the code, it is over some time.
+                error.waiting_helps = True
+            self._heed(notice, self._clock(), others=others)
+            if self.paused_for >= LONGEST_SLEEP:
+                self.give_up_pause()
+        elif error.waiting_helps:
+            self._note_crowd(others if connected else 0, str(reply), '')
+
+    def _note_crowd(self, others: int, words: str, remedy: str) -> None:
+        """Take note that a connection was refused beside others.
+
+        Only if something is accepted over one of them there were too many.
+        """
+        self._crowd = (others, words, remedy) if others else None
+
+    def _give_up(self, error: RelayUnavailable) -> None:
+        self.unavailable = error
+        self._end()
+
+    def _end(self) -> None:
+        """Send nothing more to this relay."""
+        if not self.is_over:
+            self.stop()
+            self._dispatcher.end_lane(self)
+
+    def bear_loss(self, use: ConnectionUse, error: Exception) -> bool:
+        """Take note that a connection was lost.
+
+        :param use: What had happened on it.
+        :param error: How it was lost.
+        :return: False if its agent is not to open another one.
+        """
+        if self.is_over:
+            return False
+        if use.event is Event.lost_stale:
+            # The others that were kept are no better.
+            self.relay.pool.close_idle()
+            return True
+        if not use.known.issuperset(self.relay.lessons.learnt):
+            # By the simpler dialogue, which it has taught us, it may work.
+            self._retire_the_ignorant()
+            return True
+        unavailable = self.retry.lost(error, use, len(self._agents))
+        if unavailable is not None:
+            self.relay.trouble = unavailable.reason
+            self._give_up(unavailable)
+            return False
+        if (isinstance(error, PhaseTimeout) and len(self._agents) > 1 and
+                use.answers_before == self.retry.answers):
+            # Another connection would cost another timeout, and the others
+            # will find out whether it is the relay's failure.
+            self._ceiling = len(self._agents) - 1
+            return False
+        return True
+
+    def _retire_the_ignorant(self) -> None:
+        """Close the connections that were opened before the last lesson."""
+        learnt = self.relay.lessons.learnt
+        for agent in self._agents:
+            if agent.use is not None and not agent.use.known.issuperset(
+                    learnt):
+                agent.use.is_condemned = True
+        self.relay.pool.close_idle()
+        self.wake_all()
+
+    # For the agents: transactions.
+
+    def next_for(self, use: ConnectionUse, octets: int) -> Given:
+        """Give a connection something to do.
+
+        :param use: What happens on it.
+        :param octets: How much content the next transaction may have.
+        :return: A transaction; `LATER`; or None if the connection is done
+            with.
+        """
+        if use.is_condemned or self.is_over:
+            return None
+        throttle = self.relay.throttle
+        if (throttle.reason is not None and self.share and
+                self._must_wait()):
+            return LATER
+        lessons = self.relay.lessons
+        transaction = self.share.take(
+            octets, lessons.max_recipients,
+            self._lacks_verp or lessons.verp_refused,
+            self._plain_sender if lessons.verp_sender_refused else None)
+        if transaction is None:
+            if self._dispatcher.is_complete and not self.share.holds_back:
+                return None
+            return LATER
+        self._given[id(transaction)] = throttle.given()
+        if not use.in_hand:
+            use.answers_before = self.retry.answers
+        use.in_hand += 1
+        self._dispatcher.look_for_room()
+        if self.share.parts_left:
+            # It was divided.
+            self._dispatcher.set_to_work(self.share.parts_left)
+        return transaction
+
+    # When the relay wants less.
+
+    def _must_wait(self) -> bool:
+        """Return True if the relay is to get nothing now; see to the rest."""
+        throttle = self.relay.throttle
+        wait = throttle.ready_in()
+        if wait <= 0:
+            return False
+        if self._has_waited_long():
+            self.give_up_pause()
+            return True
+        if self._may_probe and throttle.may_probe():
+            self._may_probe = False
+            return False
+        if self._may_probe and throttle.paused_for and not throttle.is_said:
+            # It may probe soon.
+            wait = min(wait, LONGEST_PROBE_WAIT / 10)
+        if throttle.paused_for >= LONGEST_SLEEP and not self._given:
+            self._wait_for_probe()
+        else:
+            self._set_timer(wait)
+        return True
+
+    def _has_waited_long(self) -> bool:
+        """Return True if one short pause after the other was no use.
+
+        No turn may end, and the other posts are waiting.
+        """
+        now = self._clock()
+        if self._paused_since is None:
+            self._paused_since = now
+        return not self._given and now - self._paused_since >= LONGEST_SLEEP
+
+    def _wait_for_probe(self) -> None:
+        """Give up, unless a transaction may go in spite of the pause soon."""
+        now = self._clock()
+        if self._gives_up_at is None:
+            self._gives_up_at = now + LONGEST_PROBE_WAIT
+        if (self._may_probe and not self.relay.throttle.is_said and
+                now < self._gives_up_at):
+            self._set_timer(LONGEST_PROBE_WAIT / 10)
+        else:
+            self.give_up_pause()
+
+    def _set_timer(self, seconds: float) -> None:
+        """Look again after so many seconds, if not earlier."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._timer is not None and self._timer.when() <= when:
+            return
+        self._cancel_timer()
+        self._timer = loop.call_at(when, self._dispatcher.do, self._go_on)
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _go_on(self) -> None:
+        self._timer = None
+        if not self.is_over:
+            self._dispatcher.set_to_work()
+
+    def _heed(self, notice: Notice, given_at: float,
+              use: Optional[ConnectionUse] = None, others: int = 0) -> None:
+        """Let the relay have its way: less, later, or over fewer connections.
+
+        :param notice: What it has said.
+        :param given_at: When the transaction was given that it answered.
+        :param use: What happens on the connection; None if it could not be
+            opened.
+        :param others: How many other agents there are, if it could not.
+        """
+        throttle = self.relay.throttle
+        words = (notice.reply, notice.wait, given_at, notice.remedy,
+                 notice.usual)
+        if notice.about is About.quota:
+            throttle.hold(*words)
+            return
+        if notice.about is About.rate:
+            throttle.slow_down(*words)
+            return
+        if use is not None:
+            use.is_condemned = True
+            if use.accepted >= FEWEST_PER_CONNECTION:
+                # Another one does.
+                return
+            others = sum(agent.is_live for agent in self._agents)
+            if others:
+                # One that is closed is not to be opened again meanwhile.
+                self._ceiling = min(self._ceiling, others)
+        self._note_crowd(others, str(notice.reply), notice.remedy)
+        if not others:
+            throttle.slow_down(*words)
+
+    def judge(self, outcome: Outcome, use: ConnectionUse) -> None:
+        """Settle an outcome, or set aside what goes again.
+
+        :param outcome: Of a transaction that `next_for` gave.
+        :param use: What happens on its connection.
+        """
+        use.in_hand -= 1
+        given_at = self._given.pop(id(outcome.transaction), 0.0)
+        was_alone = self.share.holds_back
+        tried = self.share.release(outcome.transaction)
+        if tried is None:
+            # It was disowned.
+            return
+        alike = outcome.alike
+        is_served = alike is not None and alike.fate is Fate.accepted
+        if is_served or outcome.having(Fate.accepted):
+            self.accepted += 1
+            use.accepted += 1
+            self.share.elsewhere = frozenset()
+            self._note_accepted(given_at)
+        left = (None if is_served or outcome.transaction.asks
+                else remainder_of(outcome))
+        if left is not None:
+            outcome = self._set_aside(outcome, left, tried, use, given_at)
+        # The first one may be what broke the connection; the others only
+        # happened to be in flight.
+        use.is_fruitless = False
+        if is_served or is_answered(outcome):
+            self.retry.progress()
+            if self.retry.is_outage:
+                self._note_relay_is_up()
+            use.is_stale = False
+            use.answers_before = self.retry.answers
+        if outcome.results:
+            try:
+                self.obey(
+                    self._ledger.settle(outcome, self.relay), given_at, use)
+            except Exception as error:
+                # The main thread must not take the dispatch for done.
+                self.fail(error)
+                raise
+        if was_alone and not self.share.holds_back:
+            # The other agents have had nothing to do meanwhile.
+            self._dispatcher.set_to_work()
+        self._dispatcher.note_settled(is_idle=not use.in_hand)
+
+    def _note_accepted(self, given_at: float) -> None:
+        throttle = self.relay.throttle
+        self._took(throttle.accepted(given_at))
+        self.relay.trouble = ''
+        self._paused_since = None
+        if self._crowd is not None:
+            throttle.limit_connections(*self._crowd)
+            self._crowd = None
+            self._ceiling = self.relay.pool_settings.max_connections
+        if throttle.reason is not None and self.share:
+            # The relay may be ready earlier than it was.
+            self._set_timer(throttle.ready_in())
+
+    def _set_aside(self, outcome: Outcome, left: Remainder, tried: float,
+                   use: ConnectionUse, given_at: float) -> Outcome:
+        """Keep what is to be sent again; return what is to be settled."""
+        if left.limit is not None:
+            self.relay.lessons.learn_limit(left.limit)
+        notice = self._ledger.hear_of_closing(outcome, self.relay)
+        if notice is not None:
+            self._heed(notice, given_at, use)
+            if notice.about is About.quota:
+                self._end()
+        if not self._dispatcher.is_over:
+            # Whoever closes because of the rate has nothing against it.
+            if left.is_whole and notice is None:
+                # A lazy connection that could not connect is no transaction's
+                # fault.
+                event = (Event.cannot_open if use.is_lazy and
+                         outcome.results[0].stage is Stage.connect
+                         else use.event)
+                tried += RULES[event].attempts
+                if not self.retry.may_go_again(tried):
+                    is_handed_over = self._dispatcher.hand_over(
+                        self, outcome.transaction, tried)
+                    return outcome.part([]) if is_handed_over else outcome
+            for part in left.parts:
+                transaction = outcome.part(part).transaction
+                self.share.set_aside(transaction, tried)
+                (use.suspects if part is left.suspect
+                 else use.lost).append(transaction)
+        return outcome.part(left.settled)
+
+    def put_back(self, use: ConnectionUse) -> None:
+        """Queue again what was set aside while a connection lasted."""
+        self.share.end_aside(len(use.lost) + len(use.suspects))
+        self._dispatcher.put_back(self, use.lost, use.suspects)
+
+    def obey(self, orders: Orders, given_at: float,
+             use: Optional[ConnectionUse] = None) -> None:
+        """Do what an answer calls for.
+
+        :param orders: The ledger's.
+        :param given_at: When the transaction was given that was answered.
+        :param use: What happens on its connection; None if there is none.
+        """
+        if orders is NO_ORDERS:
+            return
+        if orders.limit is not None:
+            self.relay.lessons.learn_limit(orders.limit)
+        if orders.no_verp:
+            self._refuse_verp()
+        if orders.plain_sender:
+            self._refuse_verp_sender()
+        if orders.notice is not None:
+            self._heed(orders.notice, given_at, use)
+        if orders.halt:
+            self._end()
+        if not self._dispatcher.is_over:
+            self._queue(orders)
+
+    def _queue(self, orders: Orders) -> None:
+        """Queue what an answer has called for."""
+        if orders.elsewhere:
+            self.share.elsewhere = orders.elsewhere
+        if orders.again or self.is_over:
+            self._dispatcher.queue_again(self, orders.again)
+        if orders.first and not self.is_over:
+            self.share.put_first(orders.first)
+        if orders.again or orders.first:
+            self._dispatcher.set_to_work()
+
+    def _refuse_verp_sender(self) -> None:
+        lessons = self.relay.lessons
+        if not lessons.verp_sender_refused:
+            lessons.refuse_verp_sender()
+            log.warning(
+                '%s does not take the senders of VERP, but takes %s: that is '
+                'used for an hour; let the server know the addresses, in '
+                'Postfix with recipient_delimiter', self.relay.name,
+                self._plain_sender)
+
+    def _refuse_verp(self) -> None:
+        lessons = self.relay.lessons
+        # If it does not offer it any more, it may do so again some day.
+        offers = lessons.server is None or lessons.server.xverp
+        if offers and not lessons.verp_refused:
+            lessons.refuse_verp()
+            log.warning('%s does not make the senders of VERP; Mailman does',
+                        self.relay.name)
