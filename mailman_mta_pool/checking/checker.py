@@ -22,8 +22,8 @@ from mailman_mta_pool.configuration.loading import (
 )
 from mailman_mta_pool.errors import LocalFailure, printable
 from mailman_mta_pool.network.border import border
-from mailman_mta_pool.relays.factories import factory_for
-from mailman_mta_pool.settings import RelaySettings, Settings
+from mailman_mta_pool.relays.factories import check_modes
+from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from public import public
 from typing import List, Optional, Tuple
 
@@ -80,7 +80,7 @@ class Checker:
         try:
             if settings is None:
                 settings = _without_own_file()
-            factory_for(settings.relay)
+            check_modes(settings)
         except ConfigurationError as error:
             problem, settings = _mistake(error), None
         # The dialogue may be longer than a screen.
@@ -111,7 +111,8 @@ class Checker:
 @public
 def relays_of(settings: Settings) -> List[Tuple[str, RelaySettings]]:
     """Return each mail server, with the section that names it."""
-    return [('[mta]', settings.relay)]
+    return [('[mta]' if relay.name == MTA else f'[relay.{relay.name}]', relay)
+            for relay in settings.relays]
 
 
 def _without_own_file() -> Settings:
