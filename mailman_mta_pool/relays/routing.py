@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which relays a list's mail may go over, and which limits it has."""
 
-import re
-
-from functools import lru_cache
 from mailman_mta_pool.settings import LimitSettings, RelaySettings, Settings
 from public import public
-from typing import Iterable, List, Optional, Pattern, Tuple
+from typing import Iterable, List, Optional, Tuple
 
 
 # How many lists a warning names.
@@ -84,12 +81,30 @@ def matches(patterns: Tuple[str, ...], posting_address: Optional[str]) -> bool:
         characters but `@`.
     :param posting_address: The address; None matches nothing.
     """
-    return (posting_address is not None and len(patterns) > 0 and
-            _compiled(patterns).fullmatch(posting_address.lower()) is not None)
+    if posting_address is None:
+        return False
+    name, _, domain = posting_address.lower().partition('@')
+    return any(
+        _matches_one(own_name, name) and _matches_one(own_domain, domain)
+        for own_name, _, own_domain in (
+            pattern.partition('@') for pattern in patterns))
 
 
-@lru_cache(maxsize=256)
-def _compiled(patterns: Tuple[str, ...]) -> Pattern[str]:
-    return re.compile('|'.join(
-        '[^@]*'.join(map(re.escape, re.sub(r'\*+', '*', pattern).split('*')))
-        for pattern in patterns))
+def _matches_one(pattern: str, text: str) -> bool:
+    """Return True if a text matches a pattern with `*` for any characters.
+
+    A regular expression with many stars could take for ever.
+    """
+    first, *rest = pattern.split('*')
+    if not rest:
+        return text == pattern
+    *middle, last = rest
+    begin, end = len(first), len(text) - len(last)
+    if begin > end or not (text.startswith(first) and text.endswith(last)):
+        return False
+    for part in middle:
+        found = text.find(part, begin, end)
+        if found < 0:
+            return False
+        begin = found + len(part)
+    return True
