@@ -98,7 +98,6 @@ class TestKeys(FileTestCase):
     def test_every_key_arrives(self):
         plain = self.relay('')
         for key, (text, name, value) in VALUES.items():
-            besides = BESIDES.get(key, '')
             for section in ('relay.a', 'relay.master'):
                 with self.subTest(key=key, section=section):
                     relay, = self.loaded(with_key(
