@@ -97,18 +97,24 @@ class Rate:
 @public
 @dataclass(frozen=True)
 class WireSettings:
-    """The settings of the SMTP dialogue with a server.
+    """The settings of the connections and the SMTP dialogue with a server.
 
     :ivar pipelining: Use PIPELINING where it is offered.
     :ivar chunking: Use CHUNKING where it is offered, with PIPELINING.
     :ivar pipeline_depth: The ceiling of the window: transactions in flight
         on one connection with CHUNKING, at most.
+    :ivar hello_name: The name that is given in EHLO; '' for that of this
+        host.
+    :ivar source_address: The IP address that connections come from; '' for
+        the one that the system chooses.
     """
 
     pipelining: bool = True
     chunking: bool = True
     pipeline_depth: int = 32
     timeouts: Timeouts = Timeouts()
+    hello_name: str = ''
+    source_address: str = ''
 
 
 #: The name of the relay that [mta] of mailman.cfg describes.
@@ -131,10 +137,6 @@ class RelaySettings:
     :ivar max_sessions_per_connection: The number of messages after which a
         connection is closed; 0 is no limit.
     :ivar name: Its section without "relay.", or `MTA`.
-    :ivar hello_name: The name that is given in EHLO; '' for that of this
-        host.
-    :ivar source_address: The IP address that connections come from; '' for
-        the one that the system chooses.
     :ivar max_connections: How many connections all processes of this host
         may have together; 0 is no limit.
     :ivar priority: The relays of the lowest number go first.
@@ -158,8 +160,6 @@ class RelaySettings:
     max_sessions_per_connection: int = 0
     wire: WireSettings = WireSettings()
     name: str = MTA
-    hello_name: str = ''
-    source_address: str = ''
     max_connections: int = 0
     priority: int = 10
     weight: int = 1

@@ -20,6 +20,7 @@ from mailman_mta_pool.configuration.loading import (
     load,
     with_mta,
 )
+from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.errors import LocalFailure, printable
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import check_modes
@@ -122,6 +123,8 @@ def _without_own_file() -> Settings:
 
 
 def _mistake(error: ConfigurationError) -> Problem:
+    remedy = 'Correct the file; no runner starts before that.'
+    if isinstance(error, SecretUnavailable):
+        remedy = 'Correct the program; posts wait until it prints one.'
     return Problem(
-        f'{printable(str(error))}.', 'Correct the file; no runner starts '
-        'before that.', (printable(str(error.key)),))
+        f'{printable(str(error))}.', remedy, (printable(str(error.key)),))

@@ -67,11 +67,6 @@ def relay_settings(section: Section, depth: int,
         name=section.name.partition('.')[2],
         wire=_wire(section, depth),
         tls_ca=_tls_ca(section),
-        hello_name=section.value(
-            'hello_name', _hello_name, 'a host name such as '
-            'lists.example.com, or an address such as [192.0.2.1]'),
-        source_address=section.value(
-            'source_address', _address, 'an IP address'),
         max_connections=(section.whole('max_connections', least=1)
                          if section.text('max_connections') else 0),
         message_rate=_rates(section, 'message_rate'),
@@ -162,6 +157,11 @@ def _wire(section: Section, depth: int) -> WireSettings:
         timeouts=Timeouts(**{
             phase: section.seconds(f'{phase}_timeout')
             for phase in Timeouts.__dataclass_fields__}),
+        hello_name=section.value(
+            'hello_name', _hello_name, 'a host name such as '
+            'lists.example.com, or an address such as [192.0.2.1]'),
+        source_address=section.value(
+            'source_address', _address, 'an IP address'),
         )
 
 
@@ -194,10 +194,7 @@ def _port(section: Section, host: str, secure_mode: str) -> int:
         return 0
     if not text:
         return PORTS.get(secure_mode, SMTP_PORT)
-    port = section.whole('port', least=1)
-    if port > 65535:
-        raise section.mistake('port', f'{text!r} is over 65535')
-    return port
+    return section.whole('port', least=1, most=65535)
 
 
 def _user(section: Section) -> str:

@@ -40,7 +40,8 @@ def smtps(relay: RelaySettings, lessons: Lessons) -> SMTPSConnection:
     return SMTPSConnection(
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
-        relay.user, relay.password, wire=relay.wire, lessons=lessons)
+        relay.user, relay.password, wire=relay.wire, lessons=lessons,
+        tls_ca=relay.tls_ca)
 
 
 @public
@@ -50,7 +51,8 @@ def starttls(relay: RelaySettings, lessons: Lessons) -> STARTTLSConnection:
     return STARTTLSConnection(
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
-        relay.user, relay.password, wire=relay.wire, lessons=lessons)
+        relay.user, relay.password, wire=relay.wire, lessons=lessons,
+        tls_ca=relay.tls_ca)
 
 
 @public

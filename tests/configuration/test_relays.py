@@ -15,6 +15,7 @@ from mailman_mta_pool.settings import (
     RelaySettings,
     Settings,
     Timeouts,
+    WireSettings,
 )
 from tests.configuration.case import FileTestCase, PATH, SECRET
 
@@ -29,8 +30,10 @@ VALUES = {
     'password': ('formic', 'password', 'formic'),
     'verify_cert': ('no', 'verify_cert', False),
     'verify_hostname': ('no', 'verify_hostname', False),
-    'hello_name': ('ant.example.com', 'hello_name', 'ant.example.com'),
-    'source_address': ('192.0.2.1', 'source_address', '192.0.2.1'),
+    'hello_name': (
+        'ant.example.com', 'wire', WireSettings(hello_name='ant.example.com')),
+    'source_address': (
+        '192.0.2.1', 'wire', WireSettings(source_address='192.0.2.1')),
     'max_connections': ('5', 'max_connections', 5),
     'max_sessions_per_connection': ('7', 'max_sessions_per_connection', 7),
     'priority': ('20', 'priority', 20),
@@ -56,7 +59,7 @@ BAD = {
         'srv:': 'srv:_submissions._tcp', 'ant@example.com': 'host name',
         'srv:_submissions._udp.example.com': 'srv:_submissions._tcp'},
     'port': {'smtp': 'whole number', '0': 'whole number of 1', '-1': '1',
-             '65536': '65535'},
+             '65536': 'to 65535'},
     'verify_cert': {'': 'yes or no', 'perhaps': 'yes or no'},
     'verify_hostname': {'': 'yes or no', 'perhaps': 'yes or no'},
     'pipelining': {'yes': 'auto or no'},
@@ -161,7 +164,7 @@ class TestKeys(FileTestCase):
         for name in ('[192.0.2.1]', '[IPv6:2001:db8::1]', 'localhost'):
             with self.subTest(name=name):
                 self.assertEqual(
-                    self.relay(f'hello_name: {name}\n').hello_name, name)
+                    self.relay(f'hello_name: {name}\n').wire.hello_name, name)
 
     def test_certificates(self):
         path = files('mailman.testing') / 'ssl_test_cert.crt'
@@ -273,8 +276,8 @@ class TestMTA(FileTestCase):
             '[relay.master]\nhello_name: ant.example.com\n'
             'message_rate: 14/s\n[relay.mta]\nmax_connections: 3\n').relays
         self.assertEqual(relay, RelaySettings(
-            name=MTA, hello_name='ant.example.com', max_connections=3,
-            message_rate=(Rate(14, 1.0),)))
+            name=MTA, max_connections=3, message_rate=(Rate(14, 1.0),),
+            wire=WireSettings(hello_name='ant.example.com')))
 
     def test_what_mailman_cfg_says(self):
         for key, (text, *_) in VALUES.items():
