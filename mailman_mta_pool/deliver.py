@@ -101,7 +101,8 @@ class _Delivery:
         if self._earlier:
             # Whatever goes wrong from here on, the post is kept for these.
             self._leave_out_settled()
-        relay = relay_for(settings.relay, settings.pool)
+        relay = relay_for(
+            settings.relay, settings.pool_of(settings.relay))
         self._message_id = message_id_in(msg.raw_items())
         self._plain_sender = plain_sender(mlist, msg, msgdata)
         self._ledger = Ledger(
@@ -273,7 +274,9 @@ class _Delivery:
     def _send_in_turn(self) -> Optional[Exception]:
         """Send until the turn is over; return why there can be no sending."""
         mlist, msg, msgdata = self._post
-        relay = relay_for(self._settings.relay, self._settings.pool)
+        relay = relay_for(
+            self._settings.relay,
+            self._settings.pool_of(self._settings.relay))
         outbound = Outbound(
             relay, self._settings.delivery, self._ledger, turn=self._turn,
             envid=self._message_id,
