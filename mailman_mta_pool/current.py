@@ -11,9 +11,9 @@ import time
 from mailman.bin.master import master_state, WatcherState
 from mailman.config import config
 from mailman_mta_pool.configuration.files import ConfigurationError
-from mailman_mta_pool.configuration.loading import load
+from mailman_mta_pool.configuration.loading import load, no_password
 from mailman_mta_pool.monitoring.overview import Overview, overview
-from mailman_mta_pool.relays.factories import factory_for
+from mailman_mta_pool.relays.factories import check_modes
 from public import public
 from typing import Optional
 
@@ -37,7 +37,7 @@ def current_overview() -> Overview:
 def problem_in_force() -> Optional[str]:
     """Return what is wrong with the configuration, in one line, or None."""
     try:
-        factory_for(load().relay)
+        check_modes(load(no_password))
     except ConfigurationError as error:
         return str(error)
     return None

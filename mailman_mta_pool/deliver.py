@@ -18,7 +18,7 @@ from mailman_mta_pool.journal.file import Journal, name_of
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import message_id_in
-from mailman_mta_pool.relays.factories import factory_for
+from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.relay import Relay, relays_for
 from mailman_mta_pool.rendering.database import waiting_for_database
 from mailman_mta_pool.runner.progress import Progress
@@ -73,9 +73,10 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     settings, mistake = Settings(), None
     try:
         settings = last_good_settings()
-        factory_for(settings.relay)
+        check_modes(settings)
     except ConfigurationError as error:
-        # Only where there is no plugin section, which stops such a start.
+        # Where there is no plugin section, which stops such a start, or where
+        # a program does not print the password of a relay.
         mistake = error
     turn = Turn(settings.delivery, others_wait=others_wait)
     with signals_held_back(turn), suppress(FinishedElsewhere):

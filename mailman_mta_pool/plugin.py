@@ -7,23 +7,37 @@ import signal
 import logging
 
 from contextlib import suppress
+from mailman.config import config
+from mailman.database.transaction import transaction
+from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.plugin import IPlugin
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
-from mailman_mta_pool.relays.factories import factory_for, register
+from mailman_mta_pool.configuration.loading import (
+    configuration_path,
+    exposures_in_force,
+    load,
+    no_password,
+)
+from mailman_mta_pool.configuration.secrets import SecretUnavailable
+from mailman_mta_pool.relays.factories import check_modes, register
+from mailman_mta_pool.relays.routing import routing_warnings
 from mailman_mta_pool.resource import StateResource
 from public import public
-from typing import List, Optional
+from typing import Iterator, List, Optional
+from zope.component import getUtility
 from zope.interface import implementer
 
 
 log = logging.getLogger('mailman.error')
+smtp_log = logging.getLogger('mailman.smtp')
 
 # The status with which each program refuses to run.  Mailman's master starts
 # a runner again, ten times in a row, unless it exits with the number of
 # SIGTERM.
+RUNNER = 'mailman.bin.runner'
 STATUS_OF_PROGRAM = {
-    'mailman.bin.runner': int(signal.SIGTERM),
+    RUNNER: int(signal.SIGTERM),
     'mailman.bin.master': 1,
     }
 # The subcommands that show a mistake in a place of their own.
@@ -36,6 +50,8 @@ STATUS_OF_COMMAND = {
     'start': 1,
     'restart': 1,
     }
+START_RUNNERS = tuple([name] for name in STATUS_OF_COMMAND)
+OUTGOING_RUNNER = 'mailman.runners.outgoing.OutgoingRunner'
 
 
 @public
@@ -60,17 +76,65 @@ class MTAPoolPlugin:
         if _subcommand()[:2] in SHOW_MISTAKES:
             return
         try:
-            factory_for(last_good_settings().relay)
+            _check_start()
+        except SecretUnavailable as error:
+            # It may be otherwise when the first post is there.
+            log.error('mailman_mta_pool: %s', error)
+            _print(error)
         except ConfigurationError as error:
-            line = f'mailman_mta_pool: {error}'
             status = _status_of_refusal()
             if status is not None:
-                log.error('%s', line)
-            # The terminal of `mailman start` may have been closed since.
-            with suppress(OSError):
-                print(line, file=sys.stderr)
+                log.error('mailman_mta_pool: %s', error)
+            _print(error)
             if status is not None:
                 sys.exit(status)
+
+
+def _check_start() -> None:
+    """Check the configuration, as thoroughly as this process needs it.
+
+    Only what delivers posts, or starts what does, looks for a password that
+    a program prints, and warns.
+
+    :raises ConfigurationError: if there is a mistake in it.
+    """
+    if _is_outgoing_runner():
+        check_modes(last_good_settings())
+        for warning in routing_warnings(
+                last_good_settings(), _posting_addresses()):
+            smtp_log.warning('%s: %s', configuration_path(), warning)
+    elif _subcommand()[:1] in START_RUNNERS:
+        settings = load()
+        check_modes(settings)
+        for warning in exposures_in_force():
+            _print(warning)
+        for warning in routing_warnings(settings, _posting_addresses()):
+            _print(f'{configuration_path()}: {warning}')
+    else:
+        check_modes(load(no_password))
+
+
+def _posting_addresses() -> Iterator[str]:
+    """Yield the posting addresses of the site's lists."""
+    with transaction():
+        yield from getUtility(IListManager).names
+
+
+def _print(line: object) -> None:
+    # The terminal of `mailman start` may have been closed since.
+    with suppress(OSError):
+        print(f'mailman_mta_pool: {line}', file=sys.stderr)
+
+
+def _is_outgoing_runner() -> bool:
+    """Return True if this process is a runner that delivers posts."""
+    if _program() != RUNNER:
+        return False
+    spec = click.get_current_context().find_root().params['runner_spec']
+    return spec is not None and any(
+        section.name == f'runner.{spec[0]}' and
+        section['class'].strip() == OUTGOING_RUNNER
+        for section in config.runner_configs)
 
 
 def _status_of_refusal() -> Optional[int]:

@@ -5,9 +5,10 @@ Whoever needs a setting is given one of these values; nobody reads the
 configuration deep inside.  `configuration.loading` makes them.
 """
 
+import sys
 import enum
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from public import public
 from typing import FrozenSet, Optional, Tuple
 
@@ -96,24 +97,57 @@ class Rate:
 @public
 @dataclass(frozen=True)
 class WireSettings:
-    """The settings of the SMTP dialogue with a server.
+    """The settings of the connections and the SMTP dialogue with a server.
 
     :ivar pipelining: Use PIPELINING where it is offered.
     :ivar chunking: Use CHUNKING where it is offered, with PIPELINING.
     :ivar pipeline_depth: The ceiling of the window: transactions in flight
         on one connection with CHUNKING, at most.
+    :ivar hello_name: The name that is given in EHLO; '' for that of this
+        host.
+    :ivar source_address: The IP address that connections come from; '' for
+        the one that the system chooses.
     """
 
     pipelining: bool = True
     chunking: bool = True
     pipeline_depth: int = 32
     timeouts: Timeouts = Timeouts()
+    hello_name: str = ''
+    source_address: str = ''
+
+
+#: The name of the relay that [mta] of mailman.cfg describes.
+MTA = 'mta'
+public(MTA=MTA)
 
 
 @public
 @dataclass(frozen=True)
 class RelaySettings:
-    """One mail server.  Its repr shows neither user nor password."""
+    """One mail server.  Its repr shows neither user nor password.
+
+    :ivar host: Its host name or address; `srv:` and the name of an SRV record
+        (RFC 2782), such as 'srv:_submissions._tcp.example.com', for the
+        servers that the record names.
+    :ivar port: Its port; 0 where an SRV record says it.
+    :ivar secure_mode: The name of an `IConnectionFactory`.
+    :ivar tls_ca: The file with the certificates of the authorities that are
+        trusted; '' for those of the system.
+    :ivar max_sessions_per_connection: The number of messages after which a
+        connection is closed; 0 is no limit.
+    :ivar name: Its section without "relay.", or `MTA`.
+    :ivar max_connections: How many connections all processes of this host
+        may have together; 0 is no limit.
+    :ivar priority: The relays of the lowest number go first.
+    :ivar weight: Its share of the transactions among relays of one priority.
+    :ivar lists: Patterns of posting addresses, in lower case; the mail of
+        these lists goes over this relay, and no other mail does.  Empty: it
+        is for all mail that no other relay has a pattern for.
+    :ivar message_rate: How many messages it takes, in each of some periods.
+    :ivar recipient_rate: How many recipients, likewise.
+    :ivar connect_rate: How many new connections, likewise.
+    """
 
     host: str = 'localhost'
     port: int = 25
@@ -122,14 +156,44 @@ class RelaySettings:
     password: str = field(default='', repr=False)
     verify_cert: bool = True
     verify_hostname: bool = True
+    tls_ca: str = ''
     max_sessions_per_connection: int = 0
     wire: WireSettings = WireSettings()
+    name: str = MTA
+    max_connections: int = 0
+    priority: int = 10
+    weight: int = 1
+    lists: Tuple[str, ...] = ()
+    message_rate: Tuple[Rate, ...] = ()
+    recipient_rate: Tuple[Rate, ...] = ()
+    connect_rate: Tuple[Rate, ...] = ()
+
+
+@public
+@dataclass(frozen=True)
+class LimitSettings:
+    """How much mail of some lists is sent, over whatever relay.
+
+    :ivar name: Its section without "limit.".
+    :ivar lists: Patterns of their posting addresses, in lower case.
+    :ivar message_rate: How many messages all of these lists may send
+        together, in each of some periods.
+    :ivar recipient_rate: How many recipients, likewise.
+    """
+
+    name: str
+    lists: Tuple[str, ...]
+    message_rate: Tuple[Rate, ...] = ()
+    recipient_rate: Tuple[Rate, ...] = ()
 
 
 @public
 @dataclass(frozen=True)
 class PoolSettings:
-    """The number of connections, and their lifetimes in seconds."""
+    """The number of connections to a relay, and their lifetimes in seconds.
+
+    :ivar max_connections: How many this process may have at most.
+    """
 
     max_connections: int = 1
     idle_timeout: float = 10.0
@@ -201,9 +265,39 @@ class MetricsSettings:
 @public
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a delivery."""
+    """All settings of a delivery.
 
-    relay: RelaySettings = RelaySettings()
+    :ivar relays: The mail servers, in the order of the file; that of [mta]
+        alone where no other is given.  There is at least one.
+    :ivar limits: What limits the mail of some lists.
+    :ivar limit_storage: Where it is counted what was sent: 'file', or the URL
+        of a Redis server, which may have a password in it.
+    :ivar hosts: How many hosts share that server.
+    """
+
+    relays: Tuple[RelaySettings, ...] = (RelaySettings(),)
     pool: PoolSettings = PoolSettings()
     delivery: DeliverySettings = DeliverySettings()
     metrics: MetricsSettings = MetricsSettings()
+    limits: Tuple[LimitSettings, ...] = ()
+    limit_storage: str = field(default='file', repr=False)
+    hosts: int = 1
+
+    @property
+    def relay(self) -> RelaySettings:
+        """The relay that goes first; the only one where [mta] names it."""
+        return min(self.relays, key=lambda relay: relay.priority)
+
+    def pool_of(self, relay: RelaySettings) -> PoolSettings:
+        """Return how many connections to a relay one process may have.
+
+        [mta] max_delivery_threads is the number for its own relay, and for
+        one that has no `max_connections`.
+
+        :param relay: One of `relays`.
+        """
+        count = relay.max_connections
+        if relay.name == MTA:
+            count = min(count or sys.maxsize, self.pool.max_connections)
+        return replace(
+            self.pool, max_connections=count or self.pool.max_connections)

@@ -55,7 +55,7 @@ from mailman_mta_pool.relays.factories import (
     starttls,
 )
 from mailman_mta_pool.relays.relay import close_relays
-from mailman_mta_pool.settings import RelaySettings
+from mailman_mta_pool.settings import RelaySettings, WireSettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
@@ -462,6 +462,27 @@ class TestForeignConnection(unittest.TestCase):
         relay = replace(
             RelaySettings(), max_sessions_per_connection=7, port=2525)
         self.assertIn(':2525 ', repr(connection_for(relay)))
+        for mode in ('smtps', 'starttls'):
+            self.assertEqual(connection_for(replace(
+                relay, secure_mode=mode, tls_ca='/ca.pem')).tls_ca, '/ca.pem')
+
+    def test_how_we_present_ourselves(self):
+        with Scripted() as server:
+            connection = connection_for(RelaySettings(
+                host=server.host, port=server.port,
+                wire=WireSettings(hello_name='ant.example.com',
+                                  source_address='127.0.0.2')))
+            connection.sendmail('ant@example.com', RECIPIENTS, b'x')
+            connection.quit()
+            self.assertEqual(server.said('EHLO'), ['EHLO ant.example.com'])
+
+    def test_authorities_that_are_gone(self):
+        connection = connection_for(RelaySettings(
+            secure_mode='smtps', tls_ca='/nonexistent'))
+        with self.assertRaises(RelayUnavailable) as caught:
+            connection.sendmail('ant@example.com', RECIPIENTS, b'x')
+        self.assertEqual(caught.exception.phase, 'TLS')
+        self.assertIn('No such file', caught.exception.reason)
 
     # What others do while it waits.
 

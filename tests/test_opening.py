@@ -21,12 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, ExitStack
 from functools import partial
 from hypothesis import given, settings, strategies as st
+from importlib.resources import files
 from itertools import product
 from mailman_mta_pool.connection import opening
 from mailman_mta_pool.connection.addresses import (
     Address,
     Addresses,
     LAST_RESORT_STAGGER,
+    reachable_from,
     STAGGER,
 )
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
@@ -39,6 +41,7 @@ from mailman_mta_pool.errors import (
     UnavailableHere,
 )
 from mailman_mta_pool.settings import Timeouts
+from tempfile import TemporaryDirectory
 from tests.certificates import server_context
 from tests.documentation import trusted_test_certificate
 from tests.once import once
@@ -162,6 +165,44 @@ class TestDialogue(OpeningTestCase):
         self.assertEqual(set(opened.server.keywords), {'PIPELINING', 'SIZE'})
         self.assertEqual(opened.greeting, 'mx.example.net ESMTP')
         self.assertFalse(opened.authenticated)
+
+    def test_given_name(self):
+        for name in ('ant.example.com', '[192.0.2.1]'):
+            with self.subTest(name=name):
+                opened = self.open(READY, HELLO, hello_name=name)
+                self.assertEqual(opened.hostname, name)
+                self.assertEqual(
+                    self.peer.lines, [f'EHLO {name}\r\n'.encode()])
+
+    def test_source_address(self):
+        sources = []
+
+        async def serve(reader, writer):
+            sources.append(writer.get_extra_info('peername')[0])
+            writer.write(READY + HELLO)
+            await reader.readline()
+            writer.close()
+        for source in ('127.0.0.2', '127.0.0.3'):
+            self.open_to(serve, source_address=source)
+        self.assertEqual(sources, ['127.0.0.2', '127.0.0.3'])
+
+    def test_source_address_of_another_host(self):
+        error = self.assertFails('connect', None, source_address='192.0.2.1')
+        self.assertIn('192.0.2.1, the source_address', error.reason)
+
+    def test_source_address_of_another_family(self):
+        error = self.assertFails('connect', None, source_address='::1')
+        self.assertIn(f'{HOST} cannot be reached from ::1', error.reason)
+
+    def test_addresses_that_can_be_reached(self):
+        four = Address(socket.AF_INET, 1, 6, ('192.0.2.1', 25))
+        six = Address(socket.AF_INET6, 1, 6, ('2001:db8::1', 25, 0, 0))
+        for source, expected in (
+                ('', [six, four]), ('192.0.2.9', [four]), ('::1', [six])):
+            with self.subTest(source=source):
+                self.assertEqual(
+                    reachable_from(source, [six, four]), expected)
+        self.assertEqual(reachable_from('::1', []), [])
 
     def test_greeting_is_printable(self):
         opened = self.open(b'220-mx\x1b[31m\r\n220 \xff\r\n', HELLO)
@@ -763,6 +804,29 @@ class TestContexts(unittest.TestCase):
         with mock.patch.dict(os.environ, SSL_CERT_DIR='/nowhere'):
             self.assertIsNot(context_for(True, True), usual)
 
+    def test_own_authorities(self):
+        with TemporaryDirectory() as directory:
+            path = os.path.join(directory, 'ca.pem')
+            text = (files('mailman.testing') /
+                    'ssl_test_cert.crt').read_text()
+            with open(path, 'w') as fp:
+                fp.write(text)
+            context = context_for(True, True, path)
+            self.assertEqual(context.cert_store_stats()['x509'], 1)
+            self.assertIs(context_for(True, True, path), context)
+            self.assertIsNot(context_for(True, True), context)
+            # The environment has no say in it.
+            with trusted_test_certificate():
+                self.assertIs(context_for(True, True, path), context)
+            os.unlink(path)
+            with open(path, 'w') as fp:
+                fp.write(f'# Replaced.\n{text}')
+            self.assertIsNot(context_for(True, True, path), context)
+            with open(path, 'w') as fp:
+                fp.write('no certificate')
+            with self.assertRaises(OSError):
+                context_for(True, True, path)
+
     def test_what_is_verified(self):
         for cert, hostname, mode, checked in (
                 (True, True, ssl.CERT_REQUIRED, True),
@@ -834,11 +898,11 @@ class _TLSTests:
         raise NotImplementedError
 
     def connect(self, port, host='localhost', cert=True, hostname=True,
-                **watch):
+                tls_ca='', **watch):
         async def main():
             return await open_connection(
                 Endpoint(host, port, **{
-                    self.kind: context_for(cert, hostname)}),
+                    self.kind: context_for(cert, hostname, tls_ca)}),
                 TIMEOUTS, Addresses(), **watch)
         found = (socket.AF_INET, socket.SOCK_STREAM, 6, '', (HOST, port))
         with mock.patch.object(socket, 'getaddrinfo', return_value=[found]):
@@ -855,6 +919,13 @@ class _TLSTests:
                 with self.subTest(host=host):
                     self.assertIn(
                         '8BITMIME', self.connect(port, host).server)
+
+    def test_own_authority(self):
+        path = str(files('mailman.testing') / 'ssl_test_cert.crt')
+        with self.serving() as port:
+            self.connect(port, tls_ca=path)
+            with self.assertRaises(CertificateRefused):
+                self.connect(port, HOST, tls_ca=path)
 
     def test_certificate_refused(self):
         # It is signed by nobody whom we know.

@@ -20,10 +20,11 @@ from mailman_mta_pool.configuration.loading import (
     load,
     with_mta,
 )
+from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.errors import LocalFailure, printable
 from mailman_mta_pool.network.border import border
-from mailman_mta_pool.relays.factories import factory_for
-from mailman_mta_pool.settings import RelaySettings, Settings
+from mailman_mta_pool.relays.factories import check_modes
+from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from public import public
 from typing import List, Optional, Tuple
 
@@ -80,7 +81,7 @@ class Checker:
         try:
             if settings is None:
                 settings = _without_own_file()
-            factory_for(settings.relay)
+            check_modes(settings)
         except ConfigurationError as error:
             problem, settings = _mistake(error), None
         # The dialogue may be longer than a screen.
@@ -111,7 +112,8 @@ class Checker:
 @public
 def relays_of(settings: Settings) -> List[Tuple[str, RelaySettings]]:
     """Return each mail server, with the section that names it."""
-    return [('[mta]', settings.relay)]
+    return [('[mta]' if relay.name == MTA else f'[relay.{relay.name}]', relay)
+            for relay in settings.relays]
 
 
 def _without_own_file() -> Settings:
@@ -121,6 +123,8 @@ def _without_own_file() -> Settings:
 
 
 def _mistake(error: ConfigurationError) -> Problem:
+    remedy = 'Correct the file; no runner starts before that.'
+    if isinstance(error, SecretUnavailable):
+        remedy = 'Correct the program; posts wait until it prints one.'
     return Problem(
-        f'{printable(str(error))}.', 'Correct the file; no runner starts '
-        'before that.', (printable(str(error.key)),))
+        f'{printable(str(error))}.', remedy, (printable(str(error.key)),))

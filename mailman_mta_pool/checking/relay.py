@@ -264,7 +264,7 @@ class RelayChecker:
         situation = Situation(self._relay, self._found)
         if isinstance(error, CertificateRefused):
             unverified = context_for(False, False)
-            plain = Endpoint(self._relay.host, self._relay.port)
+            plain = self._plain_endpoint()
             await self._try_otherwise(
                 replace(plain, implicit_tls=unverified)
                 if self._relay.secure_mode == 'smtps'
@@ -274,13 +274,13 @@ class RelayChecker:
                 certificate=self._check.certificate)
         elif (error.phase == 'greeting' and error.code is None and
                 self._relay.secure_mode != 'smtps'):
-            found, _ = await self._try_otherwise(Endpoint(
-                self._relay.host, self._relay.port,
+            found, _ = await self._try_otherwise(replace(
+                self._plain_endpoint(),
                 implicit_tls=context_for(False, False)))
             situation = situation._replace(speaks_tls='tls' in found)
         elif error.phase == 'TLS' and self._relay.secure_mode == 'smtps':
             found, opened = await self._try_otherwise(
-                Endpoint(self._relay.host, self._relay.port))
+                self._plain_endpoint())
             situation = situation._replace(
                 greets_in_clear='greeting' in found,
                 offers_starttls=opened is not None and opened.server.starttls)
@@ -293,6 +293,13 @@ class RelayChecker:
         if error.phase == 'connect' and 'addresses' not in self._found:
             return 'resolve'
         return _PHASES[error.phase]
+
+    def _plain_endpoint(self) -> Endpoint:
+        """The server without TLS and without a login."""
+        return Endpoint(
+            self._relay.host, self._relay.port,
+            hello_name=self._relay.wire.hello_name,
+            source_address=self._relay.wire.source_address)
 
     async def _try_otherwise(
             self, endpoint: Endpoint,

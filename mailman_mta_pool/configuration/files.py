@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reading lazr.config files so that a mistake is named by its place."""
 
+import os
+import re
+import stat
+import errno
+
 from configparser import (
     DuplicateOptionError,
     DuplicateSectionError,
@@ -13,11 +18,44 @@ from lazr.config import as_boolean, as_timedelta, ConfigSchema
 from mailman.config.config import load_external
 from mailman.interfaces.configuration import InvalidConfigurationError
 from public import public
-from typing import Any, Callable, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 
-# The server named by [mta], and what is said of all servers.
-RELAYS = frozenset(['relay.master', 'relay.mta'])
+# What is said of all sections of a kind.
+RELAY_MASTER, LIMIT_MASTER = 'relay.master', 'limit.master'
+# The section of the server named by [mta].
+RELAY_MTA = 'relay.mta'
+# The keys whose values nobody is to see; a program's arguments may be secret.
+SECRET_KEYS = frozenset(['password', 'password_command'])
+# The keys that say a relay's password, of which a section has one at most.
+PASSWORD_KEYS = ('password', 'password_file', 'password_command')
+# The keys that a relay has because it is not the server of [mta], and what
+# says the same of that one.
+NOT_OF_MTA = {
+    'host': 'smtp_host',
+    'port': 'smtp_port',
+    'secure_mode': 'smtp_secure_mode',
+    'user': 'smtp_user',
+    'password': 'smtp_pass',
+    'password_file': 'smtp_pass',
+    'password_command': 'smtp_pass',
+    'verify_cert': 'smtp_verify_cert',
+    'verify_hostname': 'smtp_verify_hostname',
+    'max_sessions_per_connection': 'max_sessions_per_connection',
+    'priority': '',
+    'weight': '',
+    'for': '',
+    }
+public(
+    LIMIT_MASTER=LIMIT_MASTER, NOT_OF_MTA=NOT_OF_MTA,
+    PASSWORD_KEYS=PASSWORD_KEYS, RELAY_MASTER=RELAY_MASTER,
+    RELAY_MTA=RELAY_MTA)
+
+# The name of a relay or of a limit may become the name of a file.
+_NAME = re.compile(r'[a-z0-9][a-z0-9_-]{0,39}')
+# What comes first in the URL of a Redis server may be a password.
+_USER_OF_URL = re.compile(r'(?<=://)[^/?#]*@')
+_QUERY_OF_URL = re.compile(r'\?.*', re.DOTALL)
 
 
 @public
@@ -42,17 +80,21 @@ class ConfigurationError(InvalidConfigurationError):
 class Section:
     """A section that names file, section and key when a value is bad."""
 
-    def __init__(self, place: str, name: str, section: Any) -> None:
+    def __init__(self, place: str, name: str, section: Any,
+                 names: Optional[Mapping[str, str]] = None) -> None:
         """Wrap a section.
 
         :param place: The file, as the operator knows it.
         :param name: The section's name without brackets.
         :param section: The lazr.config section, or another mapping of keys
             to texts.
+        :param names: The sections that keys are inherited from, without
+            brackets, by the key.
         """
+        self.name = name
         self._place = place
-        self._name = name
         self._section = section
+        self._names = names or {}
 
     def text(self, key: str) -> str:
         """Return a value as it stands."""
@@ -64,8 +106,15 @@ class Section:
         :param key: The key.
         :param problem: What is wrong with it, and what would be right.
         """
-        return ConfigurationError(
-            self._place, f'[{self._name}] {key}', problem)
+        name = self._names.get(key, self.name)
+        return ConfigurationError(self._place, f'[{name}] {key}', problem)
+
+    def mistaken_section(self, problem: str) -> ConfigurationError:
+        """Return the error that names this section.
+
+        :param problem: What is wrong with it, and what would be right.
+        """
+        return ConfigurationError(self._place, f'[{self.name}]', problem)
 
     def value(self, key: str, convert: Callable[[str], Any],
               remedy: str) -> Any:
@@ -81,7 +130,8 @@ class Section:
         try:
             return convert(text)
         except (ValueError, KeyError, OverflowError):
-            raise self.mistake(key, f'{text!r} is not {remedy}') from None
+            shown = hidden_in(key, text)
+            raise self.mistake(key, f'{shown!r} is not {remedy}') from None
 
     def whole(self, key: str, least: int = 0,
               most: Optional[int] = None) -> int:
@@ -157,29 +207,131 @@ def read_named_file(path: str, place: str, key: str) -> str:
 
 
 @public
+def read_octets(path: str, most: int) -> bytes:
+    """Return what a file begins with.
+
+    :param path: A regular file; a pipe could keep the reader waiting for
+        ever.
+    :param most: How many octets at most.
+    :raises OSError: for a file that cannot be read, or is not regular.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, 'Not a regular file')
+    with open(path, 'rb') as fp:
+        return fp.read(most)
+
+
+@public
 def schema_text() -> str:
     """Return the text of schema.cfg: all keys, with their defaults."""
     return (files(__package__) / 'schema.cfg').read_text('utf-8')
 
 
 @public
-def plugin_configuration(path: str, text: str) -> Any:
-    """Check the plugin's own configuration against its schema.
+class OwnFile:
+    """The plugin's own configuration file, checked against its schema."""
 
-    :param path: The file, for error messages, or '' for the defaults.
-    :param text: What it says.
-    :return: The validated lazr.config configuration.
-    :raises ConfigurationError: for text that is not a configuration file, an
-        unknown section or key, or one that stands there twice.
+    def __init__(self, path: str, text: str) -> None:
+        """Read the sections of a file.
+
+        :param path: The file, for error messages, or '' for the defaults.
+        :param text: What it says.
+        :raises ConfigurationError: for text that is not a configuration file,
+            an unknown section or key, or one that stands there twice.
+        """
+        defaults = schema_text()
+        self.place = path or 'schema.cfg'
+        self._schema = parsed(defaults, 'schema.cfg')
+        self._own = parsed(text, self.place)
+        _refuse_the_unknown(self.place, self._own, self._schema)
+        schema = ConfigSchema('schema.cfg', StringIO(defaults))
+        self._lazr = schema.loadFile(
+            StringIO(_for_lazr(self._own)), self.place)
+        self._lazr.validate()
+
+    def section(self, name: str) -> Section:
+        """Return a section that is there once, such as [pool].
+
+        :param name: Its name without brackets.
+        """
+        return Section(self.place, name, self._lazr[name])
+
+    @property
+    def relays(self) -> List[Section]:
+        """The sections of the relays, in the order of the file.
+
+        There is [relay.mta] alone, even without such a section, where no
+        other relay is given.
+        """
+        return [self._inheriting(name, RELAY_MASTER)
+                for name in relay_names(self._own) or [RELAY_MTA]]
+
+    @property
+    def limits(self) -> List[Section]:
+        """The sections [limit.NAME], in the order of the file."""
+        return [self._inheriting(name, LIMIT_MASTER)
+                for name in limit_names(self._own)]
+
+    def _inheriting(self, name: str, master: str) -> Section:
+        values = with_master(self._schema, self._own, name, master)
+        return Section(
+            self.place, name,
+            {key: value for key, (value, _) in values.items()},
+            {key: section for key, (_, section) in values.items() if section})
+
+
+@public
+def relay_names(own: RawConfigParser) -> List[str]:
+    """Return the sections of the relays of a file but [relay.mta]."""
+    return [name for name in own.sections() if name.startswith('relay.') and
+            name not in (RELAY_MASTER, RELAY_MTA)]
+
+
+@public
+def limit_names(own: RawConfigParser) -> List[str]:
+    """Return the sections of the limits of a file."""
+    return [name for name in own.sections()
+            if name.startswith('limit.') and name != LIMIT_MASTER]
+
+
+@public
+def with_master(schema: RawConfigParser, own: RawConfigParser, name: str,
+                master: str) -> Dict[str, Any]:
+    """Return what a section says together with what it inherits.
+
+    A section that says its password in one way does not inherit another way.
+
+    :param schema: The schema, which has the defaults in its master section.
+    :param own: The file.
+    :param name: The section, which the file may not have.
+    :param master: Its master section.
+    :return: For each key its value and the section of the file that says so,
+        '' for the default.
     """
-    defaults = schema_text()
-    place = path or 'schema.cfg'
-    schema = ConfigSchema('schema.cfg', StringIO(defaults))
-    own = parsed(text, place)
-    _refuse_the_unknown(place, own, parsed(defaults, 'schema.cfg'))
-    loaded = schema.loadFile(StringIO(_for_lazr(own)), place)
-    loaded.validate()
-    return loaded
+    values = {key: (default, '') for key, default in schema.items(master)}
+    for section in (master, name):
+        if own.has_section(section):
+            items = {key: (value, section)
+                     for key, value in own.items(section)}
+            if items.keys() & set(PASSWORD_KEYS):
+                values.update({
+                    key: ('', '') for key in PASSWORD_KEYS if key in values})
+            values.update(items)
+    return values
+
+
+@public
+def hidden_in(key: str, value: str) -> str:
+    """Return what may be shown of a value.
+
+    :param key: Its key.
+    :param value: The value as it stands in a file.
+    """
+    if key in SECRET_KEYS:
+        return '(hidden)' if value else '(empty)'
+    if key == 'storage':
+        value = _QUERY_OF_URL.sub('', _USER_OF_URL.sub('(hidden)@', value))
+    return value
 
 
 @public
@@ -203,8 +355,25 @@ def parsed(text: str, place: str) -> RawConfigParser:
             place, f'[{error.section}]',
             f'line {error.lineno} begins this section again') from None
     except ConfigParserError as error:
-        raise ConfigurationError(place, 'the file', str(error)) from None
+        raise ConfigurationError(
+            place, f'line {line_number(error)}',
+            'is neither a [section] nor a "key: value" of one') from None
     return parser
+
+
+@public
+def line_number(error: ConfigParserError) -> int:
+    """Return the number of the first line that makes no sense.
+
+    What stands in such a line may be a password, so that the text of the
+    error, which has it, is shown to nobody.
+
+    :param error: What configparser has raised.
+    """
+    number = getattr(error, 'lineno', None)
+    if number is None:
+        number = getattr(error, 'errors', [(1, '')])[0][0]
+    return int(number)
 
 
 @public
@@ -227,8 +396,9 @@ def refuse_unknown_keys(place: str, own: RawConfigParser, section: str,
     """
     for key, _ in own.items(section):
         if key not in known:
+            # After a blank there may be a value whose colon is missing.
             raise ConfigurationError(
-                place, f'[{section}] {key}',
+                place, f'[{section}] {key.split()[0] if key else key}',
                 f'unknown key; the {schema} of the package lists them all')
 
 
@@ -240,12 +410,13 @@ def _refuse_the_unknown(place: str, own: RawConfigParser,
     master, and over sections that end in .master, .optional or .template.
     For a value outside ASCII it raises an error that names no key.
     """
+    seen: Dict[str, str] = {}
     for section in sections_of(own):
-        if section.startswith('relay.') and section not in RELAYS:
-            raise ConfigurationError(
-                place, f'[{section}]', 'no such relay; [relay.mta] is the '
-                'server named by [mta] smtp_host in mailman.cfg')
-        known = 'relay.master' if section in RELAYS else section
+        category, dot, name = section.partition('.')
+        known = section
+        if schema.has_section(f'{category}.master') and dot:
+            known = f'{category}.master'
+            _check_name(place, section, name, seen)
         if not schema.has_section(known):
             raise ConfigurationError(
                 place, f'[{section}]', 'unknown section; the schema.cfg of '
@@ -255,20 +426,79 @@ def _refuse_the_unknown(place: str, own: RawConfigParser,
         for key, value in own.items(section):
             if not value.isascii():
                 raise ConfigurationError(
-                    place, f'[{section}] {key}',
-                    f'{value!r} is not plain ASCII text')
+                    place, f'[{section}] {key}', f'{hidden_in(key, value)!r} '
+                    'is not plain ASCII text' + (
+                        '; password_file can name a file with any'
+                        if key == 'password' else ''))
+    _refuse_the_idle(place, own, schema)
+
+
+def _check_name(place: str, section: str, name: str,
+                seen: Dict[str, str]) -> None:
+    """Check the name of a relay or a limit.
+
+    :param place: The file, for error messages.
+    :param section: Its section.
+    :param name: The name.
+    :param seen: The sections seen so far, by their names in lower case.
+    """
+    folded = section.lower()
+    if _NAME.fullmatch(name.lower()) is None:
+        raise ConfigurationError(
+            place, f'[{section}]', 'the name after the dot has to be of '
+            'letters, digits, - and _, 40 at most')
+    if folded in (RELAY_MASTER, RELAY_MTA, LIMIT_MASTER) and folded != section:
+        raise ConfigurationError(
+            place, f'[{section}]', f'[{folded}] is written in small letters')
+    if folded in seen:
+        raise ConfigurationError(
+            place, f'[{section}]', 'has the same name as '
+            f'[{seen[folded]}], but for capitals; give one of them another')
+    seen[folded] = section
+
+
+def _refuse_the_idle(place: str, own: RawConfigParser,
+                     schema: RawConfigParser) -> None:
+    """Name the first key that no relay or limit would have a use for."""
+    if relay_names(own):
+        if own.has_section(RELAY_MTA):
+            raise ConfigurationError(
+                place, f'[{RELAY_MTA}]', 'is about the server of [mta] in '
+                'mailman.cfg, which is not used beside '
+                f'[{relay_names(own)[0]}]; remove the section, or give it '
+                'another name and a host')
+    else:
+        for section in filter(own.has_section, (RELAY_MASTER, RELAY_MTA)):
+            for key, value in own.items(section):
+                if key in NOT_OF_MTA and value != schema.get(
+                        RELAY_MASTER, key):
+                    _refuse_for_mta(place, section, key)
+    if own.has_section(LIMIT_MASTER) and not limit_names(own):
+        for key, value in own.items(LIMIT_MASTER):
+            if value:
+                raise ConfigurationError(
+                    place, f'[{LIMIT_MASTER}] {key}', 'there is no limit that '
+                    'inherits it; put it into a section [limit.NAME]')
+
+
+def _refuse_for_mta(place: str, section: str, key: str) -> None:
+    same = NOT_OF_MTA[key]
+    raise ConfigurationError(
+        place, f'[{section}] {key}', (
+            f'[mta] {same} in mailman.cfg says this of the only relay'
+            if same else 'chooses among several relays, and the server of '
+            '[mta] in mailman.cfg is the only one') +
+        '; remove the key, or give relays in sections [relay.NAME]')
 
 
 def _for_lazr(own: RawConfigParser) -> str:
-    """Return the configuration with what is for all relays said for each."""
-    merged = RawConfigParser()
-    for section in sorted(own.sections()):
-        # [relay.master] sorts before [relay.mta].
-        target = 'relay.mta' if section in RELAYS else section
-        if not merged.has_section(target):
-            merged.add_section(target)
-        for key, value in own.items(section):
-            merged.set(target, key, value)
+    """Return the sections that have no master."""
+    plain = RawConfigParser()
+    for section in own.sections():
+        if '.' not in section:
+            plain.add_section(section)
+            for key, value in own.items(section):
+                plain.set(section, key, value)
     text = StringIO()
-    merged.write(text)
+    plain.write(text)
     return text.getvalue()

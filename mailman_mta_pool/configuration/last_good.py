@@ -9,15 +9,17 @@ from mailman_mta_pool.configuration.files import (
 )
 from mailman_mta_pool.configuration.loading import (
     configuration_path,
-    read_answers,
+    exposures,
+    read_again,
     settings_of,
     Sources,
     sources_of,
     with_mta,
 )
+from mailman_mta_pool.configuration.secrets import Programs
 from mailman_mta_pool.settings import Settings
 from public import public
-from typing import Optional, Tuple
+from typing import FrozenSet, Optional, Tuple
 
 
 log = logging.getLogger('mailman.smtp')
@@ -28,16 +30,20 @@ class _LastGood:
 
     def __init__(self) -> None:
         # The files that the settings in force were made of.
-        self._sources = Sources('', '', '', '')
+        self._sources = Sources()
         self._settings: Optional[Settings] = None
         # The texts of the files when they were last read, and after them
         # what was wrong.
         self._seen: Tuple[str, ...] = ()
+        self._programs = Programs()
+        # The warnings about files with a password that others may read.
+        self._exposed: FrozenSet[str] = frozenset()
 
     def settings(self) -> Settings:
         path = configuration_path()
         if self._settings is None or path != self._sources.path:
-            sources = sources_of(path, read_configuration(path))
+            sources = sources_of(
+                path, read_configuration(path), self._programs)
             settings = settings_of(sources)
             self._adopt(sources, settings)
         else:
@@ -46,7 +52,11 @@ class _LastGood:
 
     def _adopt(self, sources: Sources, settings: Settings) -> None:
         self._sources, self._settings = sources, settings
-        self._seen = sources.text, sources.answers_text
+        self._seen = _texts(sources)
+        exposed = frozenset(exposures(sources))
+        for line in sorted(exposed - self._exposed):
+            log.warning('%s', line)
+        self._exposed = exposed
 
     def _look_again(self, settings: Settings) -> Settings:
         """Adopt files that have changed, or log once what is wrong with them.
@@ -63,12 +73,10 @@ class _LastGood:
             text = read_configuration(before.path)
             seen = (text,)
             if text == before.text:
-                now = before._replace(
-                    answers_text=read_answers(
-                        before.path, before.answers_path))
+                now = read_again(before)
             else:
-                now = sources_of(before.path, text)
-            seen = (text, now.answers_text)
+                now = sources_of(before.path, text, self._programs)
+            seen = _texts(now)
             if seen == self._seen:
                 return settings
             changed = settings_of(now)
@@ -81,9 +89,24 @@ class _LastGood:
                 log.error('%s; the last good settings hold', error)
             return settings
         log.info('%s has changed, and its settings are in force',
-                 now.answers_path if self._seen[0] == text else now.path)
+                 self._changed_file(before, now))
         self._adopt(now, changed)
         return changed
+
+    def _changed_file(self, before: Sources, now: Sources) -> str:
+        """Return the file whose change has made new settings."""
+        if self._seen[:1] != (now.text,):
+            return now.path
+        for section in now.readers:
+            if now.read[section.name] != before.read[section.name]:
+                return section.text('password_file')
+        return now.answers_path or now.path
+
+
+def _texts(sources: Sources) -> Tuple[str, ...]:
+    """Return what the files say that are read for each post."""
+    return (sources.text, sources.answers_text, *(
+        sources.read[section.name] for section in sources.readers))
 
 
 def _refuse_incomplete(path: str, text: str) -> None:
@@ -109,13 +132,16 @@ _last_good = _LastGood()
 def last_good_settings() -> Settings:
     """Return the settings that are in force in this process.
 
-    The plugin's own configuration file, and the answers that it names, are
-    read each time.  A mistake that was made since is logged once for each
-    change of a file, and the settings that were in force remain.
+    The plugin's own configuration file, and the answers and the passwords
+    that it names, are read each time.  A program that prints a password is
+    run when the file that names it has changed.  A mistake that was made
+    since is logged once for each change of a file, and the settings that were
+    in force remain.
 
     :return: The settings.
     :raises ConfigurationError: if a value of [mta] is no good, or if one
         of the plugin's own files has a mistake, and has had it since this
         process first read it.
+    :raises SecretUnavailable: likewise, if a program prints no password.
     """
     return _last_good.settings()

@@ -1,51 +1,80 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From configuration files to settings.
 
-[mta] of mailman.cfg says which server and how many connections; the plugin's
-own file, whose schema is `schema.cfg`, says the rest.
+[mta] of mailman.cfg says which server and how many connections, unless the
+plugin's own file names other servers; that file, whose schema is
+`schema.cfg`, says the rest.
 """
 
 import os
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from lazr.config import as_boolean
 from mailman.config import config
 from mailman_mta_pool.configuration.answers import answers_in, shipped_answers
 from mailman_mta_pool.configuration.files import (
-    plugin_configuration,
+    hidden_in,
+    OwnFile,
     read_configuration,
     read_named_file,
+    RELAY_MTA,
     Section,
+)
+from mailman_mta_pool.configuration.relays import (
+    limit_settings,
+    limit_storage,
+    relay_settings,
+)
+from mailman_mta_pool.configuration.secrets import (
+    exposure,
+    read_password,
+    run_for_password,
 )
 from mailman_mta_pool.settings import (
     DeliverySettings,
     MetricsSettings,
+    MTA,
     PoolSettings,
     RelaySettings,
     Settings,
-    Timeouts,
-    WireSettings,
 )
 from public import public
-from typing import Any, NamedTuple
+from typing import Any, Callable, List, Mapping, Tuple
 
 
+# What a path begins with that is a module's, as in `load_external`.
+PYTHON = 'python:'
 PLUGIN_CLASS = 'mailman_mta_pool.plugin.MTAPoolPlugin'
 
 
+# Returns the password that the program of a relay's section prints.
+Run = Callable[[Section], str]
+
+
 @public
-def load() -> Settings:
+def load(run: Run = run_for_password) -> Settings:
     """Read and check the whole configuration as it stands now.
 
     Whether there is a factory for `secure_mode` is for `relays.factories` to
     say.
 
+    :param run: Returns the password that the program of a section prints.
     :return: The settings.
     :raises ConfigurationError: naming the file, the section and the key of
         the first value that is no good.
     """
     path = configuration_path()
-    return with_mta(settings_of_plugin(path, read_configuration(path)))
+    return with_mta(settings_of_plugin(path, read_configuration(path), run))
+
+
+@public
+def exposures_in_force() -> List[str]:
+    """Return a warning for each file with a password that others may read.
+
+    :raises ConfigurationError: as with `load`.
+    """
+    path = configuration_path()
+    return exposures(sources_of(path, read_configuration(path), no_password))
 
 
 @public
@@ -71,35 +100,72 @@ def configuration_path() -> str:
 
 
 @public
-class Sources(NamedTuple):
+@dataclass(frozen=True)
+class Sources:
     """The files that settings are made of, and what they say.
+
+    Its repr shows no text, as passwords are in it.
 
     :ivar path: The plugin's own configuration file, or '' for the defaults.
     :ivar text: Its text.
     :ivar answers_path: The site's own answers, or '' for none.
     :ivar answers_text: The text of these.
+    :ivar printed: The passwords that programs have printed, by the section
+        of the relay.
+    :ivar read: The passwords that were read from files, likewise.
+    :ivar readers: The sections of the relays that name these files.
     """
 
-    path: str
-    text: str
-    answers_path: str
-    answers_text: str
+    path: str = ''
+    text: str = field(default='', repr=False)
+    answers_path: str = ''
+    answers_text: str = field(default='', repr=False)
+    printed: Mapping[str, str] = field(default_factory=dict, repr=False)
+    read: Mapping[str, str] = field(default_factory=dict, repr=False)
+    readers: Tuple[Section, ...] = field(
+        default=(), compare=False, repr=False)
 
 
 @public
-def sources_of(path: str, text: str) -> Sources:
+def sources_of(path: str, text: str,
+               run: Run = run_for_password) -> Sources:
     """Read the files that the plugin's own configuration file names.
 
     :param path: The file, for error messages, or '' for the defaults.
     :param text: What it says.
+    :param run: Returns the password that the program of a section prints.
     :raises ConfigurationError: for a mistake in the file by which what it
         names cannot be found, and for a file that cannot be read.
+    :raises SecretUnavailable: for a program that prints no password.
     """
-    place = path or 'schema.cfg'
-    delivery = Section(
-        place, 'delivery', plugin_configuration(path, text).delivery)
-    answers_path = delivery.text('answers')
-    return Sources(path, text, answers_path, read_answers(path, answers_path))
+    own = OwnFile(path, text)
+    sections = own.relays
+    sources = read_again(Sources(
+        path, text, own.section('delivery').text('answers'),
+        readers=tuple(
+            section for section in sections if section.name != RELAY_MTA and
+            section.text('password_file'))))
+    # A program may take long, so the relays are looked at before.
+    _relays(own, sources)
+    return replace(sources, printed={
+        section.name: run(section) for section in sections
+        if section.name != RELAY_MTA and section.text('password_command')})
+
+
+@public
+def read_again(sources: Sources) -> Sources:
+    """Read the files that the plugin's own configuration file names again.
+
+    Programs that print passwords are not run again.
+
+    :param sources: What was read before.
+    :raises ConfigurationError: for a file that cannot be read.
+    """
+    return replace(
+        sources,
+        answers_text=read_answers(sources.path, sources.answers_path),
+        read={section.name: read_password(section)
+              for section in sources.readers})
 
 
 @public
@@ -115,15 +181,43 @@ def read_answers(path: str, answers_path: str) -> str:
 
 
 @public
-def settings_of_plugin(path: str, text: str) -> Settings:
+def exposures(sources: Sources) -> List[str]:
+    """Return a warning for each file with a password that others may read.
+
+    :param sources: The files.
+    """
+    own = OwnFile(sources.path, sources.text)
+    paths = [section.text('password_file') for section in sources.readers]
+    storage = own.section('limits').text('storage')
+    if not sources.path.startswith(PYTHON) and (
+            hidden_in('storage', storage) != storage or
+            any(section.text('password') for section in own.relays)):
+        paths.insert(0, sources.path)
+    return [line for line in map(exposure, dict.fromkeys(paths))
+            if line is not None]
+
+
+@public
+def settings_of_plugin(path: str, text: str,
+                       run: Run = run_for_password) -> Settings:
     """Return the settings that the plugin's own configuration file makes.
 
     :param path: The file, for error messages, or '' for the defaults.
     :param text: What it says.
+    :param run: Returns the password that the program of a section prints.
     :return: As with `settings_of`.
     :raises ConfigurationError: as with `sources_of` and `settings_of`.
     """
-    return settings_of(sources_of(path, text))
+    return settings_of(sources_of(path, text, run))
+
+
+@public
+def no_password(section: Section) -> str:
+    """Return '', where no program is to be run for a password; a `Run`.
+
+    :param section: The section of a relay.
+    """
+    return ''
 
 
 @public
@@ -135,36 +229,52 @@ def settings_of(sources: Sources) -> Settings:
     :raises ConfigurationError: naming the file, the section and the key of
         the first value that is no good.
     """
-    own = plugin_configuration(sources.path, sources.text)
-    place = sources.path or 'schema.cfg'
-    pool = Section(place, 'pool', own.pool)
-    delivery = Section(place, 'delivery', own.delivery)
+    own = OwnFile(sources.path, sources.text)
+    limits = own.section('limits')
     return Settings(
-        relay=RelaySettings(wire=_wire(own, place, delivery)),
-        pool=PoolSettings(
-            idle_timeout=pool.seconds('idle_timeout', zero=True),
-            max_lifetime=pool.seconds('max_lifetime', zero=True),
-            ),
-        delivery=DeliverySettings(
-            coalesce=delivery.boolean('coalesce'),
-            attempts=delivery.whole('attempts', least=1),
-            patience=delivery.seconds('patience', zero=True),
-            message_rejected=delivery.choice(
-                'message_rejected', 'shunt', 'bounce'),
-            journal=delivery.choice('journal', 'process', 'power', 'no'),
-            keep_records=delivery.seconds('keep_records', zero=True),
-            records_size=delivery.whole('records_size'),
-            stop_timeout=delivery.seconds('stop_timeout'),
-            time_slice=delivery.seconds('time_slice', zero=True),
-            split=delivery.whole('split'),
-            server_verp=delivery.automatic('server_verp'),
-            max_recipients_server_verp=delivery.whole(
-                'max_recipients_server_verp', least=1),
-            dsn=delivery.boolean('dsn'),
-            answers=answers_in(sources.answers_text, sources.answers_path) +
-            shipped_answers(),
-            ),
-        metrics=_metrics(Section(place, 'metrics', own.metrics)),
+        relays=_relays(own, sources),
+        pool=_pool(own.section('pool')),
+        delivery=_delivery(own.section('delivery'), sources),
+        metrics=_metrics(own.section('metrics')),
+        limits=tuple(map(limit_settings, own.limits)),
+        limit_storage=limit_storage(limits),
+        hosts=limits.whole('hosts', least=1),
+        )
+
+
+def _relays(own: OwnFile, sources: Sources) -> Tuple[RelaySettings, ...]:
+    passwords = {**sources.printed, **sources.read}
+    depth = own.section('delivery').whole('pipeline_depth', least=1)
+    return tuple(relay_settings(section, depth, passwords)
+                 for section in own.relays)
+
+
+def _pool(pool: Section) -> PoolSettings:
+    return PoolSettings(
+        idle_timeout=pool.seconds('idle_timeout', zero=True),
+        max_lifetime=pool.seconds('max_lifetime', zero=True),
+        )
+
+
+def _delivery(delivery: Section, sources: Sources) -> DeliverySettings:
+    return DeliverySettings(
+        coalesce=delivery.boolean('coalesce'),
+        attempts=delivery.whole('attempts', least=1),
+        patience=delivery.seconds('patience', zero=True),
+        message_rejected=delivery.choice(
+            'message_rejected', 'shunt', 'bounce'),
+        journal=delivery.choice('journal', 'process', 'power', 'no'),
+        keep_records=delivery.seconds('keep_records', zero=True),
+        records_size=delivery.whole('records_size'),
+        stop_timeout=delivery.seconds('stop_timeout'),
+        time_slice=delivery.seconds('time_slice', zero=True),
+        split=delivery.whole('split'),
+        server_verp=delivery.automatic('server_verp'),
+        max_recipients_server_verp=delivery.whole(
+            'max_recipients_server_verp', least=1),
+        dsn=delivery.boolean('dsn'),
+        answers=answers_in(sources.answers_text, sources.answers_path) +
+        shipped_answers(),
         )
 
 
@@ -177,21 +287,6 @@ def _metrics(metrics: Section) -> MetricsSettings:
         textfile=metrics.value(
             'textfile', absolute, 'the absolute path of a file'),
         lists=metrics.whole('lists'),
-        )
-
-
-def _wire(own: Any, place: str, delivery: Section) -> WireSettings:
-    named = {section.name: section
-             for section in own.getByCategory('relay', [])}
-    name = 'relay.mta' if 'relay.mta' in named else 'relay.master'
-    relay = Section(place, name, named[name])
-    return WireSettings(
-        pipelining=relay.automatic('pipelining'),
-        chunking=relay.automatic('chunking'),
-        pipeline_depth=delivery.whole('pipeline_depth', least=1),
-        timeouts=Timeouts(**{
-            phase: relay.seconds(f'{phase}_timeout')
-            for phase in Timeouts.__dataclass_fields__}),
         )
 
 
@@ -217,10 +312,9 @@ def with_mta_section(settings: Settings, mta: Section) -> Settings:
     :return: The settings, complete.
     :raises ConfigurationError: as with `with_mta`.
     """
-    return replace(
-        settings,
-        relay=replace(
-            settings.relay,
+    relays = tuple(
+        replace(
+            relay,
             host=mta.text('smtp_host'),
             # The resolver would take the remainder of a greater one.
             port=mta.whole('smtp_port', least=1, most=65535),
@@ -231,7 +325,10 @@ def with_mta_section(settings: Settings, mta: Section) -> Settings:
             verify_hostname=mta.boolean('smtp_verify_hostname'),
             max_sessions_per_connection=max(
                 0, mta.whole('max_sessions_per_connection', least=-2**31)),
-            ),
+            ) if relay.name == MTA else relay for relay in settings.relays)
+    return replace(
+        settings,
+        relays=relays,
         pool=replace(
             settings.pool,
             max_connections=max(1, mta.whole('max_delivery_threads')),

@@ -407,7 +407,7 @@ async def _ask(host: str, port: int) -> List[Any]:
 
 @public
 async def connect(host: str, port: int, timeout: float,
-                  addresses: Addresses, *,
+                  addresses: Addresses, *, source: str = '',
                   observe: Observe = unobserved,
                   note: Note = unobserved) -> Tuple[socket.socket, Use]:
     """Connect to the first address of a relay that answers (RFC 8305).
@@ -417,6 +417,8 @@ async def connect(host: str, port: int, timeout: float,
     :param timeout: How many seconds the look-up of the name may take, and
         then each attempt to connect.
     :param addresses: What is known of the relay's addresses, to be added to.
+    :param source: The IP address to connect from, if it matters.  Addresses
+        of the other family are left out then.
     :param observe: Told how long the steps resolve and connect took.
     :param note: Told the `addresses`, in the order in which they are tried,
         and the `address` that answered.
@@ -427,14 +429,35 @@ async def connect(host: str, port: int, timeout: float,
     """
     clock = asyncio.get_running_loop().time
     begin = clock()
-    candidates = await addresses.resolve(host, port, timeout)
+    candidates = reachable_from(
+        source, await addresses.resolve(host, port, timeout))
     resolved = clock()
     note('addresses', candidates)
     observe('resolve', resolved - begin)
-    sock, use = await _Race(candidates, timeout, addresses).run()
+    sock, use = await _Race(candidates, timeout, addresses, source).run()
     note('address', use.address)
     observe('connect', clock() - resolved)
     return sock, use
+
+
+@public
+def reachable_from(source: str, candidates: List[Address]) -> List[Address]:
+    """Return those addresses that can be connected to from another one.
+
+    :param source: An IP address; '' for whatever the system chooses.
+    :param candidates: The addresses.
+    :raises OSError: if there is no such address.
+    """
+    if not source:
+        return candidates
+    family = socket.AF_INET6 if ':' in source else socket.AF_INET
+    reachable = [address for address in candidates
+                 if address.family == family]
+    if candidates and not reachable:
+        raise OSError(
+            errno.EAFNOSUPPORT, f'{", ".join(map(str, candidates))} cannot '
+            f'be reached from {source}, the source_address')
+    return reachable
 
 
 class _Race:
@@ -445,7 +468,8 @@ class _Race:
     """
 
     def __init__(self, candidates: List[Address], timeout: float,
-                 addresses: Addresses) -> None:
+                 addresses: Addresses, source: str) -> None:
+        self._source = source
         self._loop = asyncio.get_running_loop()
         self._waiting: Deque[Address] = deque(candidates)
         self._timeout = timeout
@@ -523,6 +547,8 @@ class _Race:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._source:
+                _bind(sock, self._source)
             with suppress(BlockingIOError):
                 sock.connect(address.sockaddr)
             self._loop.add_writer(sock.fileno(), self._answered, sock)
@@ -576,6 +602,19 @@ class _Race:
             if number is not None:
                 return OSError(number, text)
         return ConnectionLost(text or 'the host name has no address')
+
+
+def _bind(sock: socket.socket, source: str) -> None:
+    """Have a socket connect from an IP address.
+
+    :raises OSError: naming the address.
+    """
+    try:
+        sock.bind((source, 0))
+    except OSError as error:
+        raise OSError(
+            error.errno, f'{error.strerror or error}: {source}, the '
+            'source_address') from error
 
 
 def _local_limit(error: Exception) -> Optional[int]:

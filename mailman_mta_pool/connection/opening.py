@@ -72,6 +72,9 @@ class Endpoint:
     :ivar starttls: The TLS context, if STARTTLS is demanded (RFC 3207).
     :ivar user: The user name; there is no AUTH if it is empty.
     :ivar password: The password; likewise.
+    :ivar hello_name: The name to give in EHLO; '' for that of this host.
+    :ivar source_address: The IP address to connect from; '' for the one that
+        the system chooses.
     """
 
     host: str
@@ -80,6 +83,8 @@ class Endpoint:
     starttls: Optional[ssl.SSLContext] = field(default=None, repr=False)
     user: str = field(default='', repr=False)
     password: str = field(default='', repr=False)
+    hello_name: str = field(default='', repr=False)
+    source_address: str = field(default='', repr=False)
 
     @property
     def name(self) -> str:
@@ -141,7 +146,7 @@ async def open_connection(
     with translated(endpoint.name, 'connect'):
         sock, use = await connect(
             endpoint.host, endpoint.port, timeouts.connect, addresses,
-            observe=observe, note=note)
+            source=endpoint.source_address, observe=observe, note=note)
     dialogue = _Dialogue(sock, clock)
     try:
         opened = await _Opening(
@@ -207,7 +212,8 @@ class _Opening:
             self._watch.note('greeting', greeting)
             _expect(220, greeting)
         with translated(self._relay, 'EHLO'):
-            hostname = await _OWN_NAME.get(self._dialogue.sock)
+            hostname = endpoint.hello_name or await _OWN_NAME.get(
+                self._dialogue.sock)
             server = await self._hello(hostname)
         if endpoint.starttls is not None:
             with translated(self._relay, 'TLS'):

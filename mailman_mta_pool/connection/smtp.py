@@ -25,6 +25,7 @@ from mailman_mta_pool.connection.devmode import stand_in
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.session import Session
 from mailman_mta_pool.connection.tls import context_for
+from mailman_mta_pool.errors import translated
 from mailman_mta_pool.interfaces import Given, ITransactionConnection
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.settings import WireSettings
@@ -236,7 +237,9 @@ class SMTPConnection:
 
     def _endpoint(self) -> Endpoint:
         return Endpoint(
-            self.host, self.port, user=self._user, password=self._password)
+            self.host, self.port, user=self._user, password=self._password,
+            hello_name=self._wire.hello_name,
+            source_address=self._wire.source_address)
 
     def _log_octets(self, direction: str, octets: bytes) -> None:
         # A session begins after AUTH, so there is no secret in it; members'
@@ -253,13 +256,16 @@ class _TLSConnection(SMTPConnection):
                  smtp_pass: Optional[str] = None, *,
                  wire: WireSettings = WireSettings(),
                  lessons: Optional[Lessons] = None,
-                 addresses: Optional[Addresses] = None) -> None:
+                 addresses: Optional[Addresses] = None,
+                 tls_ca: str = '') -> None:
         """Prepare a connection; nothing is opened before the first message.
 
         :param verify_cert: True if the server needs a certificate that one
             of the system's certification authorities has signed.
         :param verify_hostname: True if that certificate has to be for this
             host (RFC 6125).  Without `verify_cert` it means nothing.
+        :param tls_ca: The file with the certificates of the authorities that
+            are trusted; '' for those of the system.
 
         The others are those of `SMTPConnection`.
         """
@@ -268,9 +274,12 @@ class _TLSConnection(SMTPConnection):
             wire=wire, lessons=lessons, addresses=addresses)
         self.verify_cert = verify_cert
         self.verify_hostname = verify_hostname and verify_cert
+        self.tls_ca = tls_ca
 
     def _context(self) -> ssl.SSLContext:
-        return context_for(self.verify_cert, self.verify_hostname)
+        with translated(super()._endpoint().name, 'TLS'):
+            return context_for(
+                self.verify_cert, self.verify_hostname, self.tls_ca)
 
 
 @public

@@ -9,6 +9,7 @@ from mailman.config import config
 from mailman.utilities.modules import find_name
 from mailman_mta_pool.configuration.files import (
     ConfigurationError,
+    line_number,
     read_configuration,
     Section,
 )
@@ -21,7 +22,7 @@ from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.settings import Settings
 from public import public
 from textwrap import dedent
-from typing import Any, Dict, Iterable, Iterator
+from typing import Any, Dict, Iterable, Iterator, Optional
 
 
 OUR_PACKAGE = 'mailman_mta_pool'
@@ -29,13 +30,16 @@ PLUGIN_MASTER = 'plugin.master'
 
 
 @public
-def check_file(path: str) -> None:
+def check_file(path: str) -> Optional[RawConfigParser]:
     """Check a configuration file as if it were in force; nothing is changed.
 
     It is the plugin's own file, or a mailman.cfg or a part of one, which has
     sections of Mailman's.
 
+    Programs that print passwords are run.
+
     :param path: The file.
+    :return: What the plugin's own file says; None for Mailman's.
     :raises ConfigurationError: naming the file, the section and the key of
         the first mistake.
     """
@@ -43,12 +47,22 @@ def check_file(path: str) -> None:
     own = _sections_of(path, text)
     if any(_is_mailmans(name) for name in own.sections()):
         _check_mailman_cfg(path, own)
-        return
-    settings_of_plugin(path, text)
+        return None
+    _check_own(path, text)
     if text and not text.endswith('\n'):
         raise ConfigurationError(
             path, 'the last line', 'has no newline at its end, so the file '
             'may be half written')
+    return own
+
+
+def _check_own(path: str, text: str) -> None:
+    """Check the plugin's own file; `python:` paths are files, too."""
+    settings = settings_of_plugin(path, text)
+    for relay in settings.relays:
+        section = f'relay.{relay.name}'
+        with _named(path, section, ['secure_mode']):
+            factory_for(relay)
 
 
 def _text_of(path: str) -> str:
@@ -74,11 +88,8 @@ def _sections_of(path: str, text: str) -> RawConfigParser:
     try:
         parser.read_string(dedent(text), path)
     except ConfigParserError as error:
-        number = getattr(error, 'lineno', None)
-        if number is None:
-            number = getattr(error, 'errors', [(1, '')])[0][0]
         raise ConfigurationError(
-            path, f'line {number}',
+            path, f'line {line_number(error)}',
             'is neither a [section] nor a "key: value" of one') from None
     return parser
 
@@ -166,7 +177,7 @@ def _check_plugin(path: str, name: str, own: RawConfigParser) -> None:
     configuration = section.text('configuration')
     with _named(path, name, ['configuration']):
         text = read_configuration(configuration)
-    settings_of_plugin(configuration, text)
+    _check_own(configuration, text)
 
 
 def _package(name: str) -> Any:

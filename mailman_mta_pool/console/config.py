@@ -6,9 +6,18 @@ import sys
 import json
 import click
 
-from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.files import (
+    ConfigurationError,
+    LIMIT_MASTER,
+    RELAY_MASTER,
+    relay_names,
+)
 from mailman_mta_pool.console.checked import check_file
-from mailman_mta_pool.console.effective import effective_settings, Setting
+from mailman_mta_pool.console.effective import (
+    effective_settings,
+    Setting,
+    with_origins,
+)
 from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import (
     columns,
@@ -36,24 +45,26 @@ VERSION = 1
     shown.  The exit status is 1 if there is a mistake in them.""")
 @click.option('--check', 'path', metavar='FILE', help="""\
     Check a file that is not in force yet, and change nothing: the plugin's
-    own, or a mailman.cfg or a part of one.  The exit status is 1 if there is
-    a mistake in it.""")
+    own, or a mailman.cfg or a part of one.  Of the plugin's own, the relays
+    and limits are shown.  The exit status is 1 if there is a mistake in
+    it.""")
 @click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
 @click.pass_context
 def command(ctx: click.Context, path: Optional[str], as_json: bool) -> None:
     """See the help of the command."""
     terminal = terminal_of(sys.stdout, os.environ)
     if path is not None:
-        problem = _check(path)
+        problem, settings = _check(path)
         if as_json:
             click.echo(json.dumps({
-                'version': VERSION, 'file': path, 'problem': problem,
-                }, indent=2))
+                **_values(settings, problem), 'file': path}, indent=2))
         elif problem is None:
             click.echo(f'{terminal.harmless(path)}: good')
+            for line in _lines(settings, terminal):
+                click.echo(terminal.styled(line))
     else:
         problem = problem_in_force()
-        settings = effective_settings()
+        settings = list(effective_settings())
         if as_json:
             click.echo(json.dumps(
                 _values(settings, problem), indent=2))
@@ -68,16 +79,26 @@ def command(ctx: click.Context, path: Optional[str], as_json: bool) -> None:
 public(command=command)
 
 
-def _check(path: str) -> Optional[str]:
-    """Return what is wrong with a file, in one line, or None."""
+def _check(path: str) -> Tuple[Optional[str], List[Setting]]:
+    """Check a file that is not in force.
+
+    :return: What is wrong with it, in one line, or None; and the settings of
+        the relays and limits that it gives.
+    """
     try:
-        check_file(path)
+        own = check_file(path)
     except ConfigurationError as error:
-        return str(error)
-    return None
+        return str(error), []
+    settings: List[Setting] = []
+    if own is not None and relay_names(own):
+        settings.extend(with_origins(own, path, RELAY_MASTER))
+    if own is not None:
+        settings.extend(with_origins(own, path, LIMIT_MASTER))
+    return None, settings
 
 
-def _values(settings: Iterable[Setting], problem: Optional[str]) -> object:
+def _values(settings: Iterable[Setting],
+            problem: Optional[str]) -> Dict[str, object]:
     return {
         'version': VERSION,
         'problem': problem,
@@ -95,8 +116,9 @@ def _lines(settings: Iterable[Setting], terminal: Terminal) -> Iterator[Line]:
             terminal.harmless(f'{setting.key}: {setting.value}'),
             terminal.harmless(setting.origin)))
     # One long value does not push all the files off the screen.
-    width = max(min(columns(words), terminal.width // 2)
-                for pairs in sections.values() for words, _ in pairs)
+    width = max((min(columns(words), terminal.width // 2)
+                 for pairs in sections.values() for words, _ in pairs),
+                default=0)
     for section, pairs in sections.items():
         yield Line(f'[{terminal.harmless(section)}]', 'heading')
         for words, origin in pairs:

@@ -9,10 +9,17 @@ from functools import partial
 from mailman.config import config
 from mailman_mta_pool.configuration.files import (
     ConfigurationError,
+    hidden_in,
+    LIMIT_MASTER,
+    limit_names,
+    NOT_OF_MTA,
     parsed,
     read_configuration,
-    RELAYS,
+    RELAY_MASTER,
+    RELAY_MTA,
+    relay_names,
     schema_text,
+    with_master,
 )
 from mailman_mta_pool.configuration.loading import configuration_path, is_ours
 from public import public
@@ -33,6 +40,8 @@ MTA_KEYS = (
 DEVMODE_KEYS = ('enabled', 'recipient')
 # The words in the name of a key whose value nobody else is to see.
 SECRETS = frozenset(['pass', 'passwd', 'password', 'secret', 'token'])
+# The path of a file shows nothing that is in it.
+NOT_SECRET = frozenset(['password_file'])
 public(DEFAULT=DEFAULT, MTA_KEYS=MTA_KEYS)
 
 
@@ -53,9 +62,9 @@ class Setting(NamedTuple):
 
 
 def _setting(section: str, key: str, value: str, origin: str) -> Setting:
-    value = value.strip()
-    if SECRETS & set(key.split('_')):
-        value = '(hidden)' if value else '(empty)'
+    value = hidden_in(key, value.strip())
+    if SECRETS & set(key.split('_')) and key not in NOT_SECRET:
+        value = '(hidden)' if value and value != '(empty)' else '(empty)'
     return Setting(section, key, value, origin)
 
 
@@ -133,18 +142,39 @@ def _own_settings(own: RawConfigParser, path: str) -> Iterator[Setting]:
     :param own: What it says.
     :param path: The file.
     """
-    defaults = parsed(schema_text(), 'schema.cfg')
-    for section in defaults.sections():
-        is_relay = section in RELAYS
-        # What is said of all mail servers holds for this one unless it has a
-        # section of its own.
-        sections = sorted(RELAYS, reverse=True) if is_relay else [section]
-        for key, default in defaults.items(section):
-            value, origin = default, DEFAULT
-            for each in reversed(sections):
-                if own.has_option(each, key):
-                    value, origin = own.get(each, key), path
-                    if each == 'relay.master':
-                        yield _setting(each, key, value, origin)
+    schema = parsed(schema_text(), 'schema.cfg')
+    for section in schema.sections():
+        if section in (RELAY_MASTER, LIMIT_MASTER):
+            yield from with_origins(own, path, section)
+            continue
+        for key, default in schema.items(section):
+            is_set = own.has_option(section, key)
             yield _setting(
-                'relay.mta' if is_relay else section, key, value, origin)
+                section, key, own.get(section, key) if is_set else default,
+                path if is_set else DEFAULT)
+
+
+@public
+def with_origins(own: RawConfigParser, path: str,
+                 master: str) -> Iterator[Setting]:
+    """Yield the settings of all relays, or of all limits.
+
+    What is said in the master section is yielded first, and again for each
+    section that inherits it.
+
+    :param own: What the plugin's own file says.
+    :param path: The file.
+    :param master: `RELAY_MASTER` or `LIMIT_MASTER`.
+    """
+    schema = parsed(schema_text(), 'schema.cfg')
+    if own.has_section(master):
+        for key, value in own.items(master):
+            yield _setting(master, key, value, path)
+    names = limit_names(own)
+    if master == RELAY_MASTER:
+        names = relay_names(own) or [RELAY_MTA]
+    for name in names:
+        for key, (value, section) in with_master(
+                schema, own, name, master).items():
+            if name != RELAY_MTA or key not in NOT_OF_MTA:
+                yield _setting(name, key, value, path if section else DEFAULT)

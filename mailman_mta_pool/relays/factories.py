@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The connection factories, as named utilities of zope.component.
 
-The name of a factory is a value of `[mta] smtp_secure_mode`.  Another package
-adds a mode by registering a utility of its own for `IConnectionFactory`.
+The name of a factory is a value of `[mta] smtp_secure_mode`, and of
+`secure_mode` of a relay in the plugin's own file.  Another package adds a mode
+by registering a utility of its own for `IConnectionFactory`.
 """
 
 import time
 
 from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.loading import configuration_path
 from mailman_mta_pool.connection import (
     SMTPConnection,
     SMTPSConnection,
     STARTTLSConnection,
 )
 from mailman_mta_pool.interfaces import IConnectionFactory
-from mailman_mta_pool.settings import RelaySettings
+from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
 from typing import Any, Optional
@@ -38,7 +40,8 @@ def smtps(relay: RelaySettings, lessons: Lessons) -> SMTPSConnection:
     return SMTPSConnection(
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
-        relay.user, relay.password, wire=relay.wire, lessons=lessons)
+        relay.user, relay.password, wire=relay.wire, lessons=lessons,
+        tls_ca=relay.tls_ca)
 
 
 @public
@@ -48,7 +51,8 @@ def starttls(relay: RelaySettings, lessons: Lessons) -> STARTTLSConnection:
     return STARTTLSConnection(
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
-        relay.user, relay.password, wire=relay.wire, lessons=lessons)
+        relay.user, relay.password, wire=relay.wire, lessons=lessons,
+        tls_ca=relay.tls_ca)
 
 
 @public
@@ -72,10 +76,24 @@ def factory_for(relay: RelaySettings) -> Any:
     if factory is None:
         known = ', '.join(sorted(
             name for name, _ in getUtilitiesFor(IConnectionFactory)))
+        place, key = 'mailman.cfg', '[mta] smtp_secure_mode'
+        if relay.name != MTA:
+            place = configuration_path()
+            key = f'[relay.{relay.name}] secure_mode'
         raise ConfigurationError(
-            'mailman.cfg', '[mta] smtp_secure_mode',
-            f'{relay.secure_mode!r} is not one of {known}')
+            place, key, f'{relay.secure_mode!r} is not one of {known}')
     return factory
+
+
+@public
+def check_modes(settings: Settings) -> None:
+    """Check that there is a factory for each relay.
+
+    :param settings: The settings.
+    :raises ConfigurationError: as with `factory_for`.
+    """
+    for relay in settings.relays:
+        factory_for(relay)
 
 
 @public
@@ -86,7 +104,7 @@ def connection_for(
     :param relay: Which server, and how to talk to it.
     :param lessons: What is known of that server already.
     :return: An `IConnection`; nothing is opened.
-    :raises ConfigurationError: if `[mta] smtp_secure_mode` is unknown.
+    :raises ConfigurationError: if its secure mode is unknown.
     """
     return factory_for(relay)(
         relay, Lessons(time.monotonic) if lessons is None else lessons)

@@ -100,7 +100,7 @@ MISTAKES = {
         ('mailman.cfg', '[plugin.mta_pool] configuration', 'mta_pool.cfg',
          'utf-8')),
     'half a key': (
-        with_text('[relay.mta]\nchunk'), ('mta_pool.cfg', 'chunk')),
+        with_text('[relay.mta]\nchunk'), ('mta_pool.cfg', 'line 2')),
     'half a value': (
         with_text('[delivery]\nmessage_rejected: boun'),
         ('mta_pool.cfg', '[delivery] message_rejected', "'boun'")),
@@ -401,6 +401,47 @@ class TestRunners(ConfigurationTestCase):
         self.assertEqual(master.wait(60), 0)
         self.assertEqual(site.log('mailman.log').count('atempts'), 2)
         self.assertEqual(len(self.lines(site, 'runner started')), 2)
+
+
+class TestRelays(ConfigurationTestCase):
+    """A mail server that the plugin's own file names."""
+
+    def test_it_gets_the_mail(self):
+        server = self.use(Scripted(extensions=('AUTH PLAIN',)))
+        others = self.use(Scripted())
+        site = self.edited_site(others, members=3, settings='')
+        secret = site.directory / 'password'
+        secret.write_text('hunter2\n')
+        secret.chmod(0o644)
+        self.path.write_text(
+            f'[relay.own]\nhost: {server.host}\nport: {server.port}\n'
+            f'user: ant\npassword_file: {secret}\n'
+            'hello_name: ant.example.com\nsource_address: 127.0.0.2\n')
+        site.run({'verp': False}, {'verp': False})
+        self.assertEqual(others.served, [])
+        self.assertEqual(
+            sorted(server.served), sorted(site.members * 2))
+        self.assertEqual(server.said('EHLO')[0], 'EHLO ant.example.com')
+        self.assertEqual(
+            len(self.lines(site, f'chmod go-r {secret}')), 1)
+        self.assertNotIn('hunter2', site.logs())
+        self.assertQuiet(site)
+
+    def test_a_program_that_fails_for_a_while(self):
+        server = self.use(Scripted(extensions=('AUTH PLAIN',)))
+        site = self.edited_site(members=3, settings='')
+        secret = site.directory / 'password'
+        self.path.write_text(
+            f'[relay.own]\nhost: {server.host}\nport: {server.port}\n'
+            f'user: ant\npassword_command: cat {secret}\n')
+        site.run({'verp': False})
+        self.assertEqual(site.waiting(), {'retry': sorted(site.members)})
+        self.assertEqual(site.bounced(), [])
+        secret.write_text('hunter2\n')
+        site.retry()
+        site.run()
+        self.assertEqual(sorted(server.served), sorted(site.members))
+        self.assertQuiet(site)
 
 
 class TestWithoutPlugin(ConfigurationTestCase):

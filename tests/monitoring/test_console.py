@@ -21,7 +21,7 @@ from mailman.interfaces.command import ICLISubCommand
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.commands.mta_pool import MTAPool, SUBCOMMANDS
-from mailman_mta_pool.configuration.files import schema_text
+from mailman_mta_pool.configuration.files import NOT_OF_MTA, schema_text
 from mailman_mta_pool.console.checked import check_file
 from mailman_mta_pool.console.config import command as config_command
 from mailman_mta_pool.console.report import command as report_command
@@ -525,9 +525,14 @@ class TestConfig(ConsoleTestCase):
         section = None
         for line in schema_text().splitlines():
             if line.startswith('['):
-                section = line.strip('[]').replace('.master', '.mta')
+                section = line.strip('[]').replace('relay.master', 'relay.mta')
             elif line and not line.startswith('#'):
                 key, _, value = line.partition(':')
+                if section == 'limit.master' or (
+                        section == 'relay.mta' and key in NOT_OF_MTA):
+                    # There is none that has it.
+                    self.assertNotIn(f'{section}.{key}', settings)
+                    continue
                 self.assertEqual(settings[f'{section}.{key}'], {
                     'value': value.strip(), 'origin': 'default'})
 
@@ -541,6 +546,34 @@ class TestConfig(ConsoleTestCase):
                 for arguments in ((), ('--json',)):
                     self.assertNotIn('hunter2', self.run_command(
                         config_command, *arguments))
+
+    def test_relays_and_limits(self):
+        self.configure(RELAYS)
+        _, settings = self.settings()
+        for name, value, origin in (
+                ('relay.a.host', 'a.example.com', self.own),
+                ('relay.a.priority', '20', self.own),
+                ('relay.a.weight', '1', 'default'),
+                ('relay.a.password', '(hidden)', self.own),
+                ('relay.a.password_file', '', 'default'),
+                ('relay.b.password', '(empty)', 'default'),
+                ('relay.b.password_command', '(hidden)', self.own),
+                ('relay.b.priority', '5', self.own),
+                ('relay.master.priority', '20', self.own),
+                ('relay.master.password', '(hidden)', self.own),
+                ('limit.ants.for', 'ant@example.com', self.own),
+                ('limit.ants.recipient_rate', '', 'default'),
+                ('limits.storage', 'redis://(hidden)@redis.example.com/0',
+                 self.own),
+                ('limits.hosts', '1', 'default')):
+            with self.subTest(name=name):
+                self.assertEqual(
+                    settings[name], {'value': value, 'origin': str(origin)})
+        self.assertNotIn('relay.master.weight', settings)
+        self.assertNotIn('relay.mta.chunking', settings)
+        for arguments in ((), ('--json',)):
+            shown = self.run_command(config_command, *arguments)
+            self.assertNotIn('hunter2', shown)
 
     def test_text(self):
         self.configure('[delivery]\npatience: 10s\n', 'smtp_pass: hunter2')
@@ -580,6 +613,24 @@ class TestConfig(ConsoleTestCase):
             settings['mta.max_delivery_threads']['value'], 'many')
 
 
+# A file with each kind of relay, and with passwords in all places.
+RELAYS = """\
+[relay.master]
+user: ant
+password: hunter2
+priority: 20
+[relay.a]
+host: a.example.com
+[relay.b]
+host: srv:_submissions._tcp.example.com
+password_command: echo hunter2
+priority: 5
+[limit.ants]
+for: ant@example.com
+message_rate: 14/second
+[limits]
+storage: redis://:hunter2@redis.example.com/0
+"""
 # Texts of files that are good.
 GOOD = {
     'nothing': '',
@@ -611,6 +662,14 @@ BAD = {
     '[delivery]\nanswers: /nonexistent\n': (
         '[delivery] answers', '/nonexistent'),
     '[pool]\n[pool]\n': ('[pool]', 'line 2'),
+    '[relay.a]\nuser: b\npassword: hunter2\n': ('[relay.a] host',),
+    '[relay.a]\nhost: a\nsecure_mode: pigeon\n': (
+        '[relay.a] secure_mode', "'pigeon'", 'starttls'),
+    '[relay.a]\npassword hunter2\n': ('line 2',),
+    '[relay.a]\nhost: a\nuser: b\n'
+    'password_command: sh -c "echo hunter2; exit 3"\n': (
+        '[relay.a] password_command', 'status 3'),
+    '[limits]\nstorage: redis://:hunter2@h/x\n': ('[limits] storage',),
     '[delivry]\n': ('[delivry]', 'unknown section'),
     '[delivery]\npatience\n': ('line 2',),
     'smtp_pass: hunter2\n': ('line 1',),
@@ -655,6 +714,23 @@ class TestCheck(ConsoleTestCase):
             with self.subTest(name):
                 self.path.write_text(text)
                 self.assertEqual(self.check(), f'{self.path}: good\n')
+
+    def test_relays_and_limits(self):
+        self.path.write_text(RELAYS)
+        first, *lines = self.check().splitlines()
+        self.assertEqual(first, f'{self.path}: good')
+        self.assertIn('[relay.a]', lines)
+        text = '\n'.join(lines)
+        self.assertRegex(
+            text, rf'(?m)^  message_rate: 14/second +# {self.path}$')
+        self.assertRegex(text, r'(?m)^  weight: 1 +# default$')
+        self.assertNotIn('hunter2', text)
+        shown = json.loads(self.run_command(
+            config_command, '--check', str(self.path), '--json'))
+        validate(shown)
+        self.assertEqual(
+            shown['settings']['relay.b.priority']['value'], '5')
+        self.assertNotIn('hunter2', json.dumps(shown))
 
     def test_bad(self):
         for text, words in BAD.items():
