@@ -19,7 +19,8 @@ from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import message_id_in
 from mailman_mta_pool.relays.factories import check_modes
-from mailman_mta_pool.relays.relay import Relay, relays_for
+from mailman_mta_pool.relays.relay import kept_relays, Relay
+from mailman_mta_pool.relays.routing import check_route, relays_for
 from mailman_mta_pool.rendering.database import waiting_for_database
 from mailman_mta_pool.runner.progress import Progress
 from mailman_mta_pool.runner.queues import (
@@ -74,15 +75,22 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     try:
         settings = last_good_settings()
         check_modes(settings)
+        check_route(settings, _posting_address(mlist))
     except ConfigurationError as error:
-        # Where there is no plugin section, which stops such a start, or where
-        # a program does not print the password of a relay.
+        # Where there is no plugin section, which stops such a start, where a
+        # program does not print the password of a relay, or where no relay is
+        # for this list.
         mistake = error
     turn = Turn(settings.delivery, others_wait=others_wait)
     with signals_held_back(turn), suppress(FinishedElsewhere):
         with journal_of(msg, msgdata, settings.delivery, turn) as journal:
             _Delivery(
                 mlist, msg, msgdata, settings, turn, journal, mistake).run()
+
+
+def _posting_address(mlist: Any) -> Optional[str]:
+    """Return the posting address of a list; None for mail without one."""
+    return None if mlist is None else mlist.posting_address
 
 
 class _Delivery:
@@ -123,8 +131,12 @@ class _Delivery:
 
     def _relays(self) -> List[Relay]:
         """Return the relays that the post may go over."""
-        settings = [(self._settings.relay, self._settings.pool)]
-        return relays_for(settings, settings)
+        settings = self._settings
+        return kept_relays(*(
+            [(relay, settings.pool_of(relay)) for relay in relays]
+            for relays in (
+                relays_for(settings, _posting_address(self._post[0])),
+                settings.relays)))
 
     def run(self) -> None:
         with self._account.keep(self._post[0], self._message_id):
@@ -167,10 +179,11 @@ class _Delivery:
         left = self._ledger.unsettled(self._recipients)
         if len(left) < self._count:
             left = self._resume(left)
-        elif self._mistake is not None:
-            left = self._postpone(left, self._mistake)
-        elif 0 < self._settings.delivery.split < len(left):
+        elif self._mistake is None and (
+                0 < self._settings.delivery.split < len(left)):
             left = self._divide(left)
+        if left and self._mistake is not None:
+            left = self._postpone(left, self._mistake)
         if left:
             self._send(left)
         self._note_suspects()

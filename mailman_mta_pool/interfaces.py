@@ -225,6 +225,15 @@ class ICandidate(Interface):
         transaction at once, and asks for one when it is woken.  A relay at
         its ceiling, or at a limit, has no room.""")
 
+    is_full = Attribute("""\
+        True if it has no room, and no connection that is still being opened
+        or could be opened either.  It is not owed what others take then.
+        """)
+
+    balance = Attribute("""\
+        An int, 0 at first, that is kept from post to post: what the relay is
+        owed, or owes.""")
+
 
 @public
 class ITurn(Interface):

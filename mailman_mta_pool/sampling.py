@@ -191,6 +191,9 @@ class RelayWatch:
             state, reason = 'down', relay.trouble
         elif denial:
             state, reason = 'down', denial
+        elif not relay.is_up:
+            # An earlier post has found that out.
+            state, reason = 'down', relay.addresses.failure
         elif pool.opened > 0:
             state = 'up'
         return RelaySample(relay, RelayState(

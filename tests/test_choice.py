@@ -22,10 +22,17 @@ class Candidate:
         self.ceiling = ceiling
         self.in_flight = 0
         self.is_available = True
+        self.balance = 0
+        # True while its connections are being opened.
+        self.is_opening = False
 
     @property
     def has_room(self):
-        return self.in_flight < self.ceiling
+        return self.in_flight < self.ceiling and not self.is_opening
+
+    @property
+    def is_full(self):
+        return not (self.has_room or self.is_opening)
 
     def __repr__(self):
         return self.name
@@ -115,6 +122,44 @@ class TestChoice(unittest.TestCase):
         first.is_available = second.is_available = False
         self.assertIs(choice.ask(second), first)
         self.assertIs(choice.ask(first), first)
+
+    def test_what_is_taken_while_one_connects_is_made_up_for(self):
+        first, second = candidates = self.candidates(3, 1)
+        choice = Choice(candidates)
+        first.is_opening = True
+        for _ in range(4):
+            self.assertIs(served(choice, second), second)
+        first.is_opening = False
+        names = ''.join(served(choice, second).name for _ in range(16))
+        self.assertTrue(names.startswith(12 * '0'))
+        self.assertEqual(Counter(names + 4 * '1'), {'0': 15, '1': 5})
+
+    def test_posts_of_one_transaction(self):
+        # The agent is started where it will be taken.
+        candidates = self.candidates(2, 1)
+        for candidate in candidates:
+            candidate.is_opening = True
+        started = []
+        for _ in range(6):
+            choice = Choice(candidates)
+            self.assertEqual(choice.turns(
+                1, choice.eligible, lambda candidate: True, started.append),
+                0)
+            self.assertIs(choice.ask(started[-1]), started[-1])
+        self.assertEqual(
+            ''.join(candidate.name for candidate in started), '010010')
+
+    def test_where_agents_are_started(self):
+        first, second, third = candidates = self.candidates(2, 1, 1)
+        third.priority = 20
+        started = Counter()
+        choice = Choice(candidates)
+        left = choice.turns(
+            10, choice.eligible, lambda candidate: started[candidate] < 4,
+            lambda candidate: started.update([candidate]))
+        self.assertEqual(left, 2)
+        self.assertEqual(started, {first: 4, second: 4})
+        self.assertEqual([each.balance for each in candidates], [0, 0, 0])
 
     def test_repr(self):
         choice = Choice(self.candidates(3, 1))

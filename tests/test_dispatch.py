@@ -10,6 +10,7 @@ import threading
 
 from contextlib import suppress
 from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.dispatch.backlog import BATCH_OCTETS
 from mailman_mta_pool.dispatch.outbound import MAX_OCTETS, Outbound
 from mailman_mta_pool.errors import (
@@ -24,7 +25,12 @@ from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.network.border import Border, border
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
-from mailman_mta_pool.settings import About, DeliverySettings, PoolSettings
+from mailman_mta_pool.settings import (
+    About,
+    DeliverySettings,
+    PoolSettings,
+    RelaySettings,
+)
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.settlement.orders import (
@@ -121,12 +127,19 @@ class FakeRelay:
     name = 'relay.example.net:25'
 
     def __init__(self, converse, connections=1, clock=time.monotonic):
+        self.settings = RelaySettings()
+        self.addresses = Addresses()
+        self.balance = 0
         self.pool_settings = PoolSettings(max_connections=connections)
         self.lessons = Lessons(time.monotonic)
         self.throttle = Throttle(self.name, connections, clock)
         self.pool = Pool(
             lambda: FakeConnection(converse, self), self.pool_settings)
         self.memory = Memory(time.monotonic)
+
+    @property
+    def is_up(self):
+        return self.addresses.is_up
 
     async def on_open(self, connection):
         pass

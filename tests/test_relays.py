@@ -6,7 +6,7 @@ import unittest
 
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.network.border import border
-from mailman_mta_pool.relays.relay import close_relays, relays_for
+from mailman_mta_pool.relays.relay import close_relays, kept_relays
 from mailman_mta_pool.settings import PoolSettings, RelaySettings
 from tests.scripted import Scripted
 
@@ -33,25 +33,25 @@ class TestKept(unittest.TestCase):
     def test_as_long_as_the_settings_name_it(self):
         with Scripted() as one, Scripted() as other:
             keys = [self.settings(one), self.settings(other)]
-            first, second = relays_for(keys, keys)
+            first, second = kept_relays(keys, keys)
             for relay in first, second:
                 self.assertFalse(self.connect(relay))
             # This post goes over one of them only.
-            self.assertEqual(relays_for(keys[1:], keys), [second])
-            self.assertEqual(relays_for(keys[::-1], keys), [second, first])
+            self.assertEqual(kept_relays(keys[1:], keys), [second])
+            self.assertEqual(kept_relays(keys[::-1], keys), [second, first])
             for relay in first, second:
                 self.assertTrue(self.connect(relay))
-            self.assertEqual(relays_for(keys[1:], keys[1:]), [second])
+            self.assertEqual(kept_relays(keys[1:], keys[1:]), [second])
             one.wait_for(lambda server: not server.open)
             self.assertEqual(first.pool.statistics().idle, 0)
             self.assertTrue(self.connect(second))
-            self.assertIsNot(relays_for(keys, keys)[0], first)
+            self.assertIsNot(kept_relays(keys, keys)[0], first)
 
     def test_another_login(self):
         with Scripted() as server:
             keys = [self.settings(server, user=name, password=name)
                     for name in ('anne', 'bart')]
-            first, second = relays_for(keys, keys)
+            first, second = kept_relays(keys, keys)
             self.assertIsNot(first, second)
             self.assertEqual(first.name, second.name)
             self.assertNotIn('anne', repr(first))
@@ -59,11 +59,11 @@ class TestKept(unittest.TestCase):
     def test_all_are_closed(self):
         with Scripted() as one, Scripted() as other:
             keys = [self.settings(one), self.settings(other)]
-            relays = relays_for(keys, keys)
+            relays = kept_relays(keys, keys)
             for relay in relays:
                 self.connect(relay)
             close_relays()
             for server in one, other:
                 server.wait_for(lambda server: not server.open)
-            for before, now in zip(relays, relays_for(keys, keys)):
+            for before, now in zip(relays, kept_relays(keys, keys)):
                 self.assertIsNot(before, now)

@@ -46,8 +46,11 @@ STAGGER = 0.25
 # How long an attempt at an address that works may take before those that
 # failed of late are tried as well, in seconds.
 LAST_RESORT_STAGGER = 2.0
+# A relay without a connection, to which the first one has not come about for
+# so many seconds, is not waited for where there is another one.
+STALL = 2.0
 public(LAST_RESORT_STAGGER=LAST_RESORT_STAGGER, Note=Note,
-       Observe=Observe, STAGGER=STAGGER)
+       Observe=Observe, STAGGER=STAGGER, STALL=STALL)
 
 
 @public
@@ -88,13 +91,15 @@ class Use:
 
     :ivar address: The address.
     :ivar is_open: True from `worked` to the end.
+    :ivar began: When the attempt began, in seconds.
     """
 
-    def __init__(self, address: Address, known: _Known,
+    def __init__(self, address: Address, known: _Known, began: float,
                  has_alternative: Callable[[Address], bool]) -> None:
         """Begin; `Addresses.begin` makes them."""
         self.address = address
         self.is_open = False
+        self.began = began
         self._known = known
         self._has_alternative = has_alternative
         self._is_probe = known.breaker.begin()
@@ -151,6 +156,7 @@ def _no_other_relay() -> bool:
 class Addresses:
     """What is known of the addresses of one relay; owned by the loop.
 
+    :ivar relay: The relay's name, for the log; '' if it does not matter.
     :ivar has_other_relay: Tells whether another relay is up, which could take
         what this one cannot.  One failure is enough then for an address not
         to be used for a while.
@@ -172,7 +178,7 @@ class Addresses:
         """
         self.has_other_relay = has_other_relay
         self._clock = clock
-        self._relay = relay
+        self.relay = relay
         self._chance = chance
         self._ask = ask
         self._known: Dict[Address, _Known] = {}
@@ -182,10 +188,11 @@ class Addresses:
         self._current: List[Address] = []
         self._targets: Optional[Targets] = None
         self._lookup: Optional['asyncio.Future[List[_Found]]'] = None
+        self._asked = 0.0
 
     def _breaker(self, name: str) -> Breaker:
-        if self._relay and name != self._relay:
-            name = f'{self._relay}: {name}'
+        if self.relay and name != self.relay:
+            name = f'{self.relay}: {name}'
         return Breaker(name, self._clock, self._chance)
 
     def _of(self, address: Address) -> _Known:
@@ -211,6 +218,48 @@ class Addresses:
         """
         return self._name.is_usable and (
             not self._current or any(map(self.is_usable, self._current)))
+
+    @property
+    def is_up(self) -> bool:
+        """False if it does not work, as far as is known, or stalls.
+
+        A relay with a connection does.  One whose probe is due does not until
+        the probe has succeeded.
+        """
+        works = self._name.state is BreakerState.closed and (
+            not self._current or any(
+                self._of(address).breaker.state is BreakerState.closed
+                for address in self._current))
+        return works and self.stalls_in > 0 or any(
+            use.is_open for use in self._uses())
+
+    @property
+    def stalls_in(self) -> float:
+        """In how many seconds the first connection takes too long.
+
+        It is `float('inf')` if there is a connection, or none is attempted.
+        """
+        uses = self._uses()
+        if any(use.is_open for use in uses):
+            return float('inf')
+        begins = [use.began for use in uses]
+        if self._lookup is not None and not self._lookup.done():
+            begins.append(self._asked)
+        return min((begin + STALL - self._clock() for begin in begins),
+                   default=float('inf'))
+
+    def _uses(self) -> List[Use]:
+        return [use for known in self._known.values() for use in known.uses]
+
+    @property
+    def failure(self) -> str:
+        """Why it is not up, in one line; '' if it is."""
+        if self.is_up:
+            return ''
+        reason = self._name.reason or '; '.join(
+            f'{address}: {self._of(address).breaker.reason}'
+            for address in self._current if self._of(address).breaker.reason)
+        return reason or 'connect: no connection yet'
 
     @property
     def available_in(self) -> float:
@@ -249,7 +298,7 @@ class Addresses:
         known = self._of(address)
         self._turn += 1
         known.turn = self._turn
-        return Use(address, known, self._has_alternative)
+        return Use(address, known, self._clock(), self._has_alternative)
 
     def in_order(self, addresses: Iterable[Address]) -> List[Address]:
         """Return the addresses in the order in which they are to be tried.
@@ -300,6 +349,7 @@ class Addresses:
         :raises smtplib.SMTPNotSupportedError: if the service is not offered.
         """
         if self._lookup is None or self._lookup.done():
+            self._asked = self._clock()
             self._lookup = asyncio.ensure_future(
                 self._look_up(host, port, timeout))
             # Perhaps nobody waits any more when it fails.

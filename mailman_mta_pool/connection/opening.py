@@ -75,6 +75,7 @@ class Endpoint:
     :ivar hello_name: The name to give in EHLO; '' for that of this host.
     :ivar source_address: The IP address to connect from; '' for the one that
         the system chooses.
+    :ivar relay: What the relay is called in errors; '' for its host and port.
     """
 
     host: str
@@ -85,10 +86,13 @@ class Endpoint:
     password: str = field(default='', repr=False)
     hello_name: str = field(default='', repr=False)
     source_address: str = field(default='', repr=False)
+    relay: str = field(default='', repr=False)
 
     @property
     def name(self) -> str:
-        """The server as 'host:port', or its service."""
+        """The relay's name, the server as 'host:port', or its service."""
+        if self.relay:
+            return self.relay
         if is_service(self.host):
             return self.host
         return f'{self.host}:{self.port}'

@@ -239,7 +239,8 @@ class SMTPConnection:
         return Endpoint(
             self.host, self.port, user=self._user, password=self._password,
             hello_name=self._wire.hello_name,
-            source_address=self._wire.source_address)
+            source_address=self._wire.source_address,
+            relay=self.addresses.relay)
 
     def _log_octets(self, direction: str, octets: bytes) -> None:
         # A session begins after AUTH, so there is no secret in it; members'

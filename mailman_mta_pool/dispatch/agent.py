@@ -26,6 +26,7 @@ class Agent:
     :ivar use: What happens on the connection in use; None without one.
     :ivar is_waiting: True while the connection could take another
         transaction, and there is none.
+    :ivar room: How many octets of content that transaction may have at least.
     """
 
     def __init__(self, lane: Any) -> None:
@@ -38,6 +39,7 @@ class Agent:
         self._is_woken = asyncio.Event()
         self.use: Optional[ConnectionUse] = None
         self.is_waiting = False
+        self.room = 0
 
     @property
     def is_busy(self) -> bool:
@@ -143,7 +145,7 @@ class Agent:
         use = self.use
         assert use is not None
         given = self._lane.next_for(use, octets)
-        self.is_waiting = given is LATER
+        self.is_waiting, self.room = given is LATER, octets
         return given
 
     def _report(self, outcome: Outcome) -> None:

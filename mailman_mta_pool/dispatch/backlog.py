@@ -177,6 +177,11 @@ class Share:
         return len(self._backlog)
 
     @property
+    def next_size(self) -> int:
+        """How large the next one is that may go over any lane; in octets."""
+        return self._waiting[0].content.size if self._waiting else 0
+
+    @property
     def own_length(self) -> int:
         """How many can go now, and over this lane only."""
         if self.holds_back or self._first:

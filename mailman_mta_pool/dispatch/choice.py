@@ -8,7 +8,7 @@ and nobody waits for a relay that cannot.
 """
 
 from public import public
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 
 @public
@@ -19,25 +19,25 @@ class Choice:
     paid its weight, and the one with the highest balance takes it and pays
     what all were paid together.  So of as many transactions as the weights
     amount to each relay gets exactly its weight, well mixed; and a relay that
-    could not take part is neither owed anything afterwards, nor in debt.
+    could not take part is neither owed anything afterwards, nor in debt.  A
+    relay whose connections are still being opened takes part: what the others
+    get meanwhile is made up for.
     """
 
     def __init__(self, candidates: Sequence[Any]) -> None:
-        """All balances are even at first.
+        """Go on with the balances that the candidates have.
 
-        It is to be kept from post to post, or the first relay would get all
+        These are kept from post to post, or the first relay would get all
         posts of one transaction.
 
         :param candidates: The relays; `ICandidate`s.  Of equal ones the
             earlier one goes first.
         """
         self._candidates = list(candidates)
-        self._balances: Dict[str, int] = {
-            candidate.name: 0 for candidate in self._candidates}
 
     def __repr__(self) -> str:
-        shown = ', '.join(f'{name} {balance:+d}'
-                          for name, balance in self._balances.items())
+        shown = ', '.join(f'{candidate.name} {candidate.balance:+d}'
+                          for candidate in self._candidates)
         return f'<Choice {shown}>'
 
     @property
@@ -65,15 +65,45 @@ class Choice:
             again when it is woken: after a relay became available or
             unavailable all have to be.
         """
-        able = [candidate for candidate in self.eligible
+        eligible = self.eligible
+        able = [candidate for candidate in eligible
                 if candidate is asker or candidate.has_room]
         if not able:
             return None
-        turn = max(able, key=lambda candidate: (
-            self._balances[candidate.name] + candidate.weight))
+        turn = max(able, key=_claim)
         if turn is asker:
-            for candidate in able:
-                self._balances[candidate.name] += candidate.weight
-            self._balances[turn.name] -= sum(
-                candidate.weight for candidate in able)
+            for candidate in eligible:
+                if candidate is asker or not candidate.is_full:
+                    candidate.balance += candidate.weight
+                    turn.balance -= candidate.weight
         return turn
+
+    def turns(self, count: int, candidates: Sequence[Any],
+              may_start: Callable[[Any], bool],
+              start: Callable[[Any], None]) -> int:
+        """Start so many, each where one of the next transactions will go.
+
+        :param count: How many.
+        :param candidates: Where.
+        :param may_start: Tells whether another one may be started there.
+        :param start: Starts one.
+        :return: How many could not be started anywhere.
+        """
+        ahead: Dict[Any, int] = {}
+        for number in range(count):
+            able = [candidate for candidate in candidates
+                    if may_start(candidate)]
+            if not able:
+                return count - number
+            turn = max(able, key=lambda candidate: (
+                _claim(candidate) + ahead.get(candidate, 0)))
+            for candidate in able:
+                ahead[candidate] = ahead.get(candidate, 0) + candidate.weight
+                ahead[turn] = ahead.get(turn, 0) - candidate.weight
+            start(turn)
+        return 0
+
+
+def _claim(candidate: Any) -> int:
+    claim: int = candidate.balance + candidate.weight
+    return claim

@@ -10,6 +10,7 @@ import time
 import asyncio
 
 from mailman_mta_pool.dispatch.backlog import Backlog, Share
+from mailman_mta_pool.dispatch.choice import Choice
 from mailman_mta_pool.dispatch.lane import Lane
 from mailman_mta_pool.errors import RelayPaused, RelayUnavailable
 from mailman_mta_pool.settings import DeliverySettings
@@ -66,6 +67,9 @@ class Dispatcher:
             for relay in relays]
         # Those that are not over.
         self._open: Tuple[Lane, ...] = tuple(self.lanes)
+        self._choice = Choice(self._open)
+        # How many transactions will come, at the least.
+        self._expected = 0
         self._is_concluded = False
         self._room_wanted: Optional[int] = None
         self.received = 0
@@ -137,9 +141,14 @@ class Dispatcher:
 
     def make_ready(self, count: int) -> None:
         """Start so many agents, though nothing is waiting yet."""
-        if not self.is_over:
+        self._expected = max(count, self._expected)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if self._expected and not (self.is_over or self.is_complete):
+            lanes = self._lanes_in_use()
             self._start_agents(
-                count - sum(lane.agents for lane in self._open), self._open,
+                self._expected - sum(lane.agents for lane in lanes), lanes,
                 lambda lane: lane.can_prepare)
 
     def take(self, transactions: List[Transaction], octets: int) -> None:
@@ -289,7 +298,7 @@ class Dispatcher:
             return False
         if not lane.retry.may_be_tried(tried, len(self.lanes)):
             return False
-        other = next((each for each in others if each.is_willing), others[0])
+        other = next((each for each in others if each.is_available), others[0])
         other.share.receive(transaction, tried)
         self.set_to_work()
         return True
@@ -314,28 +323,81 @@ class Dispatcher:
             return
         self._wake_all()
         for lane in self._open:
-            self._start_agents(
-                lane.share.own_length - lane.ready, (lane,),
-                lambda lane: lane.can_start)
+            lane.start_own_agents()
         # What waits for a relay that is down, or paused, may go elsewhere.
-        lanes = tuple(lane for lane in self._open if lane.is_willing)
-        for lane in set(self._open).difference(lanes):
+        waiting = len(self._backlog)
+        if waiting:
+            lanes = self._lanes_in_use()
+            self._start_agents(
+                waiting - sum(lane.ready for lane in lanes), lanes,
+                lambda lane: lane.can_start)
+        if not self.is_connected:
+            self._prepare()
+        for lane in self._open:
             lane.wait_for_pause()
-        lanes = lanes or self._open
-        self._start_agents(
-            len(self._backlog) - sum(lane.ready for lane in lanes), lanes,
-            lambda lane: lane.can_start)
+            if waiting or not self.is_complete:
+                lane.start_probe()
+            lane.watch_for_stall()
 
-    def _start_agents(self, count: int, lanes: Tuple[Lane, ...],
+    def _lanes_in_use(self) -> List[Lane]:
+        """Return the lanes for all that may go over any of them.
+
+        If nobody knows which one works, each of them tries to connect; there
+        is none for further agents then.
+        """
+        lanes = self._choice.eligible
+        if len(self._open) == 1 or any(lane.is_available for lane in lanes):
+            return lanes
+        for lane in self._open:
+            if not lane.agents:
+                lane.start_agent()
+        return []
+
+    def _start_agents(self, count: int, lanes: Sequence[Lane],
                       can_start: Callable[[Lane], bool]) -> None:
-        """Start so many agents, each in the lane that has the fewest."""
-        for _ in range(count):
-            able = [lane for lane in lanes if can_start(lane)]
-            if not able:
-                for lane in lanes:
-                    lane.wait_for_ceiling()
-                return
-            min(able, key=lambda lane: lane.agents).start_agent()
+        """Start so many agents, where the next transactions will go."""
+        if count > 0 and self._choice.turns(
+                count, lanes, can_start, Lane.start_agent):
+            for lane in lanes:
+                lane.wait_for_ceiling()
+
+    def wants(self, lane: Lane) -> bool:
+        """Return True if a lane is to open connections."""
+        return (len(self._open) == 1 or lane.share.own_length > 0 or
+                lane in self._choice.eligible)
+
+    def has_other(self, lane: Lane) -> bool:
+        """Return True if another lane can take all that is waiting."""
+        return lane.share.own_length == 0 and any(
+            each is not lane and each.is_available for each in self._open)
+
+    def may_take(self, lane: Lane, octets: int) -> bool:
+        """Return True if a lane may take what is waiting.
+
+        Otherwise the lane whose turn it is has been told.
+
+        :param lane: The lane that asks.
+        :param octets: How much content it can take.
+        """
+        if len(self._open) == 1:
+            return True
+        share = lane.share
+        if (share.holds_back or share.own_length or not self._backlog or
+                share.next_size > octets):
+            return True
+        turn = self._choice.ask(lane)
+        if turn is not None and turn is not lane:
+            turn.wake_one()
+        return turn is lane
+
+    def note_taken(self, lane: Lane) -> None:
+        """Take note that a lane has taken a transaction."""
+        self.look_for_room()
+        if len(self._open) > 1 and self._backlog.waiting:
+            # This one may have no room for the next, whose turn it would be.
+            for other in self._choice.eligible:
+                if other is not lane:
+                    other.wake_one()
 
     def _wake_all(self) -> None:
         for lane in self.lanes:
@@ -354,6 +416,7 @@ class Dispatcher:
     def end_lane(self, lane: Lane) -> None:
         """Take note that a lane has ended; the others have the rest."""
         self._open = tuple(each for each in self._open if each is not lane)
+        self._choice = Choice(self._open)
         if not self._open:
             self.stop()
         elif not self.is_over:

@@ -9,6 +9,7 @@ import time
 import asyncio
 import logging
 
+from mailman_mta_pool.connection.addresses import STALL
 from mailman_mta_pool.dispatch.agent import Agent
 from mailman_mta_pool.dispatch.backlog import Share
 from mailman_mta_pool.dispatch.remainder import (
@@ -18,7 +19,7 @@ from mailman_mta_pool.dispatch.remainder import (
 )
 from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
 from mailman_mta_pool.errors import PhaseTimeout, RelayPaused, RelayUnavailable
-from mailman_mta_pool.interfaces import Given, LATER
+from mailman_mta_pool.interfaces import Given, ICandidate, LATER
 from mailman_mta_pool.settings import About, DeliverySettings
 from mailman_mta_pool.settlement.orders import NO_ORDERS, Notice, Orders
 from mailman_mta_pool.wire.replies import Reply
@@ -31,6 +32,7 @@ from mailman_mta_pool.wire.transaction import (
 )
 from public import public
 from typing import Any, Callable, Dict, Optional, Tuple
+from zope.interface import implementer
 
 
 log = logging.getLogger('mailman.smtp')
@@ -45,12 +47,16 @@ LONGEST_PROBE_WAIT = 3.0
 # A connection that has taken so many messages is not the one too many; what it
 # is refused for is how many it has taken.
 FEWEST_PER_CONNECTION = 5
+# A timer may be early by so many seconds.
+TIMER_SLACK = 0.05
 
 
 @public
+@implementer(ICandidate)
 class Lane:
     """Sends transactions of one post over the connections of one relay.
 
+    Where a post has several lanes they are the `ICandidate`s of a choice.
     The main thread reads the attributes, and changes none of them.
 
     :ivar relay: The `Relay`.
@@ -99,6 +105,10 @@ class Lane:
         self._agents: Dict[Agent, Any] = {}
         # True if the relay was found not to offer XVERP.
         self._lacks_verp = False
+        # True from a failure beside another lane, which took the work, until
+        # a connection is opened; and when another one may be tried.
+        self._is_down = False
+        self._rests_until = clock()
         self.accepted = 0
         self.is_over = False
         self.unavailable: Optional[RelayUnavailable] = None
@@ -128,15 +138,115 @@ class Lane:
         return sum(not agent.is_busy for agent in self._agents)
 
     @property
-    def is_willing(self) -> bool:
-        """True unless what the relay is given now would have to wait."""
-        return not self.paused_for and not (
-            self.retry.is_outage and self._agents)
-
-    @property
     def can_start(self) -> bool:
         """True if there may be another agent."""
         return len(self._agents) < self._most_agents
+
+    # See `ICandidate`.
+
+    @property
+    def name(self) -> str:
+        """See `ICandidate`."""
+        name: str = self.relay.name
+        return name
+
+    @property
+    def priority(self) -> int:
+        """See `ICandidate`."""
+        priority: int = self.relay.settings.priority
+        return priority
+
+    @property
+    def weight(self) -> int:
+        """See `ICandidate`."""
+        weight: int = self.relay.settings.weight
+        return weight
+
+    @property
+    def balance(self) -> int:
+        """See `ICandidate`; it is the relay's."""
+        balance: int = self.relay.balance
+        return balance
+
+    @balance.setter
+    def balance(self, balance: int) -> None:
+        self.relay.balance = balance
+
+    @property
+    def is_available(self) -> bool:
+        """See `ICandidate`."""
+        if self.is_over or self.paused_for:
+            return False
+        if self._is_connected:
+            return True
+        return not (self.retry.is_outage or self._is_down) and (
+            self.relay.is_up)
+
+    @property
+    def _rest_left(self) -> float:
+        """For how many seconds it is not tried again; 0.0 if it may be."""
+        return max(0.0, self._rests_until - self._clock())
+
+    @property
+    def has_room(self) -> bool:
+        """See `ICandidate`."""
+        return self._agent_with_room() is not None
+
+    @property
+    def is_full(self) -> bool:
+        """See `ICandidate`."""
+        return not (self.can_start or self.has_room or any(
+            agent.use is None for agent in self._agents))
+
+    @property
+    def _is_connected(self) -> bool:
+        for agent in self._agents:
+            if agent.use is not None:
+                return True
+        return False
+
+    def _agent_with_room(self) -> Optional[Agent]:
+        """Return an agent that could take what any lane may have next."""
+        if self.share.holds_back or self.relay.throttle.ready_in() > 0:
+            return None
+        for agent in self._agents:
+            if (agent.is_waiting and agent.is_live and
+                    agent.room >= self.share.next_size):
+                return agent
+        return None
+
+    def wake_one(self) -> None:
+        """Let an agent take what any lane may have next, if one can."""
+        agent = self._agent_with_room()
+        if agent is not None:
+            agent.wake()
+
+    def start_probe(self) -> None:
+        """Find out whether the relay is up again, if it is time for that.
+
+        Otherwise see to it that it is looked at when it may be.
+        """
+        if self.is_over or self._agents or self.is_available or (
+                self.paused_for):
+            return
+        self._is_down = True
+        seconds = max(self.relay.addresses.available_in, self._rest_left)
+        if seconds <= 0:
+            self.start_agent()
+        elif seconds < float('inf'):
+            self._set_timer(seconds + TIMER_SLACK)
+
+    def watch_for_stall(self) -> None:
+        """Look again when the first connection has taken too long."""
+        if not self.is_over and self._agents and not self._is_connected:
+            seconds = self.relay.addresses.stalls_in
+            if seconds == float('inf'):
+                # The agent has only just been started.
+                seconds = STALL
+            if seconds > 0:
+                self._set_timer(seconds + TIMER_SLACK)
+            else:
+                self._is_down = True
 
     @property
     def can_prepare(self) -> bool:
@@ -159,6 +269,14 @@ class Lane:
         missing = len(self.share) - self.ready
         if count is not None:
             missing = min(missing, count)
+        for _ in range(min(missing, self._most_agents - len(self._agents))):
+            self.start_agent()
+        if missing > 0:
+            self.wait_for_ceiling()
+
+    def start_own_agents(self) -> None:
+        """Start agents for what goes over this lane only."""
+        missing = self.share.own_length - self.ready
         for _ in range(min(missing, self._most_agents - len(self._agents))):
             self.start_agent()
         if missing > 0:
@@ -247,7 +365,8 @@ class Lane:
     @property
     def has_work_for_all(self) -> bool:
         """True if as many agents as there are may open connections."""
-        return self.has_work and len(self._agents) <= self._most_agents
+        return (self.has_work and len(self._agents) <= self._most_agents and
+                self._dispatcher.wants(self))
 
     @property
     def is_put_off(self) -> bool:
@@ -276,8 +395,9 @@ class Lane:
 
     def _note_relay_is_up(self) -> None:
         self.relay.trouble = ''
-        was_outage = self.retry.is_outage
+        was_outage = self.retry.is_outage or self._is_down
         self.retry.opened()
+        self._is_down = False
         if was_outage:
             self._ceiling = self.relay.pool_settings.max_connections
             self._dispatcher.set_to_work(len(self.share) - 1)
@@ -295,10 +415,15 @@ class Lane:
         if self.is_over:
             return Event.cannot_open_ever
         event = self.retry.cannot_open(
-            error, others if error.waiting_helps else connected)
+            error, others if error.waiting_helps else connected,
+            self._dispatcher.has_other(self))
         if event is Event.cannot_open_for_all:
             self._ceiling = max(1, others)
             return event
+        if event is Event.cannot_open_here:
+            self._ceiling = self.relay.pool_settings.max_connections
+            self._is_down = True
+            self._rests_until = self._clock() + self.retry.rest()
         # What waits for this relay may go over another one.
         self._dispatcher.note_outage()
         self.relay.trouble = f'{error.phase}: {error.reason}'
@@ -397,6 +522,8 @@ class Lane:
         if (throttle.reason is not None and self.share and
                 self._must_wait()):
             return LATER
+        if not self._dispatcher.may_take(self, octets):
+            return LATER
         lessons = self.relay.lessons
         transaction = self.share.take(
             octets, lessons.max_recipients,
@@ -410,7 +537,7 @@ class Lane:
         if not use.in_hand:
             use.answers_before = self.retry.answers
         use.in_hand += 1
-        self._dispatcher.look_for_room()
+        self._dispatcher.note_taken(self)
         if self.share.parts_left:
             # It was divided.
             self._dispatcher.set_to_work(self.share.parts_left)

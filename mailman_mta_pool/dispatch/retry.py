@@ -28,6 +28,7 @@ class Event(enum.Enum):
 
     cannot_open = 'no connection can be opened, and waiting may help'
     cannot_open_for_all = 'no connection can be opened, but others are open'
+    cannot_open_here = 'no connection can be opened, but another relay is up'
     cannot_open_ever = 'no connection can be opened, and waiting is no help'
     lost_stale = 'a connection kept from an earlier post was lost at once'
     lost_first = 'a fresh connection was lost with its first transaction'
@@ -59,6 +60,9 @@ RULES: Dict[Event, Rule] = {
     Event.cannot_open_for_all: Rule(
         'nobody: the other agents take the work',
         'until a connection is opened after an outage'),
+    Event.cannot_open_here: Rule(
+        'nobody: the other relay takes the work',
+        "until the relay's breaker lets another attempt be made"),
     Event.cannot_open_ever: Rule(
         'nobody: the relay is unavailable', 'at once'),
     Event.lost_stale: Rule(
@@ -163,15 +167,21 @@ class Retry:
         self.is_outage = False
         self._pause = FIRST_PAUSE
 
-    def cannot_open(self, error: RelayUnavailable, others: int) -> Event:
+    def cannot_open(self, error: RelayUnavailable, others: int,
+                    has_other_relay: bool = False) -> Event:
         """Say which event it is that no connection can be opened.
 
         :param error: Why not.
         :param others: How many other agents have a connection, or may yet
             have one.
+        :param has_other_relay: True if another relay can take all that waits.
         """
         if others:
             return Event.cannot_open_for_all
+        if has_other_relay:
+            # When there is none any more, the patience begins.
+            self.is_outage = False
+            return Event.cannot_open_here
         self.is_outage = True
         if (not error.waiting_helps or
                 self._since + self._patience <= self._clock()):
@@ -181,7 +191,11 @@ class Retry:
     def pause(self) -> float:
         """Return how long to wait before the next try, in seconds."""
         remaining = self._since + self._patience - self._clock()
-        pause = max(0.0, min(self._pause, remaining))
+        return max(0.0, min(self.rest(), remaining))
+
+    def rest(self) -> float:
+        """Return for how long another relay takes the work, in seconds."""
+        pause = self._pause
         self._pause = min(2 * self._pause, LAST_PAUSE)
         return pause
 

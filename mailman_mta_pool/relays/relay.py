@@ -5,12 +5,16 @@ import time
 import atexit
 import asyncio
 
+from dataclasses import replace
+from mailman_mta_pool.connection import SMTPConnection
+from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.foreign import as_transaction_connection
+from mailman_mta_pool.connection.opening import Endpoint
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
-from mailman_mta_pool.settings import PoolSettings, RelaySettings
+from mailman_mta_pool.settings import MTA, PoolSettings, RelaySettings
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
@@ -21,7 +25,12 @@ from typing import Any, Collection, Dict, List, Sequence, Tuple
 class Relay:
     """A mail server that takes our mail, and the connections to it.
 
-    :ivar lessons: What it has taught us; of the network thread.
+    :ivar settings: Which server, and how to talk to it, as the files say now.
+    :ivar others: The other relays that the mail in hand may go over.
+    :ivar addresses: What is known of its addresses; of the network thread.
+    :ivar balance: What it is owed of the transactions; see `Choice`.
+        Likewise.
+    :ivar lessons: What it has taught us; likewise.
     :ivar pool: The connections, likewise.
     :ivar throttle: How fast, and over how many of them, it is sent to;
         likewise.
@@ -38,6 +47,10 @@ class Relay:
         """
         self.settings = settings
         self.pool_settings = pool
+        self.others: Tuple['Relay', ...] = ()
+        self.addresses = Addresses(
+            relay=self.name, has_other_relay=self._has_other_relay)
+        self.balance = 0
         self.lessons = Lessons(time.monotonic)
         self.pool = Pool(self._connection, pool)
         self.throttle = Throttle(self.name, pool.max_connections)
@@ -46,20 +59,40 @@ class Relay:
 
     @property
     def name(self) -> str:
-        """The server as 'host:port'."""
-        return f'{self.settings.host}:{self.settings.port}'
+        """The relay's section, or 'host:port' for that of [mta]."""
+        if self.settings.name != MTA:
+            return self.settings.name
+        return Endpoint(self.settings.host, self.settings.port).name
+
+    @property
+    def is_up(self) -> bool:
+        """False if it cannot be used at present, as far as is known."""
+        return self.addresses.is_up
+
+    def _has_other_relay(self) -> bool:
+        return any(other.is_up for other in self.others)
 
     def __repr__(self) -> str:
         return f'<Relay {self.name} {self.pool!r}>'
 
     def _connection(self) -> Any:
+        connection = connection_for(self.settings, self.lessons)
+        if isinstance(connection, SMTPConnection):
+            connection.addresses = self.addresses
         return as_transaction_connection(
-            connection_for(self.settings, self.lessons), self.name,
-            self.settings.wire.timeouts.quit)
+            connection, self.name, self.settings.wire.timeouts.quit)
 
 
 # Which server, and how many connections: what a relay is made of.
 _Key = Tuple[RelaySettings, PoolSettings]
+
+
+def _lasting(key: _Key) -> _Key:
+    """Leave out what may change while the connections stay open."""
+    settings, pool = key
+    return replace(
+        settings, priority=0, weight=1, lists=(), message_rate=(),
+        recipient_rate=(), connect_rate=()), pool
 
 
 class _Kept:
@@ -79,11 +112,20 @@ class _Kept:
             self._relays.clear()
         self._was_running = is_running
         # The plugin's own configuration file may have been edited.
-        self._close([key for key in self._relays if key not in named])
-        for key in wanted:
-            if key not in self._relays:
-                self._relays[key] = Relay(*key)
-        return [self._relays[key] for key in wanted]
+        kept = set(map(_lasting, named))
+        self._close([key for key in self._relays if key not in kept])
+        relays = [self._get(key) for key in wanted]
+        for relay in relays:
+            relay.others = tuple(
+                other for other in relays if other is not relay)
+        return relays
+
+    def _get(self, key: _Key) -> Relay:
+        relay = self._relays.get(_lasting(key))
+        if relay is None:
+            relay = self._relays[_lasting(key)] = Relay(*key)
+        relay.settings = key[0]
+        return relay
 
     def _close(self, keys: List[_Key]) -> None:
         for relay in [self._relays.pop(key) for key in keys]:
@@ -110,13 +152,14 @@ _kept = _Kept()
 
 
 @public
-def relays_for(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
-               named: Collection[Tuple[RelaySettings, PoolSettings]],
-               ) -> List[Relay]:
+def kept_relays(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
+                named: Collection[Tuple[RelaySettings, PoolSettings]],
+                ) -> List[Relay]:
     """Return the relays of a post, with their connections.
 
     They are kept from post to post.  The connections of a relay are closed
-    when the process ends, or when the settings do not name it any more.
+    when the process ends, or when the settings do not name it any more.  What
+    has no part in a connection, such as its weight, may change meanwhile.
 
     :param wanted: The settings of the relays that the post may go over.
     :param named: Those of all relays that the site has, those of the post
@@ -134,7 +177,7 @@ def relay_for(settings: RelaySettings, pool: PoolSettings) -> Relay:
     :param pool: How many connections, and for how long.
     """
     key = settings, pool
-    return relays_for([key], [key])[0]
+    return kept_relays([key], [key])[0]
 
 
 @public

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which relays a list's mail may go over, and which limits it has."""
 
+from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.loading import configuration_path
 from mailman_mta_pool.settings import LimitSettings, RelaySettings, Settings
 from public import public
 from typing import Iterable, List, Optional, Tuple
@@ -43,6 +45,26 @@ def limits_for(settings: Settings,
     return tuple(
         limit for limit in settings.limits
         if matches(limit.lists, posting_address))
+
+
+@public
+def check_route(settings: Settings, posting_address: Optional[str]) -> None:
+    """Check that there is a relay for a list's mail.
+
+    :param settings: The settings.
+    :param posting_address: The list's posting address; None for mail without
+        a list.
+    :raises ConfigurationError: if there is none; it says what to do.
+    """
+    if not relays_for(settings, posting_address):
+        mail, remedy = 'mail without a list', ''
+        if posting_address is not None:
+            mail = posting_address
+            remedy = 'name the list there, or '
+        raise ConfigurationError(
+            configuration_path(), '[relay.NAME] for',
+            f'no relay is for {mail}; {remedy}add a [relay.NAME] without '
+            '`for`')
 
 
 @public
