@@ -22,6 +22,10 @@ class Choice:
     could not take part is neither owed anything afterwards, nor in debt.  A
     relay whose connections are still being opened takes part: what the others
     get meanwhile is made up for.
+
+    :ivar waits: True if nobody takes what a relay at its ceiling is to have.
+    :ivar pays_full: True if what others take while a relay is at its ceiling
+        is made up for, too.
     """
 
     def __init__(self, candidates: Sequence[Any]) -> None:
@@ -34,6 +38,7 @@ class Choice:
             earlier one goes first.
         """
         self._candidates = list(candidates)
+        self.waits = self.pays_full = False
 
     def __repr__(self) -> str:
         shown = ', '.join(f'{candidate.name} {candidate.balance:+d}'
@@ -60,20 +65,21 @@ class Choice:
         :param asker: The relay that could take the next transaction, and does
             so if it is what is returned.
         :return: The asker, whose turn this was; another relay, which has room
-            and is to be woken; or None, if the asker is not eligible and all
-            that are eligible are busy.  An agent that is not to take it asks
-            again when it is woken: after a relay became available or
-            unavailable all have to be.
+            and is to be woken, or is waited for; or None, if the asker is not
+            eligible and all that are eligible are busy.  An agent that is not
+            to take it asks again when it is woken: after a relay became
+            available or unavailable all have to be.
         """
         eligible = self.eligible
         able = [candidate for candidate in eligible
-                if candidate is asker or candidate.has_room]
+                if self.waits or candidate is asker or candidate.has_room]
         if not able:
             return None
         turn = max(able, key=_claim)
         if turn is asker:
             for candidate in eligible:
-                if candidate is asker or not candidate.is_full:
+                if (candidate is asker or self.pays_full or
+                        not candidate.is_full):
                     candidate.balance += candidate.weight
                     turn.balance -= candidate.weight
         return turn

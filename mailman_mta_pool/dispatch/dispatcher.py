@@ -11,6 +11,7 @@ import asyncio
 
 from mailman_mta_pool.dispatch.backlog import Backlog, Share
 from mailman_mta_pool.dispatch.choice import Choice
+from mailman_mta_pool.dispatch.contest import Contest
 from mailman_mta_pool.dispatch.lane import Lane
 from mailman_mta_pool.errors import RelayPaused, RelayUnavailable
 from mailman_mta_pool.settings import DeliverySettings
@@ -67,7 +68,7 @@ class Dispatcher:
             for relay in relays]
         # Those that are not over.
         self._open: Tuple[Lane, ...] = tuple(self.lanes)
-        self._choice = Choice(self._open)
+        self._choose()
         # How many transactions will come, at the least.
         self._expected = 0
         self._is_concluded = False
@@ -76,6 +77,11 @@ class Dispatcher:
         self.is_over = False
         self.is_connected = False
         self.failure: Optional[BaseException] = None
+
+    def _choose(self) -> None:
+        """Begin to choose among the lanes that are not over."""
+        self._choice = Choice(self._open)
+        self._contest = Contest(self._choice, self._open, self._clock)
 
     # What the main thread reads.
 
@@ -385,9 +391,14 @@ class Dispatcher:
         if (share.holds_back or share.own_length or not self._backlog or
                 share.next_size > octets):
             return True
+        if self._contest.is_needed and self._contest.look():
+            self._wake_all()
         turn = self._choice.ask(lane)
         if turn is not None and turn is not lane:
             turn.wake_one()
+            seconds = self._contest.look_in
+            if seconds is not None:
+                lane.look_again_in(seconds)
         return turn is lane
 
     def note_taken(self, lane: Lane) -> None:
@@ -416,7 +427,7 @@ class Dispatcher:
     def end_lane(self, lane: Lane) -> None:
         """Take note that a lane has ended; the others have the rest."""
         self._open = tuple(each for each in self._open if each is not lane)
-        self._choice = Choice(self._open)
+        self._choose()
         if not self._open:
             self.stop()
         elif not self.is_over:

@@ -173,6 +173,11 @@ class Lane:
         self.relay.balance = balance
 
     @property
+    def answers(self) -> int:
+        """See `Contest`."""
+        return self.retry.answers
+
+    @property
     def is_available(self) -> bool:
         """See `ICandidate`."""
         if self.is_over or self.paused_for:
@@ -220,6 +225,11 @@ class Lane:
         agent = self._agent_with_room()
         if agent is not None:
             agent.wake()
+
+    def look_again_in(self, seconds: float) -> None:
+        """Have the agents ask again after so many seconds at the latest."""
+        if not self.is_over:
+            self._set_timer(seconds + TIMER_SLACK)
 
     def start_probe(self) -> None:
         """Find out whether the relay is up again, if it is time for that.
