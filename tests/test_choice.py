@@ -5,7 +5,7 @@ import unittest
 
 from collections import Counter
 from hypothesis import given, settings, strategies as st
-from mailman_mta_pool.dispatch.choice import Choice
+from mailman_mta_pool.dispatch.choice import Choice, MOST_OWED
 from mailman_mta_pool.interfaces import ICandidate
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -133,6 +133,15 @@ class TestChoice(unittest.TestCase):
         names = ''.join(served(choice, second).name for _ in range(16))
         self.assertTrue(names.startswith(12 * '0'))
         self.assertEqual(Counter(names + 4 * '1'), {'0': 15, '1': 5})
+
+    def test_it_never_connects(self):
+        first, second = candidates = self.candidates(3, 1)
+        choice = Choice(candidates)
+        first.is_opening = True
+        for _ in range(2 * MOST_OWED):
+            self.assertIs(choice.ask(second), second)
+        self.assertEqual(first.balance, 3 * MOST_OWED)
+        self.assertEqual(second.balance, -3 * MOST_OWED)
 
     def test_posts_of_one_transaction(self):
         # The agent is started where it will be taken.

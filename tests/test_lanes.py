@@ -7,11 +7,12 @@ import asyncio
 import logging
 import unittest
 
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from hypothesis import given, settings, strategies as st
 from itertools import count
 from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.dispatch.dispatcher import Dispatcher
 from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import (
     ConnectionLost,
@@ -19,8 +20,14 @@ from mailman_mta_pool.errors import (
     RelayPaused,
     RelayUnavailable,
 )
+from mailman_mta_pool.interfaces import ICandidate
 from mailman_mta_pool.network.border import border
-from mailman_mta_pool.settings import About, Answer, DeliverySettings
+from mailman_mta_pool.settings import (
+    About,
+    Answer,
+    DeliverySettings,
+    RelaySettings,
+)
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.ledger import Ledger, Post
 from mailman_mta_pool.wire.capabilities import Capabilities
@@ -39,6 +46,7 @@ from mailman_mta_pool.wire.verp import Verp
 from tests.settlement.world import reply
 from tests.test_dispatch import FakeRelay, Together
 from tests.wire.test_model import PROFILE
+from zope.interface.verify import verifyObject
 
 
 PATIENCE = 20
@@ -69,8 +77,10 @@ class ScriptedRelay(FakeRelay):
     """
 
     def __init__(self, name, rule=lambda recipient, relay: None,
-                 connections=1, gate=None, depth=1, clock=lambda: 0.0):
+                 connections=1, gate=None, depth=1, clock=lambda: 0.0,
+                 **settings):
         super().__init__(self.talk, connections, clock)
+        self.settings = RelaySettings(**settings)
         self.name = name
         self.rule = rule
         self.gate = gate
@@ -228,6 +238,77 @@ class TestBoth(LanesTestCase):
         self.assertEqual(sorted(told), sorted(
             (name, relay.name) for relay in self.relays
             for name in relay.served))
+
+
+class TestChosen(LanesTestCase):
+    """By priority, and by weight."""
+
+    def test_candidate(self):
+        relays = [ScriptedRelay(name, weight=2, priority=7) for name in 'ab']
+        lane, _ = Dispatcher(
+            relays, DeliverySettings(), Ledger(relays=relays), None).lanes
+        self.assertTrue(verifyObject(ICandidate, lane))
+        self.assertEqual((lane.name, lane.weight, lane.priority), ('a', 2, 7))
+        self.assertTrue(lane.is_available)
+        # It could start an agent.
+        self.assertEqual((lane.has_room, lane.is_full), (False, False))
+        lane.balance = 3
+        self.assertEqual(relays[0].balance, 3)
+
+    def test_weights(self):
+        # Those that wait for a transaction have room.
+        one, other = (ScriptedRelay(name, weight=weight)
+                      for name, weight in (('one', 3), ('other', 1)))
+        self.send(self.use(one, other), 80)
+        self.assertAlmostEqual(len(one.served), 60, delta=4)
+
+    def test_posts_of_one_transaction(self):
+        one, other = (ScriptedRelay(name, weight=weight)
+                      for name, weight in (('one', 2), ('other', 1)))
+        found = Counter()
+        for _ in range(6):
+            self.send(self.use(one, other), 1)
+            for relay in one, other:
+                found[relay.name] += len(relay.served)
+                relay.served.clear()
+        self.assertEqual(found, {'one': 4, 'other': 2})
+
+    def test_worse_priority(self):
+        # It is not used because the better one is busy.
+        for number in (1, 30):
+            with self.subTest(number=number):
+                one = ScriptedRelay('one', priority=20)
+                other = ScriptedRelay('other', priority=10)
+                self.send(self.use(one, other), number)
+                self.assertEqual((one.opened, one.served), (0, []))
+                self.assertEqual(len(other.served), number)
+
+    def test_worse_priority_where_the_better_one_fails(self):
+        async def refuse(connection):
+            raise RelayUnavailable('one', 'connect', 'refused')
+        one = ScriptedRelay('one', priority=10)
+        one.on_open = refuse
+        other = ScriptedRelay('other', priority=20)
+        self.assertEqual(self.send(self.use(one, other, patience=1e9), 30), [])
+        self.assertEqual(len(other.served), 30)
+
+    def test_it_works_again_in_mid_post(self):
+        # All of the rest is for the better one then.
+        tries = []
+
+        async def refuse_once(connection):
+            one.opened += 1
+            tries.append(connection)
+            if len(tries) == 1:
+                raise RelayUnavailable('one', 'connect', 'refused')
+        one = ScriptedRelay('one', priority=10)
+        one.on_open = refuse_once
+        backup = ScriptedRelay(
+            'backup', priority=20, gate=lambda: asyncio.sleep(0.05))
+        self.assertEqual(self.send(self.use(one, backup, patience=1e9), 200),
+                         [])
+        self.assertEqual(len(one.served) + len(backup.served), 200)
+        self.assertGreater(len(one.served), 100)
 
 
 class TestFailover(LanesTestCase):
@@ -490,15 +571,25 @@ class TestWhateverTheySay(LanesTestCase):
     @settings(PROFILE, max_examples=PROFILE.max_examples // 10)
     @given(octets=st.binary(max_size=100), number=st.integers(1, 60),
            size=st.sampled_from([1, 3, 10]), relays=st.integers(1, 3),
-           connections=st.integers(1, 3), depth=st.integers(1, 4))
-    def test_any(self, octets, number, size, relays, connections, depth):
+           connections=st.integers(1, 3), depth=st.integers(1, 4),
+           weights=st.lists(st.integers(1, 4), min_size=3, max_size=3),
+           priorities=st.lists(st.integers(1, 2), min_size=3, max_size=3),
+           closed=st.lists(st.booleans(), max_size=12))
+    def test_any(self, octets, number, size, relays, connections, depth,
+                 weights, priorities, closed):
+        async def on_open(connection):
+            if next(doors, False):
+                raise RelayUnavailable('relay', 'connect', 'refused')
+        doors = iter(closed)
+
         def rule(recipient, relay):
             octet = next(ahead, 0)
             return next(mood for limit, mood in self.MOODS if octet < limit)
         ahead, judges = iter(octets), {}
         outbound = self.use(*(
             Judging(f'{each}:25', rule, connections, depth=depth,
-                    judges=judges)
+                    judges=judges, on_open=on_open, weight=weights[each],
+                    priority=priorities[each])
             for each in range(relays)), answers=[QUOTA, DENIED])
         logging.disable()
         try:
@@ -510,9 +601,10 @@ class TestWhateverTheySay(LanesTestCase):
 class Judging(ScriptedRelay):
     """Takes note of whom it judges, and is told of nobody judged by others."""
 
-    def __init__(self, *args, judges, **kws):
+    def __init__(self, *args, judges, on_open, **kws):
         super().__init__(*args, **kws)
         self._judges = judges
+        self.on_open = on_open
 
     def results(self, transaction, words):
         for name in transaction.recipients:

@@ -11,6 +11,10 @@ from public import public
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 
+# A relay is owed so many times its weight at most.
+MOST_OWED = 1000
+
+
 @public
 class Choice:
     """Smooth weighted round robin over the relays of the best priority.
@@ -78,8 +82,9 @@ class Choice:
         turn = max(able, key=_claim)
         if turn is asker:
             for candidate in eligible:
-                if (candidate is asker or self.pays_full or
-                        not candidate.is_full):
+                if candidate is asker or (
+                        (self.pays_full or not candidate.is_full) and
+                        candidate.balance < MOST_OWED * candidate.weight):
                     candidate.balance += candidate.weight
                     turn.balance -= candidate.weight
         return turn

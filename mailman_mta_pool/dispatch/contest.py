@@ -53,7 +53,9 @@ class Contest:
         self._lanes: List[Any] = []
         self._vain = 0
         choice.pays_full = self.is_needed
-        self._compare()
+        self._until: Optional[float] = None
+        if self.is_needed:
+            self._compare()
 
     def _compare(self) -> None:
         """Begin a comparison."""
@@ -61,7 +63,7 @@ class Contest:
         self._lanes = self._choice.eligible
         self._begin = self._clock()
         self._before = {lane: lane.answers for lane in self._lanes}
-        self._until: Optional[float] = None
+        self._until = None
 
     @property
     def look_in(self) -> Optional[float]:

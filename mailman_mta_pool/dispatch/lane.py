@@ -108,7 +108,7 @@ class Lane:
         # True from a failure beside another lane, which took the work, until
         # a connection is opened; and when another one may be tried.
         self._is_down = False
-        self._rests_until = clock()
+        self._rests_until = float('-inf')
         self.accepted = 0
         self.is_over = False
         self.unavailable: Optional[RelayUnavailable] = None
@@ -190,6 +190,8 @@ class Lane:
     @property
     def _rest_left(self) -> float:
         """For how many seconds it is not tried again; 0.0 if it may be."""
+        if not self._is_down:
+            return 0.0
         return max(0.0, self._rests_until - self._clock())
 
     @property

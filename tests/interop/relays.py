@@ -83,6 +83,30 @@ class TestThreeServers(RelaysTestCase):
         self.assertLessEqual(set(site.waiting()), {'retry'})
         self.assertQuiet(site)
 
+    def test_both_are_killed(self):
+        # The backup has the rest.
+        site = self.make_site(MEMBERS // 2)
+        with site.runner():
+            site.post(verp=True)
+            wait_until(
+                lambda: len(self.small.log().delivered()) > MEMBERS / 20,
+                'a part of the post')
+            self.large.kill()
+            self.small.kill()
+            site.wait_until_empty(timeout=120)
+        in_doubt = set(site.waiting().get('retry', ()))
+        self.assertLessEqual(len(in_doubt), 128)
+        served = [name for message in self.backup.messages()
+                  for name in message.recipients]
+        self.assertGreater(len(served), MEMBERS / 20)
+        for server in self.large, self.small:
+            server.start()
+            served.extend(server.delivered().elements())
+        self.assertEachOnce(
+            site, [name for name in served if name not in in_doubt],
+            list(site.waiting()))
+        self.assertQuiet(site)
+
     def post_until_used(self, site, before):
         """Post to some of the members until the larger one is used again.
 

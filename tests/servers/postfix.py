@@ -4,6 +4,7 @@
 
 import os
 import pwd
+import stat
 import shutil
 import signal
 import tempfile
@@ -250,9 +251,19 @@ class Postfix:
 
     def queued(self):
         """Return how many messages the queue holds."""
-        return sum(len(files)
+        return sum(self._is_message(os.path.join(directory, name))
                    for queue in QUEUES
-                   for *_, files in os.walk(self._path('queue', queue)))
+                   for directory, _, names in os.walk(
+                       self._path('queue', queue))
+                   for name in names)
+
+    def _is_message(self, path):
+        # Only what is complete may be executed; what is left of a process
+        # that was killed may not.
+        try:
+            return bool(os.stat(path).st_mode & stat.S_IXUSR)
+        except FileNotFoundError:
+            return False
 
     def wait_until_delivered(self, deadline=60):
         """Wait until the queue is empty and all of that is in the log.
