@@ -304,3 +304,28 @@ class TestOneIsSlow(RelaysTestCase):
               f'{rates[1] / sum(rates):.1%} are ideal')
         self.assertGreater(share, 0.03)
         self.assertLess(share, 0.2)
+
+
+class TestTheSame(RelaysTestCase):
+    def test_three_servers_are_three_times_as_quick(self):
+        # Each takes 50 ms for a message, over four connections.
+        members, seconds, took = 600, 0.05, {}
+        for number in (1, 3):
+            times = []
+
+            def script(command, session):
+                if command == '.':
+                    times.append(time.monotonic())
+                    time.sleep(seconds)
+            servers = [self.use(Scripted(script)) for _ in range(number)]
+            site = self.site(members=members, settings=sections(**{
+                f'relay-{each}': relay(server)
+                for each, server in enumerate(servers)}))
+            site.run({'verp': True})
+            self.assertServed(site, *servers)
+            for server in servers:
+                self.assertAlmostEqual(
+                    len(server.served), members / number, delta=40)
+            took[number] = max(times) - min(times)
+        print(f'three servers are {took[1] / took[3]:.2f} times as quick as '
+              'one')
