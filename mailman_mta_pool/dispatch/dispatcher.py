@@ -81,7 +81,8 @@ class Dispatcher:
     def _choose(self) -> None:
         """Begin to choose among the lanes that are not over."""
         self._choice = Choice(self._open)
-        self._contest = Contest(self._choice, self._open, self._clock)
+        # It looks at the lanes, which belong to the network thread.
+        self._contest: Optional[Contest] = None
 
     # What the main thread reads.
 
@@ -391,12 +392,16 @@ class Dispatcher:
         if (share.holds_back or share.own_length or not self._backlog or
                 share.next_size > octets):
             return True
-        if self._contest.is_needed and self._contest.look():
+        contest = self._contest
+        if contest is None:
+            contest = self._contest = Contest(
+                self._choice, self._open, self._clock)
+        if contest.is_needed and contest.look():
             self._wake_all()
         turn = self._choice.ask(lane)
         if turn is not None and turn is not lane:
             turn.wake_one()
-            seconds = self._contest.look_in
+            seconds = contest.look_in
             if seconds is not None:
                 lane.look_again_in(seconds)
         return turn is lane
