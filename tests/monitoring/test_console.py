@@ -425,12 +425,12 @@ class TestStatus(ConsoleTestCase):
         self.assertNotIn('does not run', self.run_command(status_command))
 
     def test_another_user_asks(self):
-        # Whether that process is Mailman's, only Mailman's user can tell.
-        with mock.patch('os.kill', side_effect=PermissionError):
-            self.assertSaid('mailman start --force')
-            with mock.patch('os.geteuid', return_value=os.geteuid() + 1):
-                self.assertNotIn(
-                    'does not run', self.run_command(status_command))
+        # Whether that process is Mailman's, only Mailman's user can tell, but
+        # Mailman 3.3.10 takes the lock of such a one for stale.
+        with mock.patch('os.kill', side_effect=PermissionError), mock.patch(
+                'os.geteuid', return_value=os.geteuid() + 1):
+            self.assertNotIn(
+                'does not run', self.run_command(status_command))
 
     def test_lock_that_cannot_be_read(self):
         self.unlock_master()
