@@ -71,8 +71,8 @@ class Journal:
         self._flush: Optional[_Flush] = None
         self._details = details
         self._clock = clock
-        # What the last line of time and relay said, and when that is over.
-        self._second, self._over_at, self._relay = 0.0, 0.0, ''
+        # What the last line of time and relay said.
+        self._second, self._relay = 0.0, ''
         try:
             with open(os.dup(self._fd), 'rb') as fp:
                 self.settled = Settled(fp.read())
@@ -171,12 +171,11 @@ class Journal:
     def _place(self, relay: str) -> bytes:
         """Return the line with relay and time, if either has changed."""
         now = self._clock()
-        if self._second <= now < self._over_at and relay == self._relay:
+        # Floats alone are quicker than a float and an integer.
+        if 0.0 <= now - self._second < 1.0 and relay == self._relay:
             return b''
         second = int(now)
-        # Two floats are compared more quickly than a float and an integer.
-        self._second, self._over_at = float(second), second + 1.0
-        self._relay = relay
+        self._second, self._relay = float(second), relay
         return place_line(second, relay)
 
     def handing_over(self, token: str, recipients: Iterable[str]) -> None:
