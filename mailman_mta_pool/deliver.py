@@ -5,6 +5,7 @@ import time
 import logging
 
 from contextlib import suppress
+from mailman.config import config
 from mailman.interfaces.mta import SomeRecipientsFailed
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
@@ -123,8 +124,9 @@ class _Delivery:
 
     def _relays(self) -> List[Relay]:
         """Return the relays that the post may go over."""
-        settings = [(self._settings.relay, self._settings.pool)]
-        return relays_for(settings, settings)
+        relay = self._settings.relay
+        settings = [(relay, self._settings.pool_of(relay))]
+        return relays_for(settings, settings, config.VAR_DIR)
 
     def run(self) -> None:
         with self._account.keep(self._post[0], self._message_id):

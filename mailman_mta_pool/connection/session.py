@@ -326,19 +326,24 @@ class Session:
         self._is_over = True
         return False
 
-    async def quit(self) -> None:
-        """Say QUIT, wait for the answer for `quit_timeout`, and close."""
+    async def quit(self) -> bool:
+        """Say QUIT, wait for the answer for `quit_timeout`, and close.
+
+        :return: True if the server has answered.
+        """
         try:
             if self._conversation.idle and self.is_alive():
                 self._sock.send(b'QUIT\r\n')
                 await asyncio.wait_for(self._anything(), self._quit_timeout)
                 # To close with something unread would reset the connection.
                 self._sock.recv(READ_SIZE)
+                return True
         except (OSError, asyncio.TimeoutError):
             # It is over, one way or the other.
             pass
         finally:
             self.close()
+        return False
 
     async def _anything(self) -> None:
         """Wait until the server says something, or closes."""

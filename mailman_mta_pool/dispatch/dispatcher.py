@@ -109,6 +109,12 @@ class Dispatcher:
         return min((lane.paused_for for lane in self._open), default=0.0)
 
     @property
+    def is_crowded_out(self) -> bool:
+        """True if all agents wait for what other processes may give up."""
+        lanes = [lane for lane in self._open if lane.agents]
+        return bool(lanes) and all(lane.is_crowded_out for lane in lanes)
+
+    @property
     def unavailable(self) -> Optional[RelayUnavailable]:
         """Why none of the relays can be used, or None.
 

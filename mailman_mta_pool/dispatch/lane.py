@@ -263,6 +263,26 @@ class Lane:
         return self.has_work or not (
             self.is_over or self._dispatcher.is_complete)
 
+    @property
+    def _at_work(self) -> int:
+        """How many agents have a connection, or are not kept from having one.
+
+        Those who wait until others give one up do not find out how the
+        server is.
+        """
+        # The main thread asks, too: the agents must not change meanwhile.
+        return sum(not agent.is_queued for agent in tuple(self._agents))
+
+    @property
+    def is_crowded_out(self) -> bool:
+        """True if all agents wait until others give a connection up."""
+        return bool(self._agents) and not self._at_work
+
+    @property
+    def may_open(self) -> bool:
+        """True if an agent that had to wait may open its connection now."""
+        return self.may_have_work and len(self._agents) <= self._most_agents
+
     def opened(self, is_proved: bool) -> None:
         """Take note that an agent has got a connection.
 
@@ -290,7 +310,7 @@ class Lane:
         if self.is_over:
             return Event.cannot_open_ever
         connected = sum(agent.use is not None for agent in self._agents)
-        others = len(self._agents) - 1
+        others = self._at_work - 1
         self._hear_of_opening(error, others, connected)
         if self.is_over:
             return Event.cannot_open_ever
@@ -358,16 +378,16 @@ class Lane:
             # By the simpler dialogue, which it has taught us, it may work.
             self._retire_the_ignorant()
             return True
-        unavailable = self.retry.lost(error, use, len(self._agents))
+        unavailable = self.retry.lost(error, use, self._at_work)
         if unavailable is not None:
             self.relay.trouble = unavailable.reason
             self._give_up(unavailable)
             return False
-        if (isinstance(error, PhaseTimeout) and len(self._agents) > 1 and
+        if (isinstance(error, PhaseTimeout) and self._at_work > 1 and
                 use.answers_before == self.retry.answers):
             # Another connection would cost another timeout, and the others
             # will find out whether it is the relay's failure.
-            self._ceiling = len(self._agents) - 1
+            self._ceiling = self._at_work - 1
             return False
         return True
 
