@@ -11,6 +11,9 @@ from contextlib import AsyncExitStack
 from mailman_mta_pool.relays.slots import slot_directory
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from tests.fault.rounds import extra, numbered
+from tests.scripted import Scripted
+from tests.site_case import SiteTestCase
 
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -145,3 +148,92 @@ class TestSlots(unittest.TestCase):
             second.kill()
             await self.until(lambda: server.of['a'] == CEILING)
         self.run_steps(steps)
+
+
+class Strict(Scripted):
+    """It counts connections as servers do that refuse one too many.
+
+    :ivar most: The most that there were at the same time.
+    """
+
+    def __init__(self, **options):
+        super().__init__(self._watch, **options)
+        self.most = 0
+        self._quitting = set()
+
+    def _watch(self, command, session):
+        if command == 'QUIT':
+            self._quitting.add(session.number)
+        elif command == 'CONNECT':
+            self.most = max(self.most, len(self.open - self._quitting))
+
+
+class TestRunners(SiteTestCase):
+    """Real runners, each a slice of the `out` queue."""
+
+    def start(self, instances, posts, **pool):
+        # 5 ms for each reply, so that there is something to share.
+        self.server = self.use(Strict(delay=0.005))
+        self.instances = instances
+        settings = {
+            'relay.mx': {'host': self.server.host, 'port': self.server.port,
+                         'max_connections': CEILING},
+            'delivery': {'split': 10}, 'pool': pool}
+        site = self.site(members=100)
+        site.set_up(settings=settings,
+                    extra=f'[runner.out]\ninstances: {instances}\n')
+        for number in range(posts):
+            site.post(numbered(number), verp=True)
+        return site
+
+    def run_slice(self, site, number):
+        return site.start_runner(f'out:{number}:{self.instances}')
+
+    def holders(self, site):
+        """Return the numbers of the processes that have taken a slot."""
+        return {int(path.read_text() or 0) for path in
+                (site.var / 'mta_pool' / 'slots').glob('*/[0-9]')}
+
+    def test_one_of_four_is_killed(self):
+        posts = 6
+        site = self.start(4, posts)
+        runners = [self.run_slice(site, number) for number in range(4)]
+        self.server.wait_for(lambda server: len(server.accepted) >= 100)
+        victim = site.wait_for(
+            lambda: next((runner for runner in runners
+                          if runner.pid in self.holders(site)), None),
+            'a runner with a connection')
+        victim.kill()
+        before = len(self.server.accepted)
+        # The others go on with what it had.
+        self.server.wait_for(
+            lambda server: len(server.accepted) >= before + 100)
+        self.run_slice(site, runners.index(victim))
+        site.wait_until_empty()
+        self.assertEqual(self.server.most, CEILING)
+        copies = Counter(self.server.served)
+        self.assertEqual(set(copies), set(site.members))
+        self.assertEqual({times for times in copies.values()
+                          if times not in (posts, posts + 1)}, set())
+        # One transaction on each of its connections was in flight.
+        self.assertLessEqual(sum(copies.values()),
+                             posts * len(site.members) + CEILING)
+        self.assertEqual(site.waiting(), {})
+        self.assertEqual(site.bounced(), [])
+        self.assertQuiet(site)
+
+    def test_idle_ones_are_given_up(self):
+        site = self.start(2, 2, idle_timeout='10m', max_lifetime=0)
+        first = self.run_slice(site, 0)
+        site.wait_for(
+            lambda: first.idle and len(self.server.accepted) >= 10 and
+            not any(path.suffix == '.bak'
+                    for path in site.queue('out').files),
+            'the first to have done its part')
+        self.assertLess(len(self.server.accepted), 200)
+        self.assertEqual(len(self.server.open), CEILING)
+        self.run_slice(site, 1)
+        site.wait_until_empty()
+        self.assertEqual(self.server.most, CEILING)
+        self.assertEqual(sorted(self.server.served), sorted(site.members * 2))
+        self.assertQuiet(site)
