@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from tests.fault.rounds import numbered
 from tests.scripted import Scripted
+from tests.servers.postfix import available, Postfix
 from tests.site_case import SiteTestCase
 
 
@@ -241,4 +242,37 @@ class TestRunners(SiteTestCase):
         self.assertEqual(self.server.most, CEILING)
         self.assertEqual(
             sorted(self.server.served), sorted(site.members * posts))
+        self.assertQuiet(site)
+
+
+@unittest.skipIf(available(), available())
+class TestPostfix(SiteTestCase):
+    """A server that refuses one connection too many, as Postfix counts."""
+
+    def test_no_refusal(self):
+        server = self.use(Postfix(
+            smtpd_client_connection_count_limit=CEILING,
+            smtpd_client_event_limit_exceptions=''))
+        site = self.site(members=100)
+        # Connections come and go all the time.
+        site.set_up(settings={
+            'relay.mx': {'host': server.host, 'port': server.port,
+                         'max_connections': CEILING,
+                         'max_sessions_per_connection': 3},
+            'delivery': {'split': 10}},
+            extra='[runner.out]\ninstances: 4\n')
+        posts = 8
+        for number in range(posts):
+            site.post(numbered(number), verp=True)
+        for number in range(4):
+            site.start_runner(f'out:{number}:4')
+        site.wait_until_empty()
+        server.wait_until_delivered()
+        log = server.log().text
+        self.assertNotIn('concurrency limit exceeded', log)
+        self.assertNotIn('too many connections', log)
+        self.assertGreaterEqual(log.count(': connect from'), 100)
+        self.assertEqual(server.delivered(), {
+            member: posts for member in site.members})
+        self.assertNotIn('421', site.log('smtp.log'))
         self.assertQuiet(site)
