@@ -523,7 +523,8 @@ class Lane:
             if use.accepted >= FEWEST_PER_CONNECTION:
                 # Another one does.
                 return
-            others = sum(agent.is_live for agent in self._agents)
+            others = sum(agent.is_live and not agent.is_queued
+                         for agent in self._agents)
             if others:
                 # One that is closed is not to be opened again meanwhile.
                 self._ceiling = min(self._ceiling, others)

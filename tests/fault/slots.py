@@ -8,6 +8,7 @@ import unittest
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from contextlib import AsyncExitStack
+from mailman_mta_pool.demo.site import SiteError
 from mailman_mta_pool.relays.slots import slot_directory
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -242,6 +243,37 @@ class TestRunners(SiteTestCase):
         self.assertEqual(self.server.most, CEILING)
         self.assertEqual(
             sorted(self.server.served), sorted(site.members * posts))
+        self.assertQuiet(site)
+
+
+class TestCheck(SiteTestCase):
+    """`mailman mta-pool check` takes no slot."""
+
+    def test_it_opens_one_more(self):
+        def script(command, session):
+            if command == 'CONNECT' and len(server.open) > CEILING:
+                return '421 4.7.0 Error: too many connections'
+        # Slow enough for all three.
+        server = self.use(Scripted(script, delay=0.02))
+        site = self.site(members=20)
+        site.set_up(settings={
+            'relay.mx': {'host': server.host, 'port': server.port,
+                         'max_connections': CEILING},
+            'pool': {'idle_timeout': '10m'}})
+        site.post(verp=True)
+        with site.runner():
+            site.wait_until_empty()
+            self.assertEqual(len(server.open), CEILING)
+            with self.assertRaisesRegex(SiteError, 'too many connections'):
+                site.mailman('mta-pool', 'check')
+            site.hold_master_lock()
+            site.mailman('mta-pool', 'status')
+            # Nobody has closed a connection for it.
+            self.assertEqual(server.said('QUIT'), [])
+            self.assertEqual(server.connections, CEILING + 1)
+            site.post(numbered(1), verp=True)
+            site.wait_until_empty()
+        self.assertEqual(sorted(server.served), sorted(site.members * 2))
         self.assertQuiet(site)
 
 
