@@ -165,7 +165,7 @@ class IPool(Interface):
     it is closed.
     """
 
-    def acquire(is_wanted=..., opening=...):
+    def acquire(is_wanted=..., queued=..., opening=...):
         """Take a connection out of the pool; a coroutine.
 
         The one that was used last and is still alive comes first; where none
@@ -174,6 +174,7 @@ class IPool(Interface):
 
         :param is_wanted: Called after waiting for that; where it returns
             False, nothing is opened any more.
+        :param queued: Called when the waiting begins.
         :param opening: Called when the waiting is over and a new connection
             is about to be opened.
         :return: The connection, and True if it was open already; None if it

@@ -192,6 +192,24 @@ class TestCrowding(CrowdingTestCase):
     def nobody_waits(self):
         self.wait_until(lambda: self.slots.wanted == 0)
 
+    def test_another_relay_has_it_at_once(self):
+        self.use(accept_all, free=0)
+        other = Relay(accept_all, FakeSlots(3))
+        self.addCleanup(border.call, other.pool.close)
+        for count in 1, 7:
+            with self.subTest(count):
+                outbound = Outbound(
+                    [self.relay, other], DeliverySettings(patience=0),
+                    Books(self.outcomes))
+                for number in range(count):
+                    outbound.submit(transaction(number))
+                outbound.finish()
+                outbound.close()
+                self.assertEqual(self.settled(Fate.accepted), count)
+                self.assertEqual(self.relay.opened, 0)
+                self.outcomes.clear()
+                self.nobody_waits()
+
     def test_one_timeout_is_enough(self):
         # The two who wait for a slot would have another one each.
         async def converse(feed, report):

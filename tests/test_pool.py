@@ -638,18 +638,19 @@ class TestSlots(PoolTestCase):
 
     async def test_time_begins_when_it_opens(self):
         pool = self.with_slots(0)
-        opening = []
-        agent, = self.come(
-            pool, opening=lambda: opening.append(len(self.make.made)))
+        steps = []
+        told = dict(queued=lambda: steps.append('queued'),
+                    opening=lambda: steps.append(len(self.make.made)))
+        agent, = self.come(pool, **told)
         await self.rest()
-        self.assertEqual(opening, [])
+        self.assertEqual(steps, ['queued'])
         self.slots.let_go(1)
         await agent
-        self.assertEqual(opening, [0])
+        self.assertEqual(steps, ['queued', 0])
         pool.release(self.make.made[0])
         # Nothing is opened.
-        await pool.acquire(opening=lambda: opening.append(7))
-        self.assertEqual(opening, [0])
+        await pool.acquire(**told)
+        self.assertEqual(steps, ['queued', 0])
 
     async def test_no_more_files(self):
         pool = self.with_slots(0)

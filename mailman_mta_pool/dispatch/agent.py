@@ -77,10 +77,10 @@ class Agent:
         :return: False if this agent is not to open another one.
         """
         lane = self._lane
-        self.is_queued = True
+        lane.retry.opening()
         try:
             acquired = await lane.relay.pool.acquire(
-                lambda: lane.may_open, self._note_opening)
+                lambda: lane.may_open, self._note_queued, self._note_opening)
         finally:
             self.is_queued = False
         if acquired is None:
@@ -107,6 +107,10 @@ class Agent:
             lane.put_back(use)
             lane.relay.pool.release(connection)
         return lost is None or lane.bear_loss(use, lost)
+
+    def _note_queued(self) -> None:
+        self.is_queued = True
+        self._lane.note_queued()
 
     def _note_opening(self) -> None:
         self.is_queued = False

@@ -329,8 +329,14 @@ class Dispatcher:
             lane.wait_for_pause()
         lanes = lanes or self._open
         self._start_agents(
-            len(self._backlog) - sum(lane.ready for lane in lanes), lanes,
+            len(self._backlog) - sum(
+                lane.ready - lane.queued for lane in lanes), lanes,
             lambda lane: lane.can_start)
+
+    def note_queued(self) -> None:
+        """Let other lanes have what one would have to wait with."""
+        if len(self._open) > 1:
+            self.set_to_work()
 
     def _start_agents(self, count: int, lanes: Tuple[Lane, ...],
                       can_start: Callable[[Lane], bool]) -> None:

@@ -274,6 +274,15 @@ class Lane:
         return sum(not agent.is_queued for agent in tuple(self._agents))
 
     @property
+    def queued(self) -> int:
+        """How many agents wait until others give a connection up."""
+        return len(self._agents) - self._at_work
+
+    def note_queued(self) -> None:
+        """Take note that an agent begins to wait for that."""
+        self._dispatcher.note_queued()
+
+    @property
     def is_crowded_out(self) -> bool:
         """True if all agents wait until others give a connection up."""
         return bool(self._agents) and not self._at_work

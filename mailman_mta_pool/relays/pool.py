@@ -166,11 +166,12 @@ class Pool:
 
     async def acquire(
             self, is_wanted: Callable[[], bool] = lambda: True,
+            queued: Callable[[], None] = _nothing,
             opening: Callable[[], None] = _nothing,
             ) -> Optional[Tuple[Any, bool]]:
         """See `IPool`."""
         try:
-            found = await self._find(is_wanted)
+            found = await self._find(is_wanted, queued)
         finally:
             self._note_wanted()
         if found is None:
@@ -183,6 +184,7 @@ class Pool:
         return found.connection, True
 
     async def _find(self, is_wanted: Callable[[], bool],
+                    queued: Callable[[], None],
                     ) -> Union[_Kept, _Free, None]:
         """Return an idle connection, or a free slot; None if not wanted."""
         while True:
@@ -198,7 +200,7 @@ class Pool:
                         # There may be another one for who waits, too.
                         self._tell_next()
                     return _Free(slot)
-            await self._wait(is_wanted)
+            await self._wait(is_wanted, queued)
             if not is_wanted():
                 # Its post is over; an attempt would keep the others waiting.
                 self._tell_next()
@@ -238,13 +240,15 @@ class Pool:
         self._opened += 1
         return connection
 
-    async def _wait(self, is_wanted: Callable[[], bool]) -> None:
+    async def _wait(self, is_wanted: Callable[[], bool],
+                    queued: Callable[[], None]) -> None:
         """Wait until there is an idle connection, or a free slot."""
         told = asyncio.get_running_loop().create_future()
         waiter = _Waiter(told, is_wanted)
         self._waiters.append(waiter)
         self._note_wanted()
         try:
+            queued()
             await told
         except asyncio.CancelledError:
             if told.done() and not told.cancelled():
