@@ -27,7 +27,8 @@ OWNED = {
     # The dispatcher reads these for the main thread.
     Lane: {'agents', 'has_work', 'is_crowded_out', 'paused_for'},
     Agent: set(),
-    Pool: {'statistics'},
+    # The last one when there is no network thread.
+    Pool: {'statistics', 'abandon'},
     # The last offer is an attribute.
     Lessons: {'verp_refused'},
     Throttle: {'paused_for'},
