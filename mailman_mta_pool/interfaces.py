@@ -89,6 +89,10 @@ class ITransactionConnection(IConnection):
         """Close the connection, if it is open; a coroutine.
 
         The server is told, and has a few seconds to answer.
+
+        :return: True if the server has answered, now or when the connection
+            was closed before; otherwise it may take the connection for open.
+        :rtype: bool
         """
 
     def abort():
@@ -157,16 +161,22 @@ class IPool(Interface):
     """A bounded set of connections to one server, kept for reuse.
 
     It belongs to the network thread; `statistics` alone is for any thread.
+    Each connection has a slot of an `ISlots`, from before it is opened until
+    it is closed.
     """
 
-    def acquire(is_wanted=...):
+    def acquire(is_wanted=..., queued=..., opening=...):
         """Take a connection out of the pool; a coroutine.
 
         The one that was used last and is still alive comes first; where none
-        is idle, a new one is opened, if need be when another comes back.
+        is idle, a new one is opened, if need be when another comes back, or
+        when another process of this host gives up its slot.
 
-        :param is_wanted: Called after waiting for another one to come back;
-            where it returns False, nothing is opened any more.
+        :param is_wanted: Called after waiting for that; where it returns
+            False, nothing is opened any more.
+        :param queued: Called when the waiting begins.
+        :param opening: Called when the waiting is over and a new connection
+            is about to be opened.
         :return: The connection, and True if it was open already; None if it
             is not wanted any more.
         :rtype: tuple of `ITransactionConnection` and bool, or None
@@ -183,6 +193,22 @@ class IPool(Interface):
         :param connection: One that `acquire` returned.
         """
 
+    def gives_back_busy():
+        """Return whether the connection of whoever asks is to be closed.
+
+        Another process of this host waits for its slot.  Whoever asks, which
+        is between two transactions, closes and releases the connection when
+        what is in flight is answered.
+
+        :rtype: bool
+        """
+
+    def dismiss_unwanted():
+        """Have `acquire` return None for those who do not wait any more.
+
+        Their `is_wanted` says so.
+        """
+
     def note_broken():
         """Take note that a connection in use broke, for the statistics."""
 
@@ -195,11 +221,66 @@ class IPool(Interface):
         Those in use are closed when they come back.
         """
 
+    def abandon():
+        """Give up all slots: the network thread has ended.
+
+        It is for any other thread, and the pool is of no use after it.
+        """
+
     def statistics():
         """Return an immutable snapshot.
 
         :rtype: `mailman_mta_pool.relays.pool.PoolStatistics`
         """
+
+
+@public
+class ISlots(Interface):
+    """The connections to a relay that this process may have.
+
+    What `take` returns is the right to one connection.  It belongs to the
+    network thread.
+    """
+
+    def take():
+        """Return a slot, if this process may have another one now.
+
+        :return: The slot; None if it may not.
+        :raises RelayUnavailable: if this process can open no more files.
+        """
+
+    def release(slot, is_clean=True):
+        """Give a slot back.
+
+        :param slot: One that `take` returned.
+        :param is_clean: True if the server knows that the connection is
+            closed, or was never connected to.
+        """
+
+    def want(count):
+        """Say for how many more connections this process waits."""
+
+    def listen(on_free, on_wanted):
+        """Say what is to be called.
+
+        :param on_free: Called when `take` may succeed, while some are wanted.
+        :param on_wanted: Called when others wait for slots of this process.
+        """
+
+    def gives_back_idle():
+        """Return whether an idle connection is to be closed for others.
+
+        Whoever is told so closes one, and releases its slot.
+        """
+
+    def gives_back_busy():
+        """Return whether a connection without a transaction is to be closed.
+
+        Whoever is told so closes one, and releases its slot.
+        """
+
+    def close():
+        """Give back all slots; their connections are closed, or lost."""
 
 
 @public

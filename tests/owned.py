@@ -22,12 +22,13 @@ from unittest import mock
 #: Each class, and what the main thread may read or call; see the table in
 #: docs/design/design.rst.
 OWNED = {
-    Dispatcher: {'accepted', 'answers', 'is_done', 'octets', 'paused_for',
-                 'unavailable'},
+    Dispatcher: {'accepted', 'answers', 'is_crowded_out', 'is_done', 'octets',
+                 'paused_for', 'unavailable'},
     # The dispatcher reads these for the main thread.
-    Lane: {'agents', 'has_work', 'paused_for'},
+    Lane: {'agents', 'has_work', 'is_crowded_out', 'paused_for'},
     Agent: set(),
-    Pool: {'statistics'},
+    # The last one when there is no network thread.
+    Pool: {'statistics', 'abandon'},
     # The last offer is an attribute.
     Lessons: {'verp_refused'},
     Throttle: {'paused_for'},

@@ -200,8 +200,11 @@ class Client:
         return self.loop.run_until_complete(main)
 
     def quit(self):
-        """Say QUIT, and close."""
-        self.complete(self.session.quit())
+        """Say QUIT, and close.
+
+        :return: True if the server has answered.
+        """
+        return self.complete(self.session.quit())
 
     def close(self):
         """Close the socket and the loop."""

@@ -12,7 +12,7 @@ import smtplib
 import unittest
 import threading
 
-from contextlib import contextmanager, ExitStack
+from contextlib import contextmanager, ExitStack, suppress
 from dataclasses import replace
 from mailman.app.lifecycle import create_list
 from mailman.interfaces.configuration import InvalidConfigurationError
@@ -515,6 +515,20 @@ class TestForeignConnection(unittest.TestCase):
         outcome, = self.outcomes
         self.assertEqual(outcome.having(Fate.in_doubt), tuple(RECIPIENTS))
         self.assertEqual(self.fake.quits, 0)
+
+    def test_whether_the_server_knows_of_the_end(self):
+        def knows():
+            return asyncio.run(self.connection.disconnect())
+        self.make({})
+        self.assertTrue(knows())
+        for answer, is_known in (
+                ({}, True), (smtplib.SMTPDataError(554, b'No'), True),
+                (smtplib.SMTPServerDisconnected('gone'), False)):
+            with self.subTest(answer):
+                with suppress(smtplib.SMTPServerDisconnected):
+                    self.send(answer)
+                self.outcomes.clear()
+                self.assertIs(knows(), is_known)
 
     def test_aborted_while_it_sends(self):
         self.while_it_sends(

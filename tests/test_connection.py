@@ -5,6 +5,7 @@
 import smtplib
 import unittest
 
+from contextlib import suppress
 from email.message import Message
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -17,7 +18,9 @@ from mailman_mta_pool.connection import (
     STARTTLSConnection,
 )
 from mailman_mta_pool.interfaces import IConnection, ITransactionConnection
-from tests.scripted import CLOSE, Scripted
+from mailman_mta_pool.network.border import border
+from mailman_mta_pool.settings import Timeouts, WireSettings
+from tests.scripted import CLOSE, HANG, Scripted
 from zope.interface.verify import verifyObject
 
 
@@ -275,6 +278,33 @@ class TestLife(unittest.TestCase):
                 self.assertEqual(seen, counts)
                 connection.quit()
                 self.smtpd.reset()
+
+    def test_whether_the_server_knows_of_the_end(self):
+        def knows(connection):
+            return border.call(connection.disconnect)
+        connection = self.connection()
+        # There was no connection.
+        self.assertTrue(knows(connection))
+        self.send(connection)
+        self.assertTrue(knows(connection))
+        self.assertTrue(knows(connection))
+        # It was closed after its only message.
+        connection = self.connection(1)
+        self.send(connection)
+        self.assertFalse(connection.is_open)
+        self.assertTrue(knows(connection))
+        for verb, what in (('.', CLOSE), ('QUIT', CLOSE), ('QUIT', HANG)):
+            with self.subTest(verb, what=what), Scripted(
+                    lambda command, session:
+                    what if command == verb else None) as server:
+                connection = SMTPConnection(
+                    server.host, server.port, 0,
+                    wire=WireSettings(timeouts=Timeouts(quit=0.01)))
+                with suppress(smtplib.SMTPServerDisconnected):
+                    self.send(connection)
+                is_known = verb == 'QUIT' and what is CLOSE
+                self.assertIs(knows(connection), is_known)
+                self.assertIs(knows(connection), is_known)
 
     def test_devmode(self):
         connection = self.connection()

@@ -6,11 +6,17 @@ import random
 import asyncio
 import unittest
 
-from mailman_mta_pool.errors import PoolClosed, RelayUnavailable
-from mailman_mta_pool.interfaces import IPool
-from mailman_mta_pool.relays.pool import Pool
+from mailman_mta_pool.errors import (
+    PoolClosed,
+    RelayUnavailable,
+    UnavailableHere,
+)
+from mailman_mta_pool.interfaces import IPool, ISlots
+from mailman_mta_pool.relays.pool import EndlessSlots, Pool
+from mailman_mta_pool.relays.slots import Slots
 from mailman_mta_pool.relays.states import Event, MOVES, State
 from mailman_mta_pool.settings import PoolSettings
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 
@@ -24,7 +30,7 @@ class FakeConnection:
         self._maker = maker
         self.is_open = False
         self.alive = True
-        self.quits = 0
+        self.quits = self.wakes = 0
 
     async def open(self):
         await self._maker.on_open(self)
@@ -36,7 +42,10 @@ class FakeConnection:
     async def disconnect(self):
         self.is_open = False
         self.quits += 1
-        await self._maker.on_quit(self)
+        return await self._maker.on_quit(self)
+
+    def wake(self):
+        self.wakes += 1
 
 
 class Maker:
@@ -54,7 +63,8 @@ class Maker:
         pass
 
     async def on_quit(self, connection):
-        pass
+        # The server answers.
+        return True
 
     @property
     def open_now(self):
@@ -444,6 +454,301 @@ class TestSlow(PoolTestCase):
         self.assertEqual(stats.opened, len(self.make.made))
         await pool.close()
         self.assertEqual(self.make.open_now, [])
+
+
+@implementer(ISlots)
+class FakeSlots:
+    """As many slots as the test says, and what the pool did with them.
+
+    :ivar free: How many the others have left.
+    :ivar wanted: For how many the pool waits.
+    :ivar idle_to_give: How many connections are to be closed for others if
+        they are idle.
+    :ivar busy_to_give: Likewise, if they have no transaction.
+    :ivar held: Those that the pool has.
+    :ivar released: True or False for each that came back: was it clean?
+    :ivar closed: How often it was closed.
+    """
+
+    def __init__(self, free):
+        self.free = free
+        self.wanted = self.idle_to_give = self.busy_to_give = 0
+        self.closed = self._count = 0
+        self.held = set()
+        self.released = []
+
+    def take(self):
+        if self.free < 1:
+            return None
+        self.free -= 1
+        self._count += 1
+        self.held.add(self._count)
+        return self._count
+
+    def release(self, slot, is_clean=True):
+        self.held.remove(slot)
+        self.free += 1
+        self.released.append(is_clean)
+
+    def want(self, count):
+        self.wanted = count
+
+    def listen(self, on_free, on_wanted):
+        self._on_free, self._on_wanted = on_free, on_wanted
+
+    def gives_back_idle(self):
+        self.idle_to_give -= 1
+        return self.idle_to_give >= 0
+
+    def gives_back_busy(self):
+        self.busy_to_give -= 1
+        return self.busy_to_give >= 0
+
+    def close(self):
+        self.closed += 1
+
+    # What the others do.
+
+    def let_go(self, count):
+        """Others give so many up."""
+        self.free += count
+        self._on_free()
+
+    def ask_for(self, idle=0, busy=0):
+        """Others want so many."""
+        self.idle_to_give, self.busy_to_give = idle, busy
+        self._on_wanted()
+
+
+class TestSlots(PoolTestCase):
+    """The ceiling of all processes of the host."""
+
+    def with_slots(self, free, **settings):
+        self.slots = FakeSlots(free)
+        settings = {'max_connections': 3, **settings}
+        return Pool(self.make, PoolSettings(**settings), slots=self.slots,
+                    clock=lambda: self.now, chance=lambda: self.luck)
+
+    def come(self, pool, count=1, **kws):
+        return [asyncio.ensure_future(pool.acquire(**kws))
+                for _ in range(count)]
+
+    def done(self, tasks):
+        return [task.result()[0] for task in tasks if task.done()]
+
+    async def test_interface(self):
+        for slots in EndlessSlots(), FakeSlots(1), Slots('/nowhere', 'mx', 3):
+            with self.subTest(slots):
+                verifyObject(ISlots, slots)
+
+    async def test_each_connection_has_one(self):
+        pool = self.with_slots(3)
+        agents = self.come(pool, 2)
+        await self.rest()
+        self.assertEqual(len(self.slots.held), 2)
+        for connection in self.done(agents):
+            pool.release(connection)
+        # Idle ones count.
+        self.assertEqual(len(self.slots.held), 2)
+        await self.use(pool)
+        self.assertEqual(len(self.slots.held), 2)
+        pool.close_idle()
+        await self.rest()
+        self.assertEqual(self.slots.held, set())
+        self.assertEqual(self.slots.released, [True, True])
+
+    async def test_it_waits_for_others(self):
+        pool = self.with_slots(1)
+        agents = self.come(pool, 3)
+        await self.rest()
+        self.assertEqual(len(self.done(agents)), 1)
+        self.assertEqual(self.slots.wanted, 2)
+        self.slots.let_go(1)
+        await self.rest()
+        self.assertEqual(len(self.done(agents)), 2)
+        self.assertEqual(self.slots.wanted, 1)
+        # Nothing became free after all.
+        self.slots.let_go(0)
+        await self.rest()
+        self.assertEqual(self.slots.wanted, 1)
+        self.slots.let_go(1)
+        await self.rest()
+        self.assertEqual(len(self.done(agents)), 3)
+        self.assertEqual(self.slots.wanted, 0)
+
+    async def test_all_who_wait_are_told_of_several(self):
+        pool = self.with_slots(0)
+        agents = self.come(pool, 3)
+        await self.rest()
+        self.slots.let_go(3)
+        await self.rest()
+        self.assertEqual(len(self.done(agents)), 3)
+
+    async def test_it_wants_no_more_than_it_may_have(self):
+        pool = self.with_slots(2, max_connections=3)
+        agents = self.come(pool, 7)
+        await self.rest()
+        self.assertEqual(self.slots.wanted, 1)
+        self.slots.let_go(5)
+        await self.rest()
+        self.assertEqual(self.slots.wanted, 0)
+        # One that is closed is its own again, if nobody was quicker.
+        self.slots.free = -1
+        connection = self.done(agents)[0]
+        await connection.disconnect()
+        pool.release(connection)
+        await self.rest()
+        self.assertEqual(self.slots.wanted, 1)
+
+    async def test_a_connection_that_comes_back_is_as_good(self):
+        pool = self.with_slots(1)
+        mine = await self.acquire(pool)
+        waiting = asyncio.ensure_future(self.acquire(pool))
+        await self.rest()
+        self.assertEqual(self.slots.wanted, 1)
+        pool.release(mine)
+        self.assertIs(await waiting, mine)
+        self.assertEqual(self.slots.wanted, 0)
+
+    async def test_who_does_not_wait_any_more(self):
+        pool = self.with_slots(0)
+        wanted = [True, True]
+        agents = [*self.come(pool, is_wanted=lambda: wanted[0]),
+                  *self.come(pool, is_wanted=lambda: wanted[1])]
+        await self.rest()
+        pool.dismiss_unwanted()
+        await self.rest()
+        self.assertEqual(self.slots.wanted, 2)
+        wanted[0] = False
+        pool.dismiss_unwanted()
+        self.assertIsNone(await agents[0])
+        self.assertEqual(self.slots.wanted, 1)
+        self.slots.let_go(1)
+        await agents[1]
+
+    async def test_who_is_cancelled(self):
+        pool = self.with_slots(0)
+        first, second = self.come(pool, 2)
+        await self.rest()
+        self.slots.let_go(1)
+        # It has been told, but not yet come.
+        first.cancel()
+        await second
+        self.assertEqual(self.slots.wanted, 0)
+
+    async def test_time_begins_when_it_opens(self):
+        pool = self.with_slots(0)
+        steps = []
+        told = dict(queued=lambda: steps.append('queued'),
+                    opening=lambda: steps.append(len(self.make.made)))
+        agent, = self.come(pool, **told)
+        await self.rest()
+        self.assertEqual(steps, ['queued'])
+        self.slots.let_go(1)
+        await agent
+        self.assertEqual(steps, ['queued', 0])
+        pool.release(self.make.made[0])
+        # Nothing is opened.
+        await pool.acquire(**told)
+        self.assertEqual(steps, ['queued', 0])
+
+    async def test_no_more_files(self):
+        pool = self.with_slots(0)
+        agent, = self.come(pool)
+        await self.rest()
+
+        def take():
+            raise UnavailableHere('mx:25', 'connect', 'too many open files')
+        self.slots.take = take
+        self.slots.let_go(1)
+        with self.assertRaises(UnavailableHere):
+            await agent
+        self.assertEqual(self.slots.wanted, 0)
+        del self.slots.take
+        await self.use(pool)
+        self.assertEqual(pool.statistics().opened, 1)
+
+    async def test_idle_ones_are_given_up(self):
+        pool = self.with_slots(3)
+        first, second, third = await self.use(pool, 3)
+        self.slots.ask_for(idle=2)
+        await self.rest()
+        # The last one that was used is the best.
+        self.assertEqual(self.make.open_now, [third])
+        self.assertEqual(len(self.slots.held), 1)
+        self.assertEqual(pool.statistics().idle, 1)
+        self.assertEqual(await self.use(pool), [third])
+
+    async def test_whoever_uses_one_is_asked(self):
+        pool = self.with_slots(3)
+        mine = await self.acquire(pool)
+        self.slots.ask_for(idle=1, busy=1)
+        # It may have had nothing to do.
+        self.assertEqual(mine.wakes, 1)
+        self.assertTrue(mine.is_open)
+        self.assertTrue(pool.gives_back_busy())
+        self.assertFalse(pool.gives_back_busy())
+        await mine.disconnect()
+        pool.release(mine)
+        await self.rest()
+        self.assertEqual(self.slots.released, [True])
+
+    async def test_the_server_may_not_know(self):
+        pool = self.with_slots(3)
+
+        async def fail(error):
+            raise error
+        for opening, is_clean in (
+                (RelayUnavailable('mx:25', 'connect', 'refused'), True),
+                (RelayUnavailable('mx:25', 'greeting', '421'), False),
+                (RelayUnavailable('mx:25', 'AUTH', 'timeout'), False),
+                (ValueError('a mistake'), False)):
+            with self.subTest(opening):
+                self.make.on_open = lambda each: fail(opening)
+                with self.assertRaises(type(opening)):
+                    await self.acquire(pool)
+                self.assertEqual(self.slots.released.pop(), is_clean)
+        del self.make.on_open
+        for answer, is_clean in (
+                (False, False), (None, False), (True, True),
+                (OSError('already gone'), False)):
+            with self.subTest(answer):
+                async def on_quit(connection):
+                    if isinstance(answer, OSError):
+                        raise answer
+                    return answer
+                self.make.on_quit = on_quit
+                await self.use(pool)
+                pool.close_idle()
+                await self.rest()
+                self.assertEqual(self.slots.released.pop(), is_clean)
+        self.assertEqual(self.slots.held, set())
+
+    async def test_nothing_is_kept_after_the_end(self):
+        pool = self.with_slots(2)
+        idle, mine = await self.use(pool, 2)
+        await self.acquire(pool)
+        await pool.close()
+        # A slot is in use, and its release is to be seen by others.
+        self.assertEqual((len(self.slots.held), self.slots.closed), (1, 0))
+        pool.release(mine)
+        await self.rest()
+        self.assertEqual((len(self.slots.held), self.slots.closed), (0, 1))
+
+    async def test_who_waits_at_the_end(self):
+        pool = self.with_slots(0)
+        agent, = self.come(pool)
+        await self.rest()
+        await pool.close()
+        with self.assertRaises(PoolClosed):
+            await agent
+        self.assertEqual((self.slots.wanted, self.slots.closed), (0, 1))
+
+    async def test_the_network_thread_has_ended(self):
+        pool = self.with_slots(3)
+        await self.use(pool, 3)
+        pool.abandon()
+        self.assertEqual(self.slots.closed, 1)
 
 
 class Life:

@@ -2,12 +2,18 @@
 
 """The relays that a process keeps from post to post."""
 
+import os
+import fcntl
+import asyncio
 import unittest
 
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.relay import close_relays, kept_relays
+from mailman_mta_pool.relays.slots import slot_directory
 from mailman_mta_pool.settings import PoolSettings, RelaySettings
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from tests.scripted import Scripted
 
 
@@ -67,3 +73,81 @@ class TestKept(unittest.TestCase):
                 server.wait_for(lambda server: not server.open)
             for before, now in zip(relays, kept_relays(keys, keys)):
                 self.assertIsNot(before, now)
+
+
+class TestHost(unittest.TestCase):
+    """The connections that all processes of a host have."""
+
+    layer = ConfigLayer
+
+    def setUp(self):
+        self.addCleanup(close_relays)
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+
+    def keys(self, server, **kws):
+        return [(RelaySettings(
+            host=server.host, port=server.port, name='mx', **kws), POOL)]
+
+    def relay(self, keys):
+        return kept_relays(keys, keys, self.directory)[0]
+
+    def connect(self, relay):
+        async def use():
+            connection, is_reused = await relay.pool.acquire()
+            relay.pool.release(connection)
+        border.call(use)
+
+    def files(self, server, name=''):
+        directory = Path(slot_directory(
+            self.directory, 'mx', server.host, server.port, ''))
+        return sorted((directory / name).glob('[0-9a-f]*'))
+
+    def is_locked(self, path):
+        with open(path) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def assertFree(self, server):
+        self.assertEqual(self.files(server, 'processes'), [])
+        for path in self.files(server):
+            self.assertFalse(self.is_locked(path))
+
+    def test_an_idle_connection_has_a_slot(self):
+        with Scripted() as server:
+            keys = self.keys(server, max_connections=1)
+            self.connect(self.relay(keys))
+            slot, = self.files(server)
+            self.assertTrue(self.is_locked(slot))
+            self.assertEqual(len(self.files(server, 'processes')), 1)
+            close_relays()
+            self.assertFree(server)
+            # The server has answered QUIT.
+            self.assertEqual(slot.read_bytes(), b'')
+
+    def test_no_ceiling(self):
+        with Scripted() as server:
+            self.connect(self.relay(self.keys(server)))
+            self.assertEqual(os.listdir(self.directory), [])
+
+    def test_the_network_thread_ends(self):
+        # Nothing of it is left over that others would wait for.
+        with Scripted() as server:
+            keys = self.keys(server, max_connections=1)
+            self.connect(self.relay(keys))
+            border.end(lambda: asyncio.sleep(0), 1)
+            self.relay(keys)
+            self.assertFree(server)
+
+    def test_other_settings_go_on_with_the_same_slots(self):
+        with Scripted() as server:
+            self.connect(self.relay(self.keys(server, max_connections=1)))
+            keys = self.keys(
+                server, max_connections=1, max_sessions_per_connection=9)
+            self.connect(self.relay(keys))
+            self.assertEqual(len(self.files(server)), 1)
+            self.assertEqual(server.connections, 2)

@@ -26,6 +26,7 @@ from tests.wire.dialogue import (
     OK,
     transaction,
 )
+from unittest import mock
 
 
 MEGABYTE = 2 ** 20
@@ -631,13 +632,42 @@ class TestBetweenTwoPosts(SessionTestCase):
         def serve(sock):
             got.append(read(sock, 6))
             sock.sendall(b'221 Bye\r\n')
+            sock.shutdown(socket.SHUT_WR)
             got.append(sock.recv(1))
         client = self.idle(serve)
         self.assertTrue(client.session.is_alive())
         self.assertTrue(client.session.is_alive())
-        client.quit()
+        self.assertTrue(client.quit())
         self.doCleanups()
         self.assertEqual(got, [b'QUIT\r\n', b''])
+
+    def test_the_server_counts_it_until_it_closes(self):
+        steps, later = [], threading.Event()
+
+        def serve(sock):
+            read(sock, 6)
+            sock.sendall(b'221 Bye\r\n')
+            # Nobody sets it: so long it has something else to do.
+            later.wait(0.1)
+            steps.append('closed')
+            sock.shutdown(socket.SHUT_WR)
+        client = self.idle(serve)
+        self.assertTrue(client.quit())
+        self.assertEqual(steps, ['closed'])
+
+    def test_the_server_does_not_close(self):
+        got = []
+
+        def serve(sock):
+            read(sock, 6)
+            sock.sendall(b'221 Bye\r\n')
+            got.append(sock.recv(1))
+        client = self.idle(serve)
+        with mock.patch(
+                'mailman_mta_pool.connection.session.CLOSE_TIMEOUT', 0.01):
+            self.assertTrue(client.quit())
+        self.doCleanups()
+        self.assertEqual(got, [b''])
 
     def test_dead(self):
         for said in (b'', b'421 4.4.2 Timeout\r\n', b'4'):
@@ -655,7 +685,7 @@ class TestBetweenTwoPosts(SessionTestCase):
                 self.assertTrue(done.wait(PATIENCE))
                 self.assertFalse(client.session.is_alive())
                 # Nothing more is said to it.
-                client.quit()
+                self.assertFalse(client.quit())
                 self.doCleanups()
                 self.assertEqual(b''.join(got), b'')
 
@@ -676,6 +706,6 @@ class TestBetweenTwoPosts(SessionTestCase):
             got.append(read(sock, 1000))
         client = self.idle(serve)
         client.conversation.submit(transaction('b'))
-        client.quit()
+        self.assertFalse(client.quit())
         self.doCleanups()
         self.assertEqual(got, [b''])

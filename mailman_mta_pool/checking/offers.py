@@ -4,7 +4,7 @@
 from dataclasses import fields
 from mailman_mta_pool.checking.steps import Extension, Limit
 from mailman_mta_pool.errors import printable
-from mailman_mta_pool.settings import RelaySettings, Settings
+from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from mailman_mta_pool.wire.capabilities import Capabilities
 from public import public
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -167,6 +167,20 @@ def _least(ours: int, key: str, theirs: Optional[int], word: str,
     return ours, f'{ours} ({key})'
 
 
+def _connections(relay: RelaySettings, settings: Settings) -> Limit:
+    """Return how many connections there may be, from whom."""
+    texts = []
+    if relay.name == MTA or not relay.max_connections:
+        texts.append(f'{settings.pool.max_connections} for each out runner '
+                     '([mta] max_delivery_threads)')
+    if relay.max_connections:
+        texts.append(
+            f'{relay.max_connections} for all out runners of this host '
+            f'together ([relay.{relay.name}] max_connections)')
+    return Limit('connections', settings.pool_of(relay).max_connections,
+                 ', '.join(texts))
+
+
 @public
 def limits_of(server: Capabilities, relay: RelaySettings,
               settings: Settings) -> List[Limit]:
@@ -176,11 +190,9 @@ def limits_of(server: Capabilities, relay: RelaySettings,
     :param relay: The server.
     :param settings: All settings.
     """
-    pool, delivery = settings.pool, settings.delivery
+    delivery = settings.delivery
     limits = [
-        Limit('connections', pool.max_connections,
-              f'{pool.max_connections} for each out runner '
-              '([mta] max_delivery_threads)'),
+        _connections(relay, settings),
         Limit('recipients', *_least(
             delivery.max_recipients, '[mta] max_recipients',
             server.limits.rcptmax, 'RCPTMAX'))]

@@ -132,6 +132,9 @@ class ForeignConnection:
         self._ended: Optional[asyncio.Future] = None
         # True if its thread is busy with a call whose end is not awaited.
         self._is_given_up = False
+        # True if there is no connection of which the server has not heard
+        # the end.
+        self._is_clean = True
         self.is_open = False
 
     def __repr__(self) -> str:
@@ -153,19 +156,22 @@ class ForeignConnection:
         """See `ITransactionConnection`; it opens when it first sends."""
         self.is_open = True
 
-    async def disconnect(self) -> None:
+    async def disconnect(self) -> bool:
         """See `ITransactionConnection`."""
+        is_lost = not (self.is_open or self._is_clean)
         self.is_open = False
         if self._is_given_up:
-            return
+            return False
         loop = asyncio.get_running_loop()
         try:
             await asyncio.wait_for(
                 loop.run_in_executor(None, self._connection.quit),
                 self._quit_timeout)
+            self._is_clean = not is_lost
         except (OSError, RuntimeError, asyncio.TimeoutError):
             # It is over, one way or the other.
-            pass
+            self._is_clean = False
+        return self._is_clean
 
     def is_alive(self) -> bool:
         """See `ITransactionConnection`; that is the connection's concern."""
@@ -223,6 +229,7 @@ class ForeignConnection:
         if transaction.asks:
             report(outcome_of_all(transaction, _NOT_ATTEMPTED))
             return
+        self._is_clean = False
         try:
             call = asyncio.get_running_loop().run_in_executor(
                 None, self._call, transaction)

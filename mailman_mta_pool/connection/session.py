@@ -24,6 +24,8 @@ from typing import Callable, Dict, Optional, Tuple
 READ_SIZE = 64 * 1024
 # RFC 8446, section 5.1.
 TLS_RECORD = 16 * 1024
+# How many seconds the server may take to close a connection after QUIT.
+CLOSE_TIMEOUT = 1.0
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -326,19 +328,38 @@ class Session:
         self._is_over = True
         return False
 
-    async def quit(self) -> None:
-        """Say QUIT, wait for the answer for `quit_timeout`, and close."""
+    async def quit(self) -> bool:
+        """Say QUIT, wait for the answer for `quit_timeout`, and close.
+
+        :return: True if the server has answered.
+        """
+        is_answered = False
         try:
             if self._conversation.idle and self.is_alive():
                 self._sock.send(b'QUIT\r\n')
                 await asyncio.wait_for(self._anything(), self._quit_timeout)
-                # To close with something unread would reset the connection.
-                self._sock.recv(READ_SIZE)
+                is_answered = True
+                # RFC 5321, section 4.1.1.10: now the server closes it, and
+                # counts it until then.
+                await asyncio.wait_for(
+                    self._until_closed(),
+                    min(CLOSE_TIMEOUT, self._quit_timeout))
         except (OSError, asyncio.TimeoutError):
             # It is over, one way or the other.
             pass
         finally:
             self.close()
+        return is_answered
+
+    async def _until_closed(self) -> None:
+        """Wait until the server has closed the connection."""
+        while True:
+            try:
+                # To close with something unread would reset the connection.
+                if not self._sock.recv(READ_SIZE):
+                    return
+            except NOT_NOW:
+                await self._anything()
 
     async def _anything(self) -> None:
         """Wait until the server says something, or closes."""

@@ -88,6 +88,8 @@ class SMTPConnection:
         self._use: Optional[Use] = None
         self._max_messages = sys.maxsize
         self._messages = 0
+        # True unless the last connection was closed without an answer.
+        self._is_clean = True
 
     def __repr__(self) -> str:
         state = (f'{self._messages} messages' if self.is_open else 'closed')
@@ -183,16 +185,18 @@ class SMTPConnection:
         self._use = opened.use
         self._messages = 0
 
-    async def disconnect(self) -> None:
+    async def disconnect(self) -> bool:
         """See `ITransactionConnection`."""
         session, self._session = self._session, None
         use, self._use = self._use, None
         try:
             if session is not None:
-                await session.quit()
+                self._is_clean = False
+                self._is_clean = await session.quit()
         finally:
             if use is not None:
                 use.end()
+        return self._is_clean
 
     def abort(self) -> None:
         """See `ITransactionConnection`."""
@@ -223,6 +227,7 @@ class SMTPConnection:
         except BaseException:
             # For safety: the next message opens a new connection.
             self._session = None
+            self._is_clean = False
             session.close()
             use, self._use = self._use, None
             if use is not None:

@@ -27,6 +27,8 @@ class Agent:
     :ivar is_waiting: True while the connection could take another
         transaction, and there is none.
     :ivar room: How many octets of content that transaction may have at least.
+    :ivar is_queued: True while other connections have to be closed before it
+        may open one.
     """
 
     def __init__(self, lane: Any) -> None:
@@ -40,6 +42,7 @@ class Agent:
         self.use: Optional[ConnectionUse] = None
         self.is_waiting = False
         self.room = 0
+        self.is_queued = False
 
     @property
     def is_busy(self) -> bool:
@@ -77,8 +80,11 @@ class Agent:
         """
         lane = self._lane
         lane.retry.opening()
-        acquired = await lane.relay.pool.acquire(
-            lambda: not lane.is_over)
+        try:
+            acquired = await lane.relay.pool.acquire(
+                lambda: lane.may_open, self._note_queued, self._note_opening)
+        finally:
+            self.is_queued = False
         if acquired is None:
             return False
         connection, is_reused = acquired
@@ -103,6 +109,14 @@ class Agent:
             lane.put_back(use)
             lane.relay.pool.release(connection)
         return lost is None or lane.bear_loss(use, lost)
+
+    def _note_queued(self) -> None:
+        self.is_queued = True
+        self._lane.note_queued()
+
+    def _note_opening(self) -> None:
+        self.is_queued = False
+        self._lane.retry.opening()
 
     async def _sit_out_pause(self) -> bool:
         """Wait while another connection would have nothing to do.
@@ -144,6 +158,8 @@ class Agent:
         """Return the next transaction; see `ITransactionConnection`."""
         use = self.use
         assert use is not None
+        if not use.is_condemned and self._lane.relay.pool.gives_back_busy():
+            use.is_condemned = True
         given = self._lane.next_for(use, octets)
         self.is_waiting, self.room = given is LATER, octets
         return given
@@ -161,6 +177,8 @@ class Agent:
         if not (lane.may_have_work and lane.retry.is_outage):
             # More work is no reason to cut the pause short.
             self._is_woken.set()
+        if self.is_queued and not lane.may_open:
+            lane.relay.pool.dismiss_unwanted()
         if self._connection is not None and self.is_waiting:
             self._connection.wake()
 

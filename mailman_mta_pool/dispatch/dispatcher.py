@@ -120,6 +120,12 @@ class Dispatcher:
         return min((lane.paused_for for lane in self._open), default=0.0)
 
     @property
+    def is_crowded_out(self) -> bool:
+        """True if all agents wait for what other processes may give up."""
+        lanes = [lane for lane in self._open if lane.agents]
+        return bool(lanes) and all(lane.is_crowded_out for lane in lanes)
+
+    @property
     def unavailable(self) -> Optional[RelayUnavailable]:
         """Why none of the relays can be used, or None.
 
@@ -336,7 +342,8 @@ class Dispatcher:
         if waiting:
             lanes = self._lanes_in_use()
             self._start_agents(
-                waiting - sum(lane.ready for lane in lanes), lanes,
+                waiting - sum(lane.ready - lane.queued for lane in lanes),
+                lanes,
                 lambda lane: lane.can_start)
         if not self.is_connected:
             self._prepare()
@@ -345,6 +352,11 @@ class Dispatcher:
             if waiting or not self.is_complete:
                 lane.start_probe()
             lane.watch_for_stall()
+
+    def note_queued(self) -> None:
+        """Let other lanes have what one would have to wait with."""
+        if len(self._open) > 1:
+            self.set_to_work()
 
     def _lanes_in_use(self) -> List[Lane]:
         """Return the lanes for all that may go over any of them.

@@ -203,7 +203,8 @@ class Lane:
     def is_full(self) -> bool:
         """See `ICandidate`."""
         return not (self.can_start or self.has_room or any(
-            agent.use is None for agent in self._agents))
+            agent.use is None and not agent.is_queued
+            for agent in self._agents))
 
     @property
     def _is_connected(self) -> bool:
@@ -250,7 +251,7 @@ class Lane:
 
     def watch_for_stall(self) -> None:
         """Look again when the first connection has taken too long."""
-        if not self.is_over and self._agents and not self._is_connected:
+        if not self.is_over and self._at_work and not self._is_connected:
             seconds = self.relay.addresses.stalls_in
             if seconds == float('inf'):
                 # The agent has only just been started.
@@ -394,6 +395,35 @@ class Lane:
         return self.has_work or not (
             self.is_over or self._dispatcher.is_complete)
 
+    @property
+    def _at_work(self) -> int:
+        """How many agents have a connection, or are not kept from having one.
+
+        Those who wait until others give one up do not find out how the
+        server is.
+        """
+        # The main thread asks, too: the agents must not change meanwhile.
+        return sum(not agent.is_queued for agent in tuple(self._agents))
+
+    @property
+    def queued(self) -> int:
+        """How many agents wait until others give a connection up."""
+        return len(self._agents) - self._at_work
+
+    def note_queued(self) -> None:
+        """Take note that an agent begins to wait for that."""
+        self._dispatcher.note_queued()
+
+    @property
+    def is_crowded_out(self) -> bool:
+        """True if all agents wait until others give a connection up."""
+        return bool(self._agents) and not self._at_work
+
+    @property
+    def may_open(self) -> bool:
+        """True if an agent that had to wait may open its connection now."""
+        return self.may_have_work and len(self._agents) <= self._most_agents
+
     def opened(self, is_proved: bool) -> None:
         """Take note that an agent has got a connection.
 
@@ -422,7 +452,7 @@ class Lane:
         if self.is_over:
             return Event.cannot_open_ever
         connected = sum(agent.use is not None for agent in self._agents)
-        others = len(self._agents) - 1
+        others = self._at_work - 1
         self._hear_of_opening(error, others, connected)
         if self.is_over:
             return Event.cannot_open_ever
@@ -495,16 +525,16 @@ class Lane:
             # By the simpler dialogue, which it has taught us, it may work.
             self._retire_the_ignorant()
             return True
-        unavailable = self.retry.lost(error, use, len(self._agents))
+        unavailable = self.retry.lost(error, use, self._at_work)
         if unavailable is not None:
             self.relay.trouble = unavailable.reason
             self._give_up(unavailable)
             return False
-        if (isinstance(error, PhaseTimeout) and len(self._agents) > 1 and
+        if (isinstance(error, PhaseTimeout) and self._at_work > 1 and
                 use.answers_before == self.retry.answers):
             # Another connection would cost another timeout, and the others
             # will find out whether it is the relay's failure.
-            self._ceiling = len(self._agents) - 1
+            self._ceiling = self._at_work - 1
             return False
         return True
 
@@ -642,7 +672,8 @@ class Lane:
             if use.accepted >= FEWEST_PER_CONNECTION:
                 # Another one does.
                 return
-            others = sum(agent.is_live for agent in self._agents)
+            others = sum(agent.is_live and not agent.is_queued
+                         for agent in self._agents)
             if others:
                 # One that is closed is not to be opened again meanwhile.
                 self._ceiling = min(self._ceiling, others)

@@ -261,7 +261,9 @@ class Outbound:
                 self._post(self._dispatcher.stop)
             elif self._dispatcher.paused_for > 0:
                 self._spend_pause()
-            elif self._dispatcher.answers:
+            elif self._dispatcher.answers or (
+                    self._dispatcher.is_crowded_out and
+                    self._turn.is_awaited):
                 self._post(self._dispatcher.stop)
 
     def _spend_pause(self) -> None:

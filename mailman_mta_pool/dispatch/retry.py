@@ -102,8 +102,9 @@ class ConnectionUse:
     :ivar in_hand: How many transactions it has that are not settled.
     :ivar known: The lessons that the relay had taught us when it was opened.
     :ivar accepted: How many messages the server has accepted over it.
-    :ivar is_condemned: True if the server wants fewer connections: it is to
-        be given nothing more, and closed.
+    :ivar is_condemned: True if the server wants fewer connections, or other
+        processes wait for this one: it is to be given nothing more, and
+        closed.
     """
 
     def __init__(self, answers: int, is_stale: bool = False,

@@ -11,8 +11,8 @@ import asyncio
 import logging
 
 from collections import deque
-from mailman_mta_pool.errors import PoolClosed
-from mailman_mta_pool.interfaces import IPool
+from mailman_mta_pool.errors import PoolClosed, RelayUnavailable
+from mailman_mta_pool.interfaces import IPool, ISlots
 from mailman_mta_pool.settings import PoolSettings
 from public import public
 from typing import (
@@ -25,6 +25,7 @@ from typing import (
     Optional,
     Set,
     Tuple,
+    Union,
 )
 from zope.interface import implementer
 
@@ -51,13 +52,63 @@ class PoolStatistics(NamedTuple):
     broken: int = 0
 
 
-class _Kept:
-    """A connection, and when its time is over."""
+def _nothing() -> None:
+    """Take no notice."""
 
-    def __init__(self, connection: Any, worn_out_at: Optional[float]) -> None:
+
+@public
+@implementer(ISlots)
+class EndlessSlots:
+    """See `ISlots`; for a relay that has no ceiling for the whole host."""
+
+    def take(self) -> Any:
+        """See `ISlots`."""
+        return self
+
+    def release(self, slot: Any, is_clean: bool = True) -> None:
+        """See `ISlots`."""
+
+    def want(self, count: int) -> None:
+        """See `ISlots`."""
+
+    def listen(self, on_free: Callable[[], None],
+               on_wanted: Callable[[], None]) -> None:
+        """See `ISlots`."""
+
+    def gives_back_idle(self) -> bool:
+        """See `ISlots`."""
+        return False
+
+    def gives_back_busy(self) -> bool:
+        """See `ISlots`."""
+        return False
+
+    def close(self) -> None:
+        """See `ISlots`."""
+
+
+class _Kept:
+    """A connection, its slot, and when its time is over."""
+
+    def __init__(self, connection: Any, slot: Any,
+                 worn_out_at: Optional[float]) -> None:
         self.connection = connection
+        self.slot = slot
         self.idle_since = 0.0
         self.worn_out_at = worn_out_at
+
+
+class _Free(NamedTuple):
+    """A slot without a connection."""
+
+    slot: Any
+
+
+class _Waiter(NamedTuple):
+    """Somebody who waits for a connection."""
+
+    told: 'asyncio.Future[None]'
+    is_wanted: Callable[[], bool]
 
 
 @public
@@ -66,6 +117,7 @@ class Pool:
     """See `IPool`."""
 
     def __init__(self, make: Callable[[], Any], settings: PoolSettings, *,
+                 slots: Any = EndlessSlots(),
                  clock: Callable[[], float] = time.monotonic,
                  chance: Callable[[], float] = random.SystemRandom().random,
                  ) -> None:
@@ -73,6 +125,7 @@ class Pool:
 
         :param make: Returns a new `ITransactionConnection`, not opened.
         :param settings: How many, and for how long.
+        :param slots: An `ISlots`: the connections that the host may have.
         :param clock: Seconds that only grow.
         :param chance: A number from 0 to 1, for the jitter of the lifetime.
         """
@@ -83,14 +136,19 @@ class Pool:
         # The last one is the one that was used last.
         self._idle: List[_Kept] = []
         self._in_use: Dict[Any, _Kept] = {}
-        # Slots that are taken: connections in use, opening or closing.
+        self._slots = slots
+        # How many slots are taken: by connections that are idle, in use,
+        # opening or closing.
         self._taken = 0
-        self._waiters: Deque[asyncio.Future] = deque()
+        self._waiters: Deque[_Waiter] = deque()
+        # For how many more this process was said to wait.
+        self._wanted = 0
         self._closing: Set[Any] = set()
         self._timer: Optional[asyncio.TimerHandle] = None
         self._is_closed = False
         self._opened = self._reused = self._expired = self._stale = 0
         self._broken = 0
+        slots.listen(self._tell_next, self._give_up)
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -108,18 +166,41 @@ class Pool:
 
     async def acquire(
             self, is_wanted: Callable[[], bool] = lambda: True,
+            queued: Callable[[], None] = _nothing,
+            opening: Callable[[], None] = _nothing,
             ) -> Optional[Tuple[Any, bool]]:
         """See `IPool`."""
+        try:
+            found = await self._find(is_wanted, queued)
+        finally:
+            self._note_wanted()
+        if found is None:
+            return None
+        if isinstance(found, _Free):
+            opening()
+            return await self._open(found.slot), False
+        self._reused += 1
+        self._in_use[found.connection] = found
+        return found.connection, True
+
+    async def _find(self, is_wanted: Callable[[], bool],
+                    queued: Callable[[], None],
+                    ) -> Union[_Kept, _Free, None]:
+        """Return an idle connection, or a free slot; None if not wanted."""
         while True:
             self._refuse_if_closed()
             kept = self._next_alive()
             if kept is not None:
-                self._reused += 1
-                self._in_use[kept.connection] = kept
-                return kept.connection, True
+                return kept
             if self._taken < self._settings.max_connections:
-                return await self._open(), False
-            await self._wait()
+                slot = self._slots.take()
+                if slot is not None:
+                    self._taken += 1
+                    if self._taken < self._settings.max_connections:
+                        # There may be another one for who waits, too.
+                        self._tell_next()
+                    return _Free(slot)
+            await self._wait(is_wanted, queued)
             if not is_wanted():
                 # Its post is over; an attempt would keep the others waiting.
                 self._tell_next()
@@ -139,32 +220,38 @@ class Pool:
                 return kept
             else:
                 self._stale += 1
-            self._disconnect(kept.connection)
+            self._disconnect(kept)
         return None
 
-    async def _open(self) -> Any:
-        self._taken += 1
+    async def _open(self, slot: Any) -> Any:
         try:
             connection = self._make()
             await connection.open()
-        except BaseException:
-            self._free_slot()
+        except BaseException as error:
+            # Where nothing was connected, the server has seen nothing.
+            self._free_slot(slot, is_clean=(
+                isinstance(error, RelayUnavailable) and
+                error.phase == 'connect'))
             raise
         lifetime = self._settings.max_lifetime
-        self._in_use[connection] = _Kept(connection, None if lifetime <= 0 else
-                                         self._clock() + lifetime *
-                                         (1 - self._chance() / 10))
+        self._in_use[connection] = _Kept(
+            connection, slot, None if lifetime <= 0 else
+            self._clock() + lifetime * (1 - self._chance() / 10))
         self._opened += 1
         return connection
 
-    async def _wait(self) -> None:
+    async def _wait(self, is_wanted: Callable[[], bool],
+                    queued: Callable[[], None]) -> None:
         """Wait until there is an idle connection, or a free slot."""
-        waiter = asyncio.get_running_loop().create_future()
+        told = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(told, is_wanted)
         self._waiters.append(waiter)
+        self._note_wanted()
         try:
-            await waiter
+            queued()
+            await told
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if told.done() and not told.cancelled():
                 # It was told, and does not come any more.
                 self._tell_next()
             raise
@@ -174,14 +261,50 @@ class Pool:
 
     def _tell_next(self) -> None:
         while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
+            told = self._waiters.popleft().told
+            if not told.done():
+                told.set_result(None)
                 return
 
-    def _free_slot(self) -> None:
+    def dismiss_unwanted(self) -> None:
+        """See `IPool`."""
+        for waiter in self._waiters:
+            if not (waiter.told.done() or waiter.is_wanted()):
+                waiter.told.set_result(None)
+
+    def _note_wanted(self) -> None:
+        """Say for how many slots this process waits.
+
+        Whoever waits because the process itself may have no more of them does
+        not wait for another one.
+        """
+        wanted = 0 if self._is_closed else min(
+            len(self._waiters), self._settings.max_connections - self._taken)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._slots.want(wanted)
+
+    def _free_slot(self, slot: Any, is_clean: bool) -> None:
         self._taken -= 1
+        self._slots.release(slot, is_clean)
+        self._note_wanted()
         self._tell_next()
+        self._close_slots()
+
+    # For the other processes of this host.
+
+    def _give_up(self) -> None:
+        """Give up slots that others wait for."""
+        while self._idle and self._slots.gives_back_idle():
+            # The one that was used last is the best.
+            self._disconnect(self._idle.pop(0))
+        for connection in self._in_use:
+            # Those who have nothing to do will ask `gives_back_busy`, too.
+            connection.wake()
+
+    def gives_back_busy(self) -> bool:
+        """See `IPool`."""
+        return bool(self._slots.gives_back_busy())
 
     # Taking one back.
 
@@ -198,25 +321,26 @@ class Pool:
             self._tell_next()
             self._set_timer()
         else:
-            self._disconnect(connection)
+            self._disconnect(kept)
 
     def note_broken(self) -> None:
         """See `IPool`."""
         self._broken += 1
 
-    def _disconnect(self, connection: Any) -> None:
+    def _disconnect(self, kept: _Kept) -> None:
         """Begin to close a connection; its slot is free when that is done."""
-        task = asyncio.ensure_future(self._disconnected(connection))
+        task = asyncio.ensure_future(self._disconnected(kept))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    async def _disconnected(self, connection: Any) -> None:
+    async def _disconnected(self, kept: _Kept) -> None:
+        is_clean = False
         try:
-            await connection.disconnect()
+            is_clean = bool(await kept.connection.disconnect())
         except OSError as error:
-            log.debug('%r: %s', connection, error)
+            log.debug('%r: %s', kept.connection, error)
         finally:
-            self._free_slot()
+            self._free_slot(kept.slot, is_clean)
 
     # What is over, and when.
 
@@ -238,7 +362,7 @@ class Pool:
         self._idle = [kept for kept in self._idle if kept not in over]
         self._expired += len(over)
         for kept in over:
-            self._disconnect(kept.connection)
+            self._disconnect(kept)
         ends = [kept.idle_since + self._settings.idle_timeout
                 for kept in self._idle] + [
             kept.worn_out_at for kept in self._idle
@@ -263,7 +387,7 @@ class Pool:
         """See `IPool`."""
         idle, self._idle = self._idle, []
         for kept in idle:
-            self._disconnect(kept.connection)
+            self._disconnect(kept)
 
     async def close(self) -> None:
         """See `IPool`."""
@@ -276,3 +400,13 @@ class Pool:
             self._tell_next()
         if self._closing:
             await asyncio.wait(list(self._closing))
+        self._close_slots()
+
+    def _close_slots(self) -> None:
+        if self._is_closed and self._taken == 0:
+            self._slots.close()
+
+    def abandon(self) -> None:
+        """See `IPool`."""
+        self._is_closed = True
+        self._slots.close()

@@ -12,7 +12,8 @@ from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.connection.opening import Endpoint
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
-from mailman_mta_pool.relays.pool import Pool
+from mailman_mta_pool.relays.pool import EndlessSlots, Pool
+from mailman_mta_pool.relays.slots import slot_directory, Slots
 from mailman_mta_pool.relays.throttle import Throttle
 from mailman_mta_pool.settings import MTA, PoolSettings, RelaySettings
 from mailman_mta_pool.settlement.memory import Memory
@@ -39,11 +40,15 @@ class Relay:
         '' if it could, or was not tried yet.  Likewise.
     """
 
-    def __init__(self, settings: RelaySettings, pool: PoolSettings) -> None:
+    def __init__(self, settings: RelaySettings, pool: PoolSettings,
+                 var_directory: str = '') -> None:
         """Nothing is opened before it is needed.
 
         :param settings: Which server, and how to talk to it.
         :param pool: How many connections, and for how long.
+        :param var_directory: Mailman's $VAR_DIR, where the processes of the
+            host share the connections of a relay with `max_connections`; ''
+            for a process that is on its own.
         """
         self.settings = settings
         self.pool_settings = pool
@@ -52,7 +57,8 @@ class Relay:
             relay=self.name, has_other_relay=self._has_other_relay)
         self.balance = 0
         self.lessons = Lessons(time.monotonic)
-        self.pool = Pool(self._connection, pool)
+        self.pool = Pool(
+            self._connection, pool, slots=self._slots(var_directory))
         self.throttle = Throttle(self.name, pool.max_connections)
         self.memory = Memory(time.monotonic)
         self.trouble = ''
@@ -74,6 +80,15 @@ class Relay:
 
     def __repr__(self) -> str:
         return f'<Relay {self.name} {self.pool!r}>'
+
+    def _slots(self, var_directory: str) -> Any:
+        settings = self.settings
+        if not (settings.max_connections and var_directory):
+            return EndlessSlots()
+        return Slots(
+            slot_directory(var_directory, settings.name, settings.host,
+                           settings.port, settings.user),
+            self.name, settings.max_connections)
 
     def _connection(self) -> Any:
         connection = connection_for(self.settings, self.lessons)
@@ -104,33 +119,41 @@ class _Kept:
         self._was_running = False
         atexit.register(self.end)
 
-    def get(self, wanted: Sequence[_Key],
-            named: Collection[_Key]) -> List[Relay]:
+    def get(self, wanted: Sequence[_Key], named: Collection[_Key],
+            var_directory: str) -> List[Relay]:
         is_running = border.is_running
         if self._was_running and not is_running:
             # What belonged to a thread that has ended is of no use.
-            self._relays.clear()
+            self._abandon()
         self._was_running = is_running
         # The plugin's own configuration file may have been edited.
         kept = set(map(_lasting, named))
         self._close([key for key in self._relays if key not in kept])
-        relays = [self._get(key) for key in wanted]
+        relays = [self._get(key, var_directory) for key in wanted]
         for relay in relays:
             relay.others = tuple(
                 other for other in relays if other is not relay)
         return relays
 
-    def _get(self, key: _Key) -> Relay:
+    def _get(self, key: _Key, var_directory: str) -> Relay:
         relay = self._relays.get(_lasting(key))
         if relay is None:
-            relay = self._relays[_lasting(key)] = Relay(*key)
+            relay = self._relays[_lasting(key)] = Relay(*key, var_directory)
         relay.settings = key[0]
         return relay
+
+    def _abandon(self) -> None:
+        relays = list(self._relays.values())
+        self._relays.clear()
+        for relay in relays:
+            relay.pool.abandon()
 
     def _close(self, keys: List[_Key]) -> None:
         for relay in [self._relays.pop(key) for key in keys]:
             if border.is_running:
                 border.call(relay.pool.close)
+            else:
+                relay.pool.abandon()
 
     def close(self) -> None:
         self._close(list(self._relays))
@@ -154,7 +177,7 @@ _kept = _Kept()
 @public
 def kept_relays(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
                 named: Collection[Tuple[RelaySettings, PoolSettings]],
-                ) -> List[Relay]:
+                var_directory: str = '') -> List[Relay]:
     """Return the relays of a post, with their connections.
 
     They are kept from post to post.  The connections of a relay are closed
@@ -164,9 +187,10 @@ def kept_relays(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
     :param wanted: The settings of the relays that the post may go over.
     :param named: Those of all relays that the site has, those of the post
         among them.
+    :param var_directory: See `Relay`.
     :return: One relay for each of `wanted`, in this order.
     """
-    return _kept.get(wanted, named)
+    return _kept.get(wanted, named, var_directory)
 
 
 @public

@@ -21,11 +21,13 @@ import secrets
 
 from contextlib import suppress
 from mailman_mta_pool.errors import LOCAL_LIMITS, translated
+from mailman_mta_pool.interfaces import ISlots
 from mailman_mta_pool.network.limits import check_descriptors
 from mailman_mta_pool.relays.demand import Demand, View
 from public import public
 from typing import Callable, List, Optional, Set, Tuple
 from weakref import finalize
+from zope.interface import implementer
 
 
 # A process that waits looks again after so many seconds, up to twice as many
@@ -277,8 +279,9 @@ def _nothing() -> None:
 
 
 @public
+@implementer(ISlots)
 class Slots:
-    """This process's slots of one relay.
+    """See `ISlots`: this process's slots of one relay.
 
     A pool takes a slot before it opens a connection, and releases it after
     the connection is closed; an idle connection keeps it.  Where there is
@@ -493,7 +496,10 @@ class Slots:
         return View(mine, others, self._maximum, now)
 
     def _demand(self, now: float) -> Demand:
-        return Demand(self._files.name, self.held, self._wanted,
+        # More than its own ceiling it does not get; others of a higher one
+        # are not to wait for it.
+        wanted = min(self._wanted, max(0, self._maximum - self.held))
+        return Demand(self._files.name, self.held, wanted,
                       self._waiting_since, self._holding_since, now)
 
     def _tell(self, now: float) -> None:

@@ -8,9 +8,14 @@ import unittest
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from contextlib import AsyncExitStack
+from mailman_mta_pool.demo.site import SiteError
 from mailman_mta_pool.relays.slots import slot_directory
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from tests.fault.rounds import numbered
+from tests.scripted import Scripted
+from tests.servers.postfix import available, Postfix
+from tests.site_case import SiteTestCase
 
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -145,3 +150,161 @@ class TestSlots(unittest.TestCase):
             second.kill()
             await self.until(lambda: server.of['a'] == CEILING)
         self.run_steps(steps)
+
+
+class Strict(Scripted):
+    """It counts connections as servers do that refuse one too many.
+
+    :ivar most: The most that there were at the same time.
+    """
+
+    def __init__(self, **options):
+        super().__init__(self._watch, **options)
+        self.most = 0
+        self._quitting = set()
+
+    def _watch(self, command, session):
+        if command == 'QUIT':
+            self._quitting.add(session.number)
+        elif command == 'CONNECT':
+            self.most = max(self.most, len(self.open - self._quitting))
+
+
+class TestRunners(SiteTestCase):
+    """Real runners, each a slice of the `out` queue."""
+
+    def start(self, instances, posts, members=100, **pool):
+        # 5 ms for each reply, so that there is something to share.
+        self.server = self.use(Strict(delay=0.005))
+        self.instances = instances
+        settings = {
+            'relay.mx': {'host': self.server.host, 'port': self.server.port,
+                         'max_connections': CEILING},
+            'delivery': {'split': 10}, 'pool': pool}
+        site = self.site(members=members)
+        site.set_up(settings=settings,
+                    extra=f'[runner.out]\ninstances: {instances}\n')
+        for number in range(posts):
+            site.post(numbered(number), verp=True)
+        return site
+
+    def run_slice(self, site, number):
+        return site.start_runner(f'out:{number}:{self.instances}')
+
+    def holders(self, site):
+        """Return the numbers of the processes that have taken a slot."""
+        return {int(path.read_text() or 0) for path in
+                (site.var / 'mta_pool' / 'slots').glob('*/[0-9]')}
+
+    def test_one_of_four_is_killed(self):
+        posts = 6
+        site = self.start(4, posts)
+        runners = [self.run_slice(site, number) for number in range(4)]
+        self.server.wait_for(lambda server: len(server.accepted) >= 100)
+        victim = site.wait_for(
+            lambda: next((runner for runner in runners
+                          if runner.pid in self.holders(site)), None),
+            'a runner with a connection')
+        victim.kill()
+        before = len(self.server.accepted)
+        # The others go on with what it had.
+        self.server.wait_for(
+            lambda server: len(server.accepted) >= before + 100)
+        self.run_slice(site, runners.index(victim))
+        site.wait_until_empty()
+        self.assertEqual(self.server.most, CEILING)
+        copies = Counter(self.server.served)
+        self.assertEqual(set(copies), set(site.members))
+        self.assertEqual({times for times in copies.values()
+                          if times not in (posts, posts + 1)}, set())
+        # One transaction on each of its connections was in flight.
+        self.assertLessEqual(sum(copies.values()),
+                             posts * len(site.members) + CEILING)
+        self.assertEqual(site.waiting(), {})
+        self.assertEqual(site.bounced(), [])
+        self.assertQuiet(site)
+
+    def test_idle_ones_are_given_up(self):
+        # Which slice gets a post is a matter of chance; that one gets all of
+        # these will not happen.
+        posts = 16
+        site = self.start(
+            2, posts, members=10, idle_timeout='10m', max_lifetime=0)
+        first = self.run_slice(site, 0)
+        site.wait_for(
+            lambda: first.idle and len(self.server.accepted) >= 10 and
+            not any(path.suffix == '.bak'
+                    for path in site.queue('out').files),
+            'the first to have done its part')
+        self.assertLess(len(self.server.accepted), 10 * posts)
+        self.assertEqual(len(self.server.open), CEILING)
+        self.run_slice(site, 1)
+        site.wait_until_empty()
+        self.assertEqual(self.server.most, CEILING)
+        self.assertEqual(
+            sorted(self.server.served), sorted(site.members * posts))
+        self.assertQuiet(site)
+
+
+class TestCheck(SiteTestCase):
+    """`mailman mta-pool check` takes no slot."""
+
+    def test_it_opens_one_more(self):
+        def script(command, session):
+            if command == 'CONNECT' and len(server.open) > CEILING:
+                return '421 4.7.0 Error: too many connections'
+        # Slow enough for all three.
+        server = self.use(Scripted(script, delay=0.02))
+        site = self.site(members=20)
+        site.set_up(settings={
+            'relay.mx': {'host': server.host, 'port': server.port,
+                         'max_connections': CEILING},
+            'pool': {'idle_timeout': '10m'}})
+        site.post(verp=True)
+        with site.runner():
+            site.wait_until_empty()
+            self.assertEqual(len(server.open), CEILING)
+            with self.assertRaisesRegex(SiteError, 'too many connections'):
+                site.mailman('mta-pool', 'check')
+            site.hold_master_lock()
+            site.mailman('mta-pool', 'status')
+            # Nobody has closed a connection for it.
+            self.assertEqual(server.said('QUIT'), [])
+            self.assertEqual(server.connections, CEILING + 1)
+            site.post(numbered(1), verp=True)
+            site.wait_until_empty()
+        self.assertEqual(sorted(server.served), sorted(site.members * 2))
+        self.assertQuiet(site)
+
+
+@unittest.skipIf(available(), available())
+class TestPostfix(SiteTestCase):
+    """A server that refuses one connection too many, as Postfix counts."""
+
+    def test_no_refusal(self):
+        server = self.use(Postfix(
+            smtpd_client_connection_count_limit=CEILING,
+            smtpd_client_event_limit_exceptions=''))
+        site = self.site(members=100)
+        # Connections come and go all the time.
+        site.set_up(settings={
+            'relay.mx': {'host': server.host, 'port': server.port,
+                         'max_connections': CEILING,
+                         'max_sessions_per_connection': 3},
+            'delivery': {'split': 10}},
+            extra='[runner.out]\ninstances: 4\n')
+        posts = 8
+        for number in range(posts):
+            site.post(numbered(number), verp=True)
+        for number in range(4):
+            site.start_runner(f'out:{number}:4')
+        site.wait_until_empty()
+        server.wait_until_delivered()
+        log = server.log().text
+        self.assertNotIn('concurrency limit exceeded', log)
+        self.assertNotIn('too many connections', log)
+        self.assertGreaterEqual(log.count(': connect from'), 100)
+        self.assertEqual(server.delivered(), {
+            member: posts for member in site.members})
+        self.assertNotIn('421', site.log('smtp.log'))
+        self.assertQuiet(site)

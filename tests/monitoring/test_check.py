@@ -26,6 +26,7 @@ from mailman_mta_pool.checking.problems import (
 from mailman_mta_pool.checking.relay import hastened
 from mailman_mta_pool.checking.steps import (
     Check,
+    Limit,
     Problem,
     RelayCheck,
     Status,
@@ -41,7 +42,13 @@ from mailman_mta_pool.errors import (
     translated,
     UnavailableHere,
 )
-from mailman_mta_pool.settings import RelaySettings, Settings, Timeouts
+from mailman_mta_pool.settings import (
+    MTA,
+    PoolSettings,
+    RelaySettings,
+    Settings,
+    Timeouts,
+)
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.table import Judge
 from mailman_mta_pool.wire.capabilities import Capabilities
@@ -256,6 +263,21 @@ class TestOffers(unittest.TestCase):
             server, RelaySettings(max_sessions_per_connection=2), Settings())}
         self.assertEqual(limits['recipients'].value, 7)
         self.assertEqual(limits['messages in a connection'].value, 2)
+
+    def test_connections_of_one_runner_or_of_all(self):
+        site = Settings(pool=PoolSettings(max_connections=4))
+        each = '4 for each out runner ([mta] max_delivery_threads)'
+        for name, maximum, value, text in (
+                (MTA, 0, 4, each), ('mx', 0, 4, each),
+                ('mx', 9, 9, '9 for all out runners of this host together '
+                 '([relay.mx] max_connections)'),
+                (MTA, 9, 4, f'{each}, 9 for all out runners of this host '
+                 'together ([relay.mta] max_connections)')):
+            with self.subTest(name, maximum=maximum):
+                limit = limits_of(Capabilities(), RelaySettings(
+                    name=name, max_connections=maximum), site)[0]
+                self.assertEqual(
+                    limit, Limit('connections', value, text))
 
     def test_hastened(self):
         timeouts = hastened(Timeouts(connect=3), 15)
