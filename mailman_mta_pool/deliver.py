@@ -5,6 +5,7 @@ import time
 import logging
 
 from contextlib import suppress
+from mailman.config import config
 from mailman.interfaces.mta import SomeRecipientsFailed
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
@@ -19,6 +20,12 @@ from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import message_id_in
 from mailman_mta_pool.relays.factories import check_modes
+from mailman_mta_pool.relays.limiting import (
+    limits_directory,
+    limits_of,
+    PostLimits,
+    use_limits,
+)
 from mailman_mta_pool.relays.relay import Relay, relays_for
 from mailman_mta_pool.rendering.database import waiting_for_database
 from mailman_mta_pool.runner.progress import Progress
@@ -74,6 +81,7 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     try:
         settings = last_good_settings()
         check_modes(settings)
+        use_limits(settings, limits_directory(config.VAR_DIR))
     except ConfigurationError as error:
         # Where there is no plugin section, which stops such a start, or where
         # a program does not print the password of a relay.
@@ -283,7 +291,10 @@ class _Delivery:
             relays, self._settings.delivery, self._ledger,
             turn=self._turn, envid=self._message_id,
             plain_sender=self._plain_sender,
-            was_in_retry='last_recip_count' in msgdata)
+            was_in_retry='last_recip_count' in msgdata,
+            limits=PostLimits({relay: limits_of(
+                self._settings, relay.settings, mlist.posting_address)
+                for relay in relays}))
         self._account.use(outbound)
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)

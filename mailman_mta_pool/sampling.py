@@ -7,6 +7,7 @@ that is not an `out` runner nothing is kept.
 """
 
 import os
+import time
 import atexit
 import logging
 
@@ -156,6 +157,8 @@ class RelayWatch:
         self._relays: Tuple[Relay, ...] = ()
         # Why they take no mail from us.
         self._denials: Dict[Any, str] = {}
+        # Until when limits of our own let nothing through, and which.
+        self._limits: Dict[Any, Tuple[float, str]] = {}
 
     def use(self, outbound: Outbound) -> None:
         """Look at what is sent.
@@ -167,6 +170,11 @@ class RelayWatch:
     def end(self) -> None:
         """Take note that the delivery has ended."""
         self._denials = self._words_of_denials()
+        if self._outbound is not None:
+            now = time.monotonic()
+            for relay in self._relays:
+                seconds, words = self._outbound.limit_of(relay)
+                self._limits[relay] = now + seconds, words
         self._ledger = self._outbound = None
 
     def _words_of_denials(self) -> Dict[Any, str]:
@@ -181,23 +189,33 @@ class RelayWatch:
         return [self._sample(relay, denials.get(relay, ''))
                 for relay in self._relays]
 
+    def _limit(self, relay: Relay) -> Tuple[float, str]:
+        """Return for how long a limit of ours holds, and which it is."""
+        if self._outbound is not None:
+            return self._outbound.limit_of(relay)
+        until, words = self._limits.get(relay, (0.0, ''))
+        return max(0.0, until - time.monotonic()), words
+
     def _sample(self, relay: Relay, denial: str) -> RelaySample:
         outbound = self._outbound
         pool, throttle = relay.pool.statistics(), relay.throttle.statistics()
         state, reason = 'unknown', ''
+        limited_for, limit = self._limit(relay)
         if throttle.paused_for > 0:
             state, reason = 'paused', throttle.reason
         elif relay.trouble:
             state, reason = 'down', relay.trouble
         elif denial:
             state, reason = 'down', denial
+        elif limited_for > 0:
+            state, reason = 'paused', limit
         elif pool.opened > 0:
             state = 'up'
         return RelaySample(relay, RelayState(
             relay.name, state,
             without_addresses(printable(reason))[:REPLY_LENGTH],
-            round(throttle.paused_for, 3), pool.idle + pool.in_use,
-            pool.idle, throttle.ceiling,
+            round(max(throttle.paused_for, limited_for), 3),
+            pool.idle + pool.in_use, pool.idle, throttle.ceiling,
             0 if outbound is None else outbound.in_flight_to(relay),
             throttle.rate, pool.opened, pool.reused,
             pool.stale + pool.broken), relay.lessons.durations)

@@ -76,7 +76,7 @@ class Agent:
         lane = self._lane
         lane.retry.opening()
         acquired = await lane.relay.pool.acquire(
-            lambda: not lane.is_over)
+            lambda: lane.wants_connection)
         if acquired is None:
             return False
         connection, is_reused = acquired

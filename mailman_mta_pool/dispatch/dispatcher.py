@@ -12,6 +12,7 @@ import asyncio
 from mailman_mta_pool.dispatch.backlog import Backlog, Share
 from mailman_mta_pool.dispatch.lane import Lane
 from mailman_mta_pool.errors import RelayPaused, RelayUnavailable
+from mailman_mta_pool.relays.limiting import PostLimits
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
@@ -41,6 +42,7 @@ class Dispatcher:
                  ledger: Any, changed: Callable[[], None], *,
                  plain_sender: Optional[str] = None,
                  was_in_retry: bool = False,
+                 limits: PostLimits = PostLimits(),
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; no agent starts before there is work.
 
@@ -53,6 +55,7 @@ class Dispatcher:
         :param was_in_retry: True if the post has waited in the retry queue:
             one of its transactions may go over each relay in spite of a
             pause, to see whether that is over.
+        :param limits: What may be sent over each relay.
         :param clock: Seconds that only grow.
         """
         self.changed = changed
@@ -62,7 +65,7 @@ class Dispatcher:
         self.lanes = [
             Lane(self, relay, delivery, ledger, Share(self._backlog),
                  plain_sender=plain_sender, was_in_retry=was_in_retry,
-                 clock=clock)
+                 limits=limits, clock=clock)
             for relay in relays]
         # Those that are not over.
         self._open: Tuple[Lane, ...] = tuple(self.lanes)
@@ -105,8 +108,13 @@ class Dispatcher:
 
     @property
     def paused_for(self) -> float:
-        """For how many seconds no relay wants anything; 0.0 if one does."""
+        """For how many seconds no relay gets anything; 0.0 if one does."""
         return min((lane.paused_for for lane in self._open), default=0.0)
+
+    @property
+    def is_limited(self) -> bool:
+        """True if a limit of our own lets nothing through over some relay."""
+        return any(lane.limited_for > 0 for lane in self._open)
 
     @property
     def unavailable(self) -> Optional[RelayUnavailable]:

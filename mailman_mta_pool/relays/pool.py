@@ -51,6 +51,10 @@ class PoolStatistics(NamedTuple):
     broken: int = 0
 
 
+def _any_number(wake: Callable[[], None]) -> None:
+    """Return no limit of new connections."""
+
+
 class _Kept:
     """A connection, and when its time is over."""
 
@@ -68,6 +72,7 @@ class Pool:
     def __init__(self, make: Callable[[], Any], settings: PoolSettings, *,
                  clock: Callable[[], float] = time.monotonic,
                  chance: Callable[[], float] = random.SystemRandom().random,
+                 allowance: Callable[[Callable[[], None]], Any] = _any_number,
                  ) -> None:
         """Make an empty pool; no socket is opened.
 
@@ -75,6 +80,9 @@ class Pool:
         :param settings: How many, and for how long.
         :param clock: Seconds that only grow.
         :param chance: A number from 0 to 1, for the jitter of the lifetime.
+        :param allowance: Given what is to be called when it is worth asking
+            again, returns the `Allowance` of new connections, or None if
+            they have no limit.
         """
         self._make = make
         self._settings = settings
@@ -91,6 +99,8 @@ class Pool:
         self._is_closed = False
         self._opened = self._reused = self._expired = self._stale = 0
         self._broken = 0
+        #: What limits new connections, an `Allowance`; None if nothing does.
+        self.allowance = allowance(self._tell_next)
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -116,9 +126,16 @@ class Pool:
             if kept is not None:
                 self._reused += 1
                 self._in_use[kept.connection] = kept
+                self._pass_on_turn()
                 return kept.connection, True
             if self._taken < self._settings.max_connections:
-                return await self._open(), False
+                if self.allowance is None:
+                    return await self._open(), False
+                permit = self.allowance.request()
+                if permit is not None:
+                    return await self._open_by(permit), False
+                if not is_wanted():
+                    return None
             await self._wait()
             if not is_wanted():
                 # Its post is over; an attempt would keep the others waiting.
@@ -141,6 +158,19 @@ class Pool:
                 self._stale += 1
             self._disconnect(kept.connection)
         return None
+
+    async def _open_by(self, permit: Any) -> Any:
+        """Open a connection, which counts whatever becomes of it."""
+        self._pass_on_turn()
+        try:
+            return await self._open()
+        finally:
+            permit.replied()
+
+    def _pass_on_turn(self) -> None:
+        """Have the next one ask for a permit, where there is a limit."""
+        if self.allowance is not None:
+            self._tell_next()
 
     async def _open(self) -> Any:
         self._taken += 1
@@ -268,6 +298,8 @@ class Pool:
     async def close(self) -> None:
         """See `IPool`."""
         self._is_closed = True
+        if self.allowance is not None:
+            self.allowance.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

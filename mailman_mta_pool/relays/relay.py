@@ -5,9 +5,11 @@ import time
 import atexit
 import asyncio
 
+from functools import partial
 from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
+from mailman_mta_pool.relays.limiting import close_limiter, connect_allowance
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
 from mailman_mta_pool.settings import PoolSettings, RelaySettings
@@ -39,7 +41,8 @@ class Relay:
         self.settings = settings
         self.pool_settings = pool
         self.lessons = Lessons(time.monotonic)
-        self.pool = Pool(self._connection, pool)
+        self.pool = Pool(self._connection, pool,
+                         allowance=partial(connect_allowance, settings))
         self.throttle = Throttle(self.name, pool.max_connections)
         self.memory = Memory(time.monotonic)
         self.trouble = ''
@@ -104,6 +107,7 @@ class _Kept:
 
 async def _close_all(relays: List[Relay]) -> None:
     await asyncio.gather(*(relay.pool.close() for relay in relays))
+    await close_limiter()
 
 
 _kept = _Kept()
