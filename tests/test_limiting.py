@@ -248,6 +248,19 @@ class TestOneRelay(LimitedCase):
         self.assertTrue(self.ledger.is_paused)
         self.assertAllSettled(budget)
 
+    def test_the_main_thread_waits_for_a_connection(self):
+        for kind in (Budget, Remote):
+            with self.subTest(kind):
+                relay = ScriptedRelay('one:25')
+                budget = kind(1)
+                budget.used = [1]
+                outbound = self.limited({relay: (MESSAGES, budget)}, relay)
+                relay.lessons.server = None
+                self.assertFalse(outbound.makes_senders)
+                self.assertEqual(relay.opened, 1)
+                self.send(outbound, 3)
+                self.assertEqual(len(relay.served), 3)
+
     def test_what_the_operator_sees(self):
         relay = ScriptedRelay('one:25')
         budget = Budget(0, wait=600.0)
@@ -452,9 +465,8 @@ class TestConnects(unittest.IsolatedAsyncioTestCase):
             await asyncio.sleep(0)
         self.assertEqual(pool.statistics().opened, 2)
         self.assertEqual(self.budget.flying, 0)
-        self.assertEqual(
-            pool.allowance.reason, 'connect_rate of relay ses: 2/minute')
-        self.assertGreater(pool.allowance.ready_in, 590)
+        # There are some.
+        self.assertIsNone(pool.barred_by)
         # One that comes back is used meanwhile.
         for number in range(2):
             (connection, _) = await waiting[number]
@@ -471,6 +483,9 @@ class TestConnects(unittest.IsolatedAsyncioTestCase):
     async def test_nobody_wants_it_any_more(self):
         pool = self.pool(0)
         self.assertIsNone(await pool.acquire(lambda: False))
+        self.assertEqual(
+            pool.barred_by.reason, 'connect_rate of relay ses: 2/minute')
+        self.assertGreater(pool.barred_by.ready_in, 590)
 
     async def test_a_failed_attempt_counts(self):
         async def fail(connection):
@@ -494,7 +509,9 @@ class TestConnectsOfPosts(LimitedCase):
                     Budget(0, HOUR), asyncio.get_running_loop()))
             return made[0]
         limit = Limit('relay.ses', Unit.connects, (Rate(2, HOUR),))
-        relay.pool.allowance = Allowance((limit,), limiter, lambda: None)
+        relay.pool = Pool(
+            FakeConnection, relay.pool_settings, allowance=lambda wake:
+            Allowance((limit,), limiter, wake))
         outbound = self.use(relay)
         self.assertEqual(self.send(outbound, 5), [])
         self.assertIn('connect_rate of relay ses: 2/hour',

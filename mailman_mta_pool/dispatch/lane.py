@@ -151,9 +151,8 @@ class Lane:
         lacking = []
         if self._allowance is not None and self._allowance.is_waiting:
             lacking.append(self._allowance)
-        connects = self.relay.pool.allowance
-        if connects is not None and connects.is_waiting and not any(
-                agent.use is not None for agent in self._agents):
+        connects = self.relay.pool.barred_by
+        if connects is not None:
             lacking.append(connects)
         return lacking
 
@@ -320,8 +319,8 @@ class Lane:
     @property
     def wants_connection(self) -> bool:
         """True if an agent is to go on waiting for a connection."""
-        connects = self.relay.pool.allowance
-        if connects is not None and connects.is_waiting and not self.is_over:
+        connects = self.relay.pool.barred_by
+        if connects is not None and not self.is_over:
             self._bear_limit(connects)
         return not self.is_over
 
@@ -564,6 +563,9 @@ class Lane:
             self.wake_all()
         elif not self.is_over:
             self._dispatcher.set_to_work()
+            if not self._dispatcher.is_complete:
+                # The main thread may wait for a connection.
+                self._dispatcher.make_ready(1)
 
     # When the relay wants less.
 
@@ -627,7 +629,9 @@ class Lane:
         self._timer = None
         for allowance in self._lacking:
             self._bear_limit(allowance)
-        if not self.is_over:
+        if self._allowance is not None and not self._agents:
+            self._ask_again()
+        elif not self.is_over:
             self._dispatcher.set_to_work()
 
     def _heed(self, notice: Notice, given_at: float,

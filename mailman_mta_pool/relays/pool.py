@@ -99,8 +99,8 @@ class Pool:
         self._is_closed = False
         self._opened = self._reused = self._expired = self._stale = 0
         self._broken = 0
-        #: What limits new connections, an `Allowance`; None if nothing does.
-        self.allowance = allowance(self._tell_next)
+        # What limits new connections; None if nothing does.
+        self._allowance = allowance(self._tell_next)
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -113,6 +113,17 @@ class Pool:
             self._settings.max_connections, len(self._idle),
             len(self._in_use), self._opened, self._reused, self._expired,
             self._stale, self._broken)
+
+    @property
+    def barred_by(self) -> Any:
+        """The `Allowance` because of which there is no connection, or None.
+
+        Where there is one, in use or opening, that will do.
+        """
+        allowance = self._allowance
+        if allowance is None or not allowance.is_waiting or self._taken:
+            return None
+        return allowance
 
     # Taking one out.
 
@@ -129,9 +140,9 @@ class Pool:
                 self._pass_on_turn()
                 return kept.connection, True
             if self._taken < self._settings.max_connections:
-                if self.allowance is None:
+                if self._allowance is None:
                     return await self._open(), False
-                permit = self.allowance.request()
+                permit = self._allowance.request()
                 if permit is not None:
                     return await self._open_by(permit), False
                 if not is_wanted():
@@ -169,7 +180,7 @@ class Pool:
 
     def _pass_on_turn(self) -> None:
         """Have the next one ask for a permit, where there is a limit."""
-        if self.allowance is not None:
+        if self._allowance is not None:
             self._tell_next()
 
     async def _open(self) -> Any:
@@ -298,8 +309,8 @@ class Pool:
     async def close(self) -> None:
         """See `IPool`."""
         self._is_closed = True
-        if self.allowance is not None:
-            self.allowance.close()
+        if self._allowance is not None:
+            self._allowance.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
