@@ -2,32 +2,43 @@
 
 """One post over relays that limits of our own hold back."""
 
+import sys
 import time
 import asyncio
 import unittest
 
 from hypothesis import given, settings, strategies as st
+from itertools import count
+from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.rates import parse_rates, rate_words
 from mailman_mta_pool.dispatch import lane
+from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import RelayPaused
 from mailman_mta_pool.limits.limit import Limit, Refused, Taken, Unit
 from mailman_mta_pool.limits.limiter import Limiter
 from mailman_mta_pool.network.border import border
+from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import (
     Allowance,
+    close_limiter,
+    current_limiter,
     limit_words,
     limits_of,
     PostLimits,
+    use_limits,
 )
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.sampling import RelayWatch
 from mailman_mta_pool.settings import (
+    DeliverySettings,
     LimitSettings,
     PoolSettings,
     Rate,
     RelaySettings,
     Settings,
 )
+from mailman_mta_pool.settlement.orders import Orders
 from mailman_mta_pool.wire.transaction import (
     Fate,
     outcome_of_all,
@@ -37,9 +48,11 @@ from mailman_mta_pool.wire.transaction import (
     was_sent,
 )
 from mailman_mta_pool.wire.verp import Verp
+from tempfile import TemporaryDirectory
 from tests.test_dispatch import (
     ACCEPTED,
     NOT_SENT,
+    Orderly,
     PATIENCE,
     question,
     transaction,
@@ -303,9 +316,9 @@ class TestOneRelay(LimitedCase):
 class TestTurns(LimitedCase):
     """What outlives the turn."""
 
-    def play(self, count, is_awaited):
+    def play(self, count, is_awaited, wait=600.0):
         relay = ScriptedRelay('one:25')
-        budget = Budget(count, wait=600.0)
+        budget = Budget(count, wait)
         turn = Turn()
         turn.is_awaited = is_awaited
         turn.ends_for_good = False
@@ -331,21 +344,23 @@ class TestTurns(LimitedCase):
         self.assertIsNone(outbound.unavailable)
         outbound.close()
 
-    def test_nobody_waits(self):
-        for count in (0, 3):
-            with self.subTest(count):
-                outbound, turn = self.play(count, False)
+    def test_it_goes_on(self):
+        # Nobody waits, or it is not for long.
+        for served, is_awaited, wait in (
+                (0, False, 600.0), (3, False, 600.0), (0, True, 50.0)):
+            with self.subTest(served=served, is_awaited=is_awaited):
+                outbound, turn = self.play(served, is_awaited, wait)
                 was_renewed = turn.renew
 
                 def renew():
                     was_renewed()
                     # The next one ends as well; then there is a signal.
                     turn.is_over = True
-                    turn.is_urgent = turn.renewed == 3
+                    turn.is_urgent = turn.renewed == 2
                 turn.renew = renew
                 outbound.finish()
                 self.assertIsNone(outbound.unavailable)
-                self.assertEqual(turn.renewed, 3)
+                self.assertEqual(turn.renewed, 2)
                 outbound.close()
 
 
@@ -517,6 +532,68 @@ class TestConnectsOfPosts(LimitedCase):
         self.assertIn('connect_rate of relay ses: 2/hour',
                       str(outbound.unavailable))
         self.assertTrue(self.ledger.is_paused)
+
+
+class TestQuestions(LimitedCase):
+    def test_one_goes_as_it_is(self):
+        relay = ScriptedRelay('one:25')
+        budget = Budget(2)
+        outcomes = []
+        books = Orderly(outcomes, lambda outcome: Orders(
+            first=(question(7),)) if len(outcomes) == 3 else None)
+        self.limited({relay: (RECIPIENTS, budget)}, relay)
+        limiter = Limiter(budget, border.call(self.loop))
+        outbound = Outbound(
+            [relay], DeliverySettings(), books, clock=count().__next__,
+            limits=PostLimits({relay: (RECIPIENTS,)}, lambda: limiter))
+        for number in range(6):
+            outbound.submit(transaction(number))
+        outbound.finish()
+        outbound.close()
+        self.assertEqual(len(outcomes), 7)
+        self.assertEqual(relay.asked, list(question(7).recipients))
+        self.assertLessEqual(max(budget.used), 2)
+        # The first one was to see whether a connection is to be opened.
+        self.assertEqual(
+            [ask.recipients for ask in budget.asks if not ask.is_divisible],
+            [1])
+        self.assertAllSettled(budget)
+
+    async def loop(self):
+        return asyncio.get_running_loop()
+
+
+class TestStorage(unittest.TestCase):
+    layer = ConfigLayer
+
+    def test_redis_is_missing(self):
+        configured = Settings(limit_storage='redis://:secret@localhost/0')
+        missing = {name: None for name in (
+            'redis', 'redis.asyncio', 'mailman_mta_pool.limits.shared')}
+        with mock.patch.dict(sys.modules, missing):
+            with self.assertRaises(ConfigurationError) as caught:
+                check_modes(configured)
+            check_modes(Settings())
+        self.assertIn('[limits] storage', str(caught.exception))
+        self.assertIn('[redis]', str(caught.exception))
+        self.assertNotIn('secret', str(caught.exception))
+
+    def test_one_for_all_posts(self):
+        with TemporaryDirectory() as one, TemporaryDirectory() as other:
+            use_limits(Settings(), one)
+            first = border.call(self.limiter)
+            self.assertIs(border.call(self.limiter), first)
+            # The settings were edited.
+            use_limits(Settings(), other)
+            second = border.call(self.limiter)
+            self.assertIsNot(second, first)
+            self.assertIn(other, repr(second))
+            border.call(close_limiter)
+            self.assertIsNot(border.call(self.limiter), second)
+            border.call(close_limiter)
+
+    async def limiter(self):
+        return current_limiter()
 
 
 class TestWords(unittest.TestCase):

@@ -113,8 +113,9 @@ class Dispatcher:
 
     @property
     def is_limited(self) -> bool:
-        """True if a limit of our own lets nothing through over some relay."""
-        return any(lane.limited_for > 0 for lane in self._open)
+        """True if some relay gets nothing because of a limit of our own."""
+        return any(0 < lane.limited_for >= lane.relay.throttle.paused_for
+                   for lane in self._open)
 
     @property
     def unavailable(self) -> Optional[RelayUnavailable]:

@@ -27,6 +27,9 @@ MAX_OCTETS = 8 * 1024 * 1024
 # How often the main thread looks whether its turn is over, in seconds, while
 # it waits for the network thread.
 TICK = 0.1
+# For so many seconds a post waits for a limit though its turn has brought
+# nothing, and other posts wait.
+SHORT_WAIT = 60.0
 public(MAX_OCTETS=MAX_OCTETS)
 
 
@@ -285,11 +288,14 @@ class Outbound:
         """
         dispatcher = self._dispatcher
         is_awaited = self._turn.is_awaited
-        if dispatcher.accepted == self._accepted_before and (
-                is_awaited or not dispatcher.is_limited):
-            # A whole turn has brought nothing.  The end of what a limit of
-            # ours takes is known; it is waited for if nobody else waits.
-            self._post(dispatcher.give_up_pause)
+        if dispatcher.accepted == self._accepted_before:
+            # A whole turn has brought nothing.
+            if dispatcher.is_limited and (
+                    not is_awaited or dispatcher.paused_for <= SHORT_WAIT):
+                # The end is known, and the others may need the same limit.
+                self._turn.renew()
+            else:
+                self._post(dispatcher.give_up_pause)
         elif is_awaited:
             self._post(dispatcher.stop)
         else:

@@ -27,7 +27,7 @@ def check_storage(name: str) -> None:
 def _shared() -> Any:
     try:
         # Only who has several hosts needs redis-py.
-        from mailman_mta_pool.limits import shared
+        import mailman_mta_pool.limits.shared as shared
     except ImportError as error:
         raise ValueError(
             f'redis-py is needed, which is in the extra [redis]: {error}',

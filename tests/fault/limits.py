@@ -8,7 +8,7 @@ import signal
 import unittest
 import threading
 
-from collections import deque
+from collections import Counter as Counted, deque
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from tests.fault.passes import is_end
@@ -274,4 +274,18 @@ class TestProvider(SiteTestCase):
                  if 'because of message_rate of relay ses: 5/day' in line]
         # One for each post.
         self.assertEqual(len(lines), 2, lines)
+        self.assertQuiet(site)
+
+    def test_posts_that_wait_for_one_limit(self):
+        # The limit is waited for in the turn: none is put back for nothing,
+        # and none goes to the retry queue.
+        site = self.begin(members=12, rate='6/3 seconds', limits={
+            'delivery': {'time_slice': '1s'}})
+        site.run({'verp': True}, {'content': numbered(2), 'verp': True})
+        self.assertEqual(Counted(self.server.served),
+                         dict.fromkeys(site.members, 2))
+        self.assertEqual(site.waiting(), {})
+        turns = site.log('smtp.log').count('smtp to ant@example.com')
+        print(f'\nTwo posts of 12, and 6 in 3 seconds: {turns} turns')
+        self.assertLessEqual(turns, 4)
         self.assertQuiet(site)
