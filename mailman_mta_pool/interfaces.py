@@ -159,14 +159,19 @@ class IPool(Interface):
     It belongs to the network thread; `statistics` alone is for any thread.
     """
 
+    barred_by = Attribute("""\
+        The `mailman_mta_pool.relays.limiting.Allowance` because of which it
+        has no connection and opens none, or None.""")
+
     def acquire(is_wanted=...):
         """Take a connection out of the pool; a coroutine.
 
         The one that was used last and is still alive comes first; where none
         is idle, a new one is opened, if need be when another comes back.
 
-        :param is_wanted: Called after waiting for another one to come back;
-            where it returns False, nothing is opened any more.
+        :param is_wanted: Called before waiting for a limit, and after waiting
+            for another one to come back; where it returns False, nothing is
+            opened any more.
         :return: The connection, and True if it was open already; None if it
             is not wanted any more.
         :rtype: tuple of `ITransactionConnection` and bool, or None

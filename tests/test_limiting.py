@@ -18,9 +18,9 @@ from mailman_mta_pool.errors import RelayPaused
 from mailman_mta_pool.limits.limit import Limit, Refused, Taken, Unit
 from mailman_mta_pool.limits.limiter import Limiter
 from mailman_mta_pool.network.border import border
-from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import (
     Allowance,
+    check_limits,
     close_limiter,
     current_limiter,
     limit_words,
@@ -572,8 +572,8 @@ class TestStorage(unittest.TestCase):
             'redis', 'redis.asyncio', 'mailman_mta_pool.limits.shared')}
         with mock.patch.dict(sys.modules, missing):
             with self.assertRaises(ConfigurationError) as caught:
-                check_modes(configured)
-            check_modes(Settings())
+                check_limits(configured)
+            check_limits(Settings())
         self.assertIn('[limits] storage', str(caught.exception))
         self.assertIn('[redis]', str(caught.exception))
         self.assertNotIn('secret', str(caught.exception))

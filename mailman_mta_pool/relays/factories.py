@@ -16,7 +16,6 @@ from mailman_mta_pool.connection import (
     STARTTLSConnection,
 )
 from mailman_mta_pool.interfaces import IConnectionFactory
-from mailman_mta_pool.limits.opening import check_storage
 from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
@@ -88,19 +87,13 @@ def factory_for(relay: RelaySettings) -> Any:
 
 @public
 def check_modes(settings: Settings) -> None:
-    """Check that there is a factory for each relay, and what limits need.
+    """Check that there is a factory for each relay.
 
     :param settings: The settings.
-    :raises ConfigurationError: as with `factory_for`, or if there can be no
-        such storage of the limits.
+    :raises ConfigurationError: as with `factory_for`.
     """
     for relay in settings.relays:
         factory_for(relay)
-    try:
-        check_storage(settings.limit_storage)
-    except ValueError as error:
-        raise ConfigurationError(
-            configuration_path(), '[limits] storage', str(error)) from None
 
 
 @public

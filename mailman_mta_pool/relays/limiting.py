@@ -7,10 +7,12 @@ The network thread has one `Limiter`, which is kept from post to post.
 import os
 import asyncio
 
+from mailman_mta_pool.configuration.files import ConfigurationError
+from mailman_mta_pool.configuration.loading import configuration_path
 from mailman_mta_pool.configuration.rates import rate_words
 from mailman_mta_pool.limits.limit import Limit, Unit
 from mailman_mta_pool.limits.limiter import Claimant, Limiter, Permit
-from mailman_mta_pool.limits.opening import FILE, open_storage
+from mailman_mta_pool.limits.opening import check_storage, FILE, open_storage
 from mailman_mta_pool.relays.routing import limits_for
 from mailman_mta_pool.settings import LimitSettings, RelaySettings, Settings
 from public import public
@@ -78,12 +80,29 @@ _kept = _Kept()
 
 
 @public
+def check_limits(settings: Settings) -> None:
+    """Check that there can be such a storage of the limits.
+
+    :param settings: The settings.
+    :raises ConfigurationError: if a package is missing that it needs, or the
+        server's URL is none.
+    """
+    try:
+        check_storage(settings.limit_storage)
+    except ValueError as error:
+        raise ConfigurationError(
+            configuration_path(), '[limits] storage', str(error)) from None
+
+
+@public
 def use_limits(settings: Settings, directory: str) -> None:
     """Let the network thread's limiter be as the settings say.
 
     :param settings: The settings.
     :param directory: Where the files of the limits are.
+    :raises ConfigurationError: as with `check_limits`.
     """
+    check_limits(settings)
     _kept.wanted = settings.limit_storage, settings.hosts, directory
 
 
