@@ -48,6 +48,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 log = logging.getLogger('mailman.smtp')
 
+# A relay that waits for a limit of ours for so many seconds is paused.
+SHORTEST_PAUSE = 1.0
+
 
 @public
 class Account:
@@ -208,7 +211,9 @@ class RelayWatch:
         elif denial:
             state, reason = 'down', denial
         elif limited_for > 0:
-            state, reason = 'paused', limit
+            # Several times a second one waits at a limit of so many a second.
+            state = 'paused' if limited_for >= SHORTEST_PAUSE else 'up'
+            reason = limit
         elif pool.opened > 0:
             state = 'up'
         return RelaySample(relay, RelayState(

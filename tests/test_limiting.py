@@ -38,6 +38,7 @@ from mailman_mta_pool.settings import (
     RelaySettings,
     Settings,
 )
+from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.settlement.orders import Orders
 from mailman_mta_pool.wire.transaction import (
     Fate,
@@ -60,6 +61,7 @@ from tests.test_dispatch import (
 )
 from tests.test_lanes import LanesTestCase, LOSE, member, ScriptedRelay, until
 from tests.wire.test_model import PROFILE
+from types import SimpleNamespace
 from unittest import mock
 
 
@@ -292,11 +294,25 @@ class TestOneRelay(LimitedCase):
             (state.state, state.reason),
             ('paused', 'message_rate of relay ses: 50000/day'))
         self.assertTrue(590 < state.pause <= 600)
+        self.assertEqual(outbound.limit_of(relay)[1], state.reason)
         turn.is_over = turn.is_urgent = True
         outbound.finish()
         outbound.close()
         watch.end()
         self.assertNotEqual(border.call(look).state, 'paused')
+
+    def test_a_short_wait_is_no_pause(self):
+        relay = ScriptedRelay('ses:25')
+        watch = RelayWatch(Ledger())
+        for seconds, state in ((0.05, 'up'), (0.999, 'up'), (1.0, 'paused')):
+            watch.use(SimpleNamespace(
+                relays=(relay,), in_flight_to=lambda relay: 0,
+                limit_of=lambda relay: (seconds, 'message_rate')))
+            relay.trouble = ''
+            found, = watch.samples()
+            self.assertEqual(
+                (found.state.state, found.state.reason, found.state.pause),
+                (state, 'message_rate', seconds))
 
     def test_what_the_operator_sees_afterwards(self):
         relay = ScriptedRelay('one:25')
