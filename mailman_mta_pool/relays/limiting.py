@@ -132,7 +132,7 @@ async def close_limiter() -> None:
 class Allowance:
     """What some limits let somebody send, or open.
 
-    :ivar is_waiting: True from a refusal until there is a permit.
+    :ivar is_waiting: True from a refusal until it is worth asking again.
     """
 
     def __init__(self, limits: Tuple[Limit, ...],
@@ -154,10 +154,15 @@ class Allowance:
                 is_divisible: bool = True) -> Optional[Permit]:
         """Ask for a permit; see `Claimant.request`."""
         if self._claimant is None:
-            self._claimant = self._limiter().claimant(self._limits, self._wake)
+            self._claimant = self._limiter().claimant(
+                self._limits, self._woken)
         permit = self._claimant.request(recipients, is_divisible)
         self.is_waiting = permit is None
         return permit
+
+    def _woken(self) -> None:
+        self.is_waiting = False
+        self._wake()
 
     def look(self) -> bool:
         """Return True if there would be a permit now; take none."""
