@@ -20,6 +20,12 @@ from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import message_id_in
 from mailman_mta_pool.relays.factories import check_modes
+from mailman_mta_pool.relays.limiting import (
+    limits_directory,
+    limits_of,
+    PostLimits,
+    use_limits,
+)
 from mailman_mta_pool.relays.relay import kept_relays, Relay
 from mailman_mta_pool.relays.routing import check_route, relays_for
 from mailman_mta_pool.rendering.database import waiting_for_database
@@ -77,6 +83,7 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
         settings = last_good_settings()
         check_modes(settings)
         check_route(settings, _posting_address(mlist))
+        use_limits(settings, limits_directory(config.VAR_DIR))
     except ConfigurationError as error:
         # Where there is no plugin section, which stops such a start, where a
         # program does not print the password of a relay, or where no relay is
@@ -298,7 +305,10 @@ class _Delivery:
             relays, self._settings.delivery, self._ledger,
             turn=self._turn, envid=self._message_id,
             plain_sender=self._plain_sender,
-            was_in_retry='last_recip_count' in msgdata)
+            was_in_retry='last_recip_count' in msgdata,
+            limits=PostLimits({relay: limits_of(
+                self._settings, relay.settings, _posting_address(mlist))
+                for relay in relays}))
         self._account.use(outbound)
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)

@@ -165,6 +165,10 @@ class IPool(Interface):
     it is closed.
     """
 
+    barred_by = Attribute("""\
+        The `mailman_mta_pool.relays.limiting.Allowance` because of which it
+        has no connection and opens none, or None.""")
+
     def acquire(is_wanted=..., queued=..., opening=...):
         """Take a connection out of the pool; a coroutine.
 
@@ -172,8 +176,9 @@ class IPool(Interface):
         is idle, a new one is opened, if need be when another comes back, or
         when another process of this host gives up its slot.
 
-        :param is_wanted: Called after waiting for that; where it returns
-            False, nothing is opened any more.
+        :param is_wanted: Called before waiting for a limit, and after waiting
+            for another one to come back; where it returns False, nothing is
+            opened any more.
         :param queued: Called when the waiting begins.
         :param opening: Called when the waiting is over and a new connection
             is about to be opened.

@@ -21,6 +21,7 @@ from mailman_mta_pool.configuration.loading import (
 )
 from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.relays.factories import check_modes, register
+from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.relays.routing import routing_warnings
 from mailman_mta_pool.resource import StateResource
 from public import public
@@ -100,12 +101,14 @@ def _check_start() -> None:
     """
     if _is_outgoing_runner():
         check_modes(last_good_settings())
+        check_limits(last_good_settings())
         for warning in routing_warnings(
                 last_good_settings(), _posting_addresses()):
             smtp_log.warning('%s: %s', configuration_path(), warning)
     elif _subcommand()[:1] in START_RUNNERS:
         settings = load()
         check_modes(settings)
+        check_limits(settings)
         for warning in exposures_in_force():
             _print(warning)
         for warning in routing_warnings(settings, _posting_addresses()):

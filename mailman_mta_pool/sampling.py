@@ -7,6 +7,7 @@ that is not an `out` runner nothing is kept.
 """
 
 import os
+import time
 import atexit
 import logging
 
@@ -46,6 +47,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 
 log = logging.getLogger('mailman.smtp')
+
+# A relay that waits for a limit of ours for so many seconds is paused.
+SHORTEST_PAUSE = 1.0
 
 
 @public
@@ -156,6 +160,8 @@ class RelayWatch:
         self._relays: Tuple[Relay, ...] = ()
         # Why they take no mail from us.
         self._denials: Dict[Any, str] = {}
+        # Until when limits of our own let nothing through, and which.
+        self._limits: Dict[Any, Tuple[float, str]] = {}
 
     def use(self, outbound: Outbound) -> None:
         """Look at what is sent.
@@ -167,6 +173,11 @@ class RelayWatch:
     def end(self) -> None:
         """Take note that the delivery has ended."""
         self._denials = self._words_of_denials()
+        if self._outbound is not None:
+            now = time.monotonic()
+            for relay in self._relays:
+                seconds, words = self._outbound.limit_of(relay)
+                self._limits[relay] = now + seconds, words
         self._ledger = self._outbound = None
 
     def _words_of_denials(self) -> Dict[Any, str]:
@@ -181,10 +192,18 @@ class RelayWatch:
         return [self._sample(relay, denials.get(relay, ''))
                 for relay in self._relays]
 
+    def _limit(self, relay: Relay) -> Tuple[float, str]:
+        """Return for how long a limit of ours holds, and which it is."""
+        if self._outbound is not None:
+            return self._outbound.limit_of(relay)
+        until, words = self._limits.get(relay, (0.0, ''))
+        return max(0.0, until - time.monotonic()), words
+
     def _sample(self, relay: Relay, denial: str) -> RelaySample:
         outbound = self._outbound
         pool, throttle = relay.pool.statistics(), relay.throttle.statistics()
         state, reason = 'unknown', ''
+        limited_for, limit = self._limit(relay)
         if throttle.paused_for > 0:
             state, reason = 'paused', throttle.reason
         elif relay.trouble:
@@ -194,13 +213,17 @@ class RelayWatch:
         elif not relay.is_up:
             # An earlier post has found that out.
             state, reason = 'down', relay.addresses.failure
+        elif limited_for > 0:
+            # Several times a second one waits at a limit of so many a second.
+            state = 'paused' if limited_for >= SHORTEST_PAUSE else 'up'
+            reason = limit
         elif pool.opened > 0:
             state = 'up'
         return RelaySample(relay, RelayState(
             relay.name, state,
             without_addresses(printable(reason))[:REPLY_LENGTH],
-            round(throttle.paused_for, 3), pool.idle + pool.in_use,
-            pool.idle, throttle.ceiling,
+            round(max(throttle.paused_for, limited_for), 3),
+            pool.idle + pool.in_use, pool.idle, throttle.ceiling,
             0 if outbound is None else outbound.in_flight_to(relay),
             throttle.rate, pool.opened, pool.reused,
             pool.stale + pool.broken), relay.lessons.durations)

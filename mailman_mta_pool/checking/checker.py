@@ -24,6 +24,7 @@ from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.errors import LocalFailure, printable
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import check_modes
+from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from public import public
 from typing import List, Optional, Tuple
@@ -82,6 +83,7 @@ class Checker:
             if settings is None:
                 settings = _without_own_file()
             check_modes(settings)
+            check_limits(settings)
         except ConfigurationError as error:
             problem, settings = _mistake(error), None
         # The dialogue may be longer than a screen.

@@ -53,6 +53,17 @@ def parse_rates(text: str) -> Tuple[Rate, ...]:
     return rates
 
 
+@public
+def rate_words(rate: Rate) -> str:
+    """Return a rate as it is written, such as '14/second'."""
+    for seconds, names in reversed(UNITS):
+        number, rest = divmod(rate.period, seconds)
+        if number >= 1 and not rest:
+            break
+    unit = names[0] if number == 1 else f'{number:.0f} {names[0]}s'
+    return f'{rate.count}/{unit}'
+
+
 def _rate(text: str) -> Rate:
     found = _RATE.fullmatch(text)
     if found is None or found[3] not in _SECONDS:

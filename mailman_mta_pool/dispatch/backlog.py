@@ -267,12 +267,7 @@ class Share:
             return None
         if self._first:
             return self._take_first(octets)
-        queue = self.own or self._waiting
-        if not queue:
-            self._bring_the_last()
-            queue = self.own or self._waiting
-        if self.elsewhere:
-            queue = self._look_elsewhere() or queue
+        queue = self._next_queue()
         if not queue or queue[0].content.size > octets:
             return None
         transaction = queue.popleft()
@@ -291,6 +286,33 @@ class Share:
                 for part in (recipients[:limit], recipients[limit:])])
         self._in_hand[id(transaction)] = transaction
         return transaction
+
+    def upcoming(self, octets: int) -> Optional[Transaction]:
+        """Return what `take` would give, undivided and with its own sender.
+
+        :param octets: See `take`.
+        """
+        if self._alone is not None:
+            return None
+        queue = self._first or self._next_queue()
+        if not queue or queue[0].content.size > octets:
+            return None
+        return queue[0]
+
+    @property
+    def is_undivided(self) -> bool:
+        """True if what comes next goes alone, and as it is."""
+        return bool(self._first)
+
+    def _next_queue(self) -> Deque[Transaction]:
+        """Return the queue whose first transaction is the next one."""
+        queue = self.own or self._waiting
+        if not queue:
+            self._bring_the_last()
+            queue = self.own or self._waiting
+        if self.elsewhere:
+            queue = self._look_elsewhere() or queue
+        return queue
 
     def _take_first(self, octets: int) -> Optional[Transaction]:
         if self._first[0].content.size > octets:

@@ -14,6 +14,7 @@ from mailman_mta_pool.dispatch.choice import Choice
 from mailman_mta_pool.dispatch.contest import Contest
 from mailman_mta_pool.dispatch.lane import Lane
 from mailman_mta_pool.errors import RelayPaused, RelayUnavailable
+from mailman_mta_pool.relays.limiting import PostLimits
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
@@ -43,6 +44,7 @@ class Dispatcher:
                  ledger: Any, changed: Callable[[], None], *,
                  plain_sender: Optional[str] = None,
                  was_in_retry: bool = False,
+                 limits: PostLimits = PostLimits(),
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; no agent starts before there is work.
 
@@ -55,6 +57,7 @@ class Dispatcher:
         :param was_in_retry: True if the post has waited in the retry queue:
             one of its transactions may go over each relay in spite of a
             pause, to see whether that is over.
+        :param limits: What may be sent over each relay.
         :param clock: Seconds that only grow.
         """
         self.changed = changed
@@ -64,7 +67,7 @@ class Dispatcher:
         self.lanes = [
             Lane(self, relay, delivery, ledger, Share(self._backlog),
                  plain_sender=plain_sender, was_in_retry=was_in_retry,
-                 clock=clock)
+                 limits=limits, clock=clock)
             for relay in relays]
         # Those that are not over.
         self._open: Tuple[Lane, ...] = tuple(self.lanes)
@@ -116,7 +119,7 @@ class Dispatcher:
 
     @property
     def paused_for(self) -> float:
-        """For how many seconds no relay wants anything; 0.0 if one does."""
+        """For how many seconds no relay gets anything; 0.0 if one does."""
         return min((lane.paused_for for lane in self._open), default=0.0)
 
     @property
@@ -124,6 +127,12 @@ class Dispatcher:
         """True if all agents wait for what other processes may give up."""
         lanes = [lane for lane in self._open if lane.agents]
         return bool(lanes) and all(lane.is_crowded_out for lane in lanes)
+
+    @property
+    def is_limited(self) -> bool:
+        """True if some relay gets nothing because of a limit of our own."""
+        return any(0 < lane.limited_for >= lane.relay.throttle.paused_for
+                   for lane in self._open)
 
     @property
     def unavailable(self) -> Optional[RelayUnavailable]:
@@ -421,8 +430,12 @@ class Dispatcher:
     def note_taken(self, lane: Lane) -> None:
         """Take note that a lane has taken a transaction."""
         self.look_for_room()
+        # This one may have no room for the next, whose turn it would be.
+        self.wake_others(lane)
+
+    def wake_others(self, lane: Lane) -> None:
+        """Let other lanes take what one would have to wait with."""
         if len(self._open) > 1 and self._backlog.waiting:
-            # This one may have no room for the next, whose turn it would be.
             for other in self._choice.eligible:
                 if other is not lane:
                     other.wake_one()

@@ -20,6 +20,8 @@ from mailman_mta_pool.dispatch.remainder import (
 from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
 from mailman_mta_pool.errors import PhaseTimeout, RelayPaused, RelayUnavailable
 from mailman_mta_pool.interfaces import Given, ICandidate, LATER
+from mailman_mta_pool.limits.limiter import Permit
+from mailman_mta_pool.relays.limiting import Allowance, PostLimits
 from mailman_mta_pool.settings import About, DeliverySettings
 from mailman_mta_pool.settlement.orders import NO_ORDERS, Notice, Orders
 from mailman_mta_pool.wire.replies import Reply
@@ -29,9 +31,11 @@ from mailman_mta_pool.wire.transaction import (
     outcome_of_all,
     Result,
     Stage,
+    Transaction,
+    was_sent,
 )
 from public import public
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 from zope.interface import implementer
 
 
@@ -44,6 +48,8 @@ LONGEST_SLEEP = 900.0
 # For so many seconds a post waits to be the one that finds out whether a
 # pause is over.
 LONGEST_PROBE_WAIT = 3.0
+# How often it is looked what a storage has answered, in seconds.
+LIMIT_LOOK_PERIOD = 1.0
 # A connection that has taken so many messages is not the one too many; what it
 # is refused for is how many it has taken.
 FEWEST_PER_CONNECTION = 5
@@ -70,7 +76,7 @@ class Lane:
     def __init__(self, dispatcher: Any, relay: Any,
                  delivery: DeliverySettings, ledger: Any, share: Share, *,
                  plain_sender: Optional[str] = None,
-                 was_in_retry: bool = False,
+                 was_in_retry: bool = False, limits: PostLimits,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; no agent starts before there is work.
 
@@ -81,6 +87,7 @@ class Lane:
         :param share: This lane's part of the backlog.
         :param plain_sender: See `Dispatcher`.
         :param was_in_retry: See `Dispatcher`.
+        :param limits: Likewise.
         :param clock: Seconds that only grow.
         """
         self.relay = relay
@@ -93,6 +100,11 @@ class Lane:
         self._may_probe = was_in_retry
         # When the transactions in hand were given, by identity.
         self._given: Dict[int, float] = {}
+        # What the limits let through; None if there are none.
+        self._allowance = limits.allowance(relay, self._limit_is_ready)
+        # What the transactions in hand have, by identity.
+        self._permits: Dict[int, Permit] = {}
+        self._last_limit: Optional[Tuple[float, str]] = None
         self._took = relay.lessons.durations['message'].note
         self._timer: Optional[asyncio.TimerHandle] = None
         self._gives_up_at: Optional[float] = None
@@ -122,9 +134,37 @@ class Lane:
 
     @property
     def paused_for(self) -> float:
-        """For how many seconds the relay wants nothing; 0.0 if it does not."""
+        """For how many seconds the relay gets nothing; 0.0 if it does."""
         paused: float = self.relay.throttle.paused_for
-        return paused
+        return max(paused, self.limited_for)
+
+    @property
+    def limited_for(self) -> float:
+        """For how many seconds our own limits let nothing through."""
+        return max((each.ready_in for each in self._lacking), default=0.0)
+
+    @property
+    def limit(self) -> Tuple[float, str]:
+        """The seconds of `limited_for`, and the limit in words.
+
+        Of a lane that has ended because of a limit, for how long that holds.
+        """
+        if self._last_limit is not None:
+            until, words = self._last_limit
+            return max(0.0, until - self._clock()), words
+        return max(((each.ready_in, each.reason) for each in self._lacking),
+                   default=(0.0, ''))
+
+    @property
+    def _lacking(self) -> List[Allowance]:
+        """What keeps the lane from sending, of our own limits."""
+        lacking = []
+        if self._allowance is not None and self._allowance.is_waiting:
+            lacking.append(self._allowance)
+        connects = self.relay.pool.barred_by
+        if connects is not None:
+            lacking.append(connects)
+        return lacking
 
     @property
     def agents(self) -> int:
@@ -140,7 +180,8 @@ class Lane:
     @property
     def can_start(self) -> bool:
         """True if there may be another agent."""
-        return len(self._agents) < self._most_agents
+        return (len(self._agents) < self._most_agents and
+                self._has_use_for_agents())
 
     # See `ICandidate`.
 
@@ -180,7 +221,7 @@ class Lane:
     @property
     def is_available(self) -> bool:
         """See `ICandidate`."""
-        if self.is_over or self.paused_for:
+        if self.is_over or self.relay.throttle.paused_for:
             return False
         if self._is_connected:
             return True
@@ -202,9 +243,16 @@ class Lane:
     @property
     def is_full(self) -> bool:
         """See `ICandidate`."""
+        if self._is_limited:
+            return True
         return not (self.can_start or self.has_room or any(
             agent.use is None and not agent.is_queued
             for agent in self._agents))
+
+    @property
+    def _is_limited(self) -> bool:
+        """True while a limit of ours lets no message through."""
+        return self._allowance is not None and self._allowance.is_waiting
 
     @property
     def _is_connected(self) -> bool:
@@ -215,7 +263,8 @@ class Lane:
 
     def _agent_with_room(self) -> Optional[Agent]:
         """Return an agent that could take what any lane may have next."""
-        if self.share.holds_back or self.relay.throttle.ready_in() > 0:
+        if (self.share.holds_back or self._is_limited or
+                self.relay.throttle.ready_in() > 0):
             return None
         for agent in self._agents:
             if (agent.is_waiting and agent.is_live and
@@ -280,6 +329,8 @@ class Lane:
         """
         self.wake_all()
         missing = len(self.share) - self.ready
+        if missing > 0 and not self._has_use_for_agents():
+            return
         if count is not None:
             missing = min(missing, count)
         for _ in range(min(missing, self._most_agents - len(self._agents))):
@@ -290,10 +341,27 @@ class Lane:
     def start_own_agents(self) -> None:
         """Start agents for what goes over this lane only."""
         missing = self.share.own_length - self.ready
+        if missing > 0 and not self._has_use_for_agents():
+            return
         for _ in range(min(missing, self._most_agents - len(self._agents))):
             self.start_agent()
         if missing > 0:
             self.wait_for_ceiling()
+
+    def _has_use_for_agents(self) -> bool:
+        """Return False if another agent would only wait for a limit."""
+        allowance = self._allowance
+        if allowance is None:
+            return True
+        if self._agents:
+            # They ask by themselves.
+            return not allowance.is_waiting
+        if self.is_over:
+            return False
+        if allowance.look():
+            return True
+        self._bear_limit(allowance)
+        return False
 
     @property
     def _most_agents(self) -> int:
@@ -319,27 +387,40 @@ class Lane:
 
     def wait_for_pause(self) -> None:
         """Look again when the pause of the relay is over, if there is one."""
-        if not self.is_over and 0 < self.paused_for < LONGEST_SLEEP:
-            self._set_timer(self.paused_for)
+        seconds = self.relay.throttle.paused_for
+        if not self.is_over and 0 < seconds < LONGEST_SLEEP:
+            self._set_timer(seconds)
 
     def look_at_pause(self) -> None:
         """End the lane if the relay wants nothing for too long."""
-        if self.paused_for >= LONGEST_SLEEP and not self._may_probe:
+        if (self.limited_for >= LONGEST_SLEEP or
+                self.paused_for >= LONGEST_SLEEP and not self._may_probe):
             self.give_up_pause()
 
     def give_up_pause(self) -> None:
-        """End the lane: the relay wants nothing for too long."""
-        if not self.is_over:
-            self._give_up(RelayPaused(
-                self.relay.name, 'pause',
-                f'nothing is sent for {self.paused_for:.0f} s, because of '
-                f'"{self.relay.throttle.reason}"'))
+        """End the lane: the relay gets nothing for too long."""
+        if self.is_over:
+            return
+        seconds, words = self.limit
+        if seconds < self.relay.throttle.paused_for or not words:
+            words = f'"{self.relay.throttle.reason}"'
+        else:
+            self._last_limit = self._clock() + seconds, words
+        self._give_up(RelayPaused(
+            self.relay.name, 'pause',
+            f'nothing is sent for {self.paused_for:.0f} s, because of '
+            f'{words}'))
 
     def stop(self) -> None:
         """Send nothing more; what is in flight may finish."""
         self.is_over = True
         self._cancel_timer()
+        self._leave_line()
         self.wake_all()
+
+    def _leave_line(self) -> None:
+        if self._allowance is not None:
+            self._allowance.close()
 
     def abort(self) -> None:
         """Break the connections; what has been answered is reported."""
@@ -348,6 +429,7 @@ class Lane:
 
     def disown(self) -> None:
         """Disown what is still in flight; late outcomes are ignored."""
+        self._leave_line()
         for transaction in self.share.give_up():
             if not transaction.asks:
                 self._ledger.settle(
@@ -421,7 +503,10 @@ class Lane:
 
     @property
     def may_open(self) -> bool:
-        """True if an agent that had to wait may open its connection now."""
+        """True if an agent is to go on waiting for a connection."""
+        connects = self.relay.pool.barred_by
+        if connects is not None and not self.is_over:
+            self._bear_limit(connects)
         return self.may_have_work and len(self._agents) <= self._most_agents
 
     def opened(self, is_proved: bool) -> None:
@@ -564,13 +649,27 @@ class Lane:
         if (throttle.reason is not None and self.share and
                 self._must_wait()):
             return LATER
-        if not self._dispatcher.may_take(self, octets):
-            return LATER
+        permit = None
         lessons = self.relay.lessons
+        limit = lessons.max_recipients
+        if self._allowance is not None:
+            upcoming = self.share.upcoming(octets)
+            if upcoming is not None:
+                permit = self._permit_for(upcoming)
+                if permit is None:
+                    self._dispatcher.wake_others(self)
+                    return LATER
+                limit = permit.recipients
+        if not self._dispatcher.may_take(self, octets):
+            if permit is not None:
+                permit.unused()
+            return LATER
         transaction = self.share.take(
-            octets, lessons.max_recipients,
+            octets, limit,
             self._lacks_verp or lessons.verp_refused,
             self._plain_sender if lessons.verp_sender_refused else None)
+        if permit is not None:
+            self._note_permit(permit, transaction)
         if transaction is None:
             if self._dispatcher.is_complete and not self.share.holds_back:
                 return None
@@ -584,6 +683,66 @@ class Lane:
             # It was divided.
             self._dispatcher.set_to_work(self.share.parts_left)
         return transaction
+
+    # When a limit of ours lets nothing through.
+
+    def _permit_for(self, transaction: Transaction) -> Optional[Permit]:
+        """Return the right to send some of a transaction, or None for now."""
+        allowance, lessons = self._allowance, self.relay.lessons
+        assert allowance is not None
+        is_undivided = self.share.is_undivided
+        count = len(transaction.recipients)
+        if not is_undivided:
+            if transaction.verp is not None and (
+                    self._lacks_verp or lessons.verp_refused):
+                # Each of them goes alone.
+                count = 1
+            if lessons.max_recipients is not None:
+                count = min(count, lessons.max_recipients)
+        permit = allowance.request(count, not is_undivided)
+        if permit is None:
+            self._bear_limit(allowance)
+        return permit
+
+    def _note_permit(self, permit: Permit,
+                     transaction: Optional[Transaction]) -> None:
+        """Keep a permit until what it was for is answered."""
+        if transaction is None:
+            permit.unused()
+        else:
+            permit.trim(len(transaction.recipients))
+            self._permits[id(transaction)] = permit
+
+    def _return_permit(self, outcome: Outcome) -> None:
+        permit = self._permits.pop(id(outcome.transaction), None)
+        if permit is None:
+            return
+        if was_sent(outcome):
+            permit.replied()
+        else:
+            permit.unused()
+
+    def _bear_limit(self, allowance: Allowance) -> None:
+        """End the lane if a limit lets nothing through for too long."""
+        seconds = allowance.ready_in
+        if seconds >= LONGEST_SLEEP:
+            self.give_up_pause()
+        elif seconds <= 0:
+            # The storage is being asked.
+            self._set_timer(LIMIT_LOOK_PERIOD)
+
+    def _limit_is_ready(self) -> None:
+        """Let somebody ask again."""
+        self._dispatcher.do(self._ask_again)
+
+    def _ask_again(self) -> None:
+        if self._agents:
+            self.wake_all()
+        elif not self.is_over:
+            self._dispatcher.set_to_work()
+            if not self._dispatcher.is_complete:
+                # The main thread may wait for a connection.
+                self._dispatcher.make_ready(1)
 
     # When the relay wants less.
 
@@ -645,7 +804,11 @@ class Lane:
 
     def _go_on(self) -> None:
         self._timer = None
-        if not self.is_over:
+        for allowance in self._lacking:
+            self._bear_limit(allowance)
+        if self._allowance is not None and not self._agents:
+            self._ask_again()
+        elif not self.is_over:
             self._dispatcher.set_to_work()
 
     def _heed(self, notice: Notice, given_at: float,
@@ -689,6 +852,8 @@ class Lane:
         """
         use.in_hand -= 1
         given_at = self._given.pop(id(outcome.transaction), 0.0)
+        if self._permits:
+            self._return_permit(outcome)
         was_alone = self.share.holds_back
         tried = self.share.release(outcome.transaction)
         if tried is None:

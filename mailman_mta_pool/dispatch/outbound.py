@@ -14,10 +14,11 @@ from mailman_mta_pool.dispatch.dispatcher import Dispatcher
 from mailman_mta_pool.errors import LocalFailure, NothingMoreToSend
 from mailman_mta_pool.interfaces import Failure, IOutbound, ITurn
 from mailman_mta_pool.network.border import Border, border as _border
+from mailman_mta_pool.relays.limiting import PostLimits
 from mailman_mta_pool.settings import DeliverySettings
 from mailman_mta_pool.wire.transaction import Transaction
 from public import public
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 from zope.interface import implementer
 
 
@@ -26,6 +27,9 @@ MAX_OCTETS = 8 * 1024 * 1024
 # How often the main thread looks whether its turn is over, in seconds, while
 # it waits for the network thread.
 TICK = 0.1
+# For so many seconds a post waits for a limit though its turn has brought
+# nothing, and other posts wait.
+SHORT_WAIT = 60.0
 public(MAX_OCTETS=MAX_OCTETS)
 
 
@@ -54,6 +58,7 @@ class Outbound:
                  ledger: Any, *, turn: Any = _Endless(), envid: str = '',
                  plain_sender: Optional[str] = None,
                  was_in_retry: bool = False,
+                 limits: PostLimits = PostLimits(),
                  clock: Callable[[], float] = time.monotonic,
                  max_octets: int = MAX_OCTETS,
                  border: Border = _border) -> None:
@@ -68,6 +73,7 @@ class Outbound:
             notifications are wanted.
         :param plain_sender: See `Dispatcher`.
         :param was_in_retry: See `Dispatcher`.
+        :param limits: Likewise.
         :param clock: Seconds that only grow.
         :param max_octets: How much content may wait to be sent.
         :param border: What leads to the network thread.
@@ -87,7 +93,8 @@ class Outbound:
         self._local_failure: Optional[LocalFailure] = None
         self._dispatcher = Dispatcher(
             self.relays, delivery, ledger, border.notify,
-            plain_sender=plain_sender, was_in_retry=was_in_retry, clock=clock)
+            plain_sender=plain_sender, was_in_retry=was_in_retry,
+            limits=limits, clock=clock)
 
     @property
     def connections(self) -> int:
@@ -125,6 +132,15 @@ class Outbound:
         """
         return sum(lane.in_flight for lane in self._dispatcher.lanes
                    if lane.relay is relay)
+
+    def limit_of(self, relay: Any) -> Tuple[float, str]:
+        """Return for how long a limit of our own lets nothing through.
+
+        :param relay: One of `relays`.
+        :return: Seconds, and the limit in words; 0.0 if something may go.
+        """
+        return max((lane.limit for lane in self._dispatcher.lanes
+                    if lane.relay is relay), default=(0.0, ''))
 
     @property
     def is_over(self) -> bool:
@@ -273,10 +289,16 @@ class Outbound:
         work for nothing.
         """
         dispatcher = self._dispatcher
+        is_awaited = self._turn.is_awaited
         if dispatcher.accepted == self._accepted_before:
             # A whole turn has brought nothing.
-            self._post(dispatcher.give_up_pause)
-        elif self._turn.is_awaited:
+            if dispatcher.is_limited and (
+                    not is_awaited or dispatcher.paused_for <= SHORT_WAIT):
+                # The end is known, and the others may need the same limit.
+                self._turn.renew()
+            else:
+                self._post(dispatcher.give_up_pause)
+        elif is_awaited:
             self._post(dispatcher.stop)
         else:
             self._accepted_before = dispatcher.accepted

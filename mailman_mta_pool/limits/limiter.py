@@ -143,6 +143,11 @@ class Claimant:
         """Seconds until there may be a permit; 0.0 if that may be now."""
         return self._limiter.ready_in(self)
 
+    @property
+    def lacking(self) -> FrozenSet[str]:
+        """The keys of the limits that it waits for."""
+        return self._limiter.lacking(self)
+
     def close(self) -> None:
         """Give up the place in the line, and what was taken for it."""
         self._limiter.dismiss(self)
@@ -325,6 +330,11 @@ class Limiter:
             if other is claimant:
                 break
         return max(ready)
+
+    def lacking(self, claimant: Claimant) -> FrozenSet[str]:
+        """See `Claimant.lacking`."""
+        wait = self._line.get(claimant)
+        return frozenset() if wait is None else wait.lacking
 
     def dismiss(self, claimant: Claimant) -> None:
         """See `Claimant.close`."""

@@ -14,6 +14,28 @@ public(FILE=FILE)
 
 
 @public
+def check_storage(name: str) -> None:
+    """Check that there can be such a storage; nothing is opened.
+
+    :param name: See `open_storage`.
+    :raises ValueError: as with `open_storage`.
+    """
+    if name != FILE:
+        _shared().check_url(name)
+
+
+def _shared() -> Any:
+    try:
+        # Only who has several hosts needs redis-py.
+        import mailman_mta_pool.limits.shared as shared
+    except ImportError as error:
+        raise ValueError(
+            f'redis-py is needed, which is in the extra [redis]: {error}',
+            ) from error
+    return shared
+
+
+@public
 def open_storage(name: str, hosts: int, directory: str,
                  loop: asyncio.AbstractEventLoop) -> Any:
     """Return the storage of the limits; nothing is opened yet.
@@ -28,11 +50,4 @@ def open_storage(name: str, hosts: int, directory: str,
     files = FileStorage(directory, loop.call_later)
     if name == FILE:
         return files
-    try:
-        # Only who has several hosts needs redis-py.
-        from mailman_mta_pool.limits.shared import open_shared
-    except ImportError as error:
-        raise ValueError(
-            f'redis-py is needed, which is in the extra [redis]: {error}',
-            ) from error
-    return open_shared(name, hosts, files, loop)
+    return _shared().open_shared(name, hosts, files, loop)

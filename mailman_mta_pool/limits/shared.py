@@ -419,3 +419,13 @@ def open_shared(url: str, hosts: int, files: FileStorage,
     :raises ValueError: if it is no such URL; the message does not show it.
     """
     return SharedStorage(RedisScript(url), hosts, files, loop)
+
+
+@public
+def check_url(url: str) -> None:
+    """Check the URL of a server; nothing is connected.
+
+    :param url: The URL.
+    :raises ValueError: as with `open_shared`.
+    """
+    RedisScript(url)

@@ -116,7 +116,8 @@ class RelayState:
         it was used last, and 'unknown' if this slice does not send there any
         more.
     :ivar reason: Why it is paused or down, in the server's words, without
-        addresses.
+        addresses; or the limit of our own that it is at, for less than a
+        second where it is 'up'.
     :ivar pause: For how many seconds more it gets nothing.
     :ivar connections: How many there are, in use and idle.
     :ivar idle: How many of these are idle.

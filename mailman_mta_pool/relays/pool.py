@@ -56,6 +56,10 @@ def _nothing() -> None:
     """Take no notice."""
 
 
+def _any_number(wake: Callable[[], None]) -> None:
+    """Return no limit of new connections."""
+
+
 @public
 @implementer(ISlots)
 class EndlessSlots:
@@ -99,9 +103,10 @@ class _Kept:
 
 
 class _Free(NamedTuple):
-    """A slot without a connection."""
+    """A slot without a connection, and the permit to open one, if needed."""
 
     slot: Any
+    permit: Any
 
 
 class _Waiter(NamedTuple):
@@ -120,6 +125,7 @@ class Pool:
                  slots: Any = EndlessSlots(),
                  clock: Callable[[], float] = time.monotonic,
                  chance: Callable[[], float] = random.SystemRandom().random,
+                 allowance: Callable[[Callable[[], None]], Any] = _any_number,
                  ) -> None:
         """Make an empty pool; no socket is opened.
 
@@ -128,6 +134,9 @@ class Pool:
         :param slots: An `ISlots`: the connections that the host may have.
         :param clock: Seconds that only grow.
         :param chance: A number from 0 to 1, for the jitter of the lifetime.
+        :param allowance: Given what is to be called when it is worth asking
+            again, returns the `Allowance` of new connections, or None if
+            they have no limit.
         """
         self._make = make
         self._settings = settings
@@ -149,6 +158,8 @@ class Pool:
         self._opened = self._reused = self._expired = self._stale = 0
         self._broken = 0
         slots.listen(self._tell_next, self._give_up)
+        # What limits new connections; None if nothing does.
+        self._allowance = allowance(self._tell_next)
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -161,6 +172,17 @@ class Pool:
             self._settings.max_connections, len(self._idle),
             len(self._in_use), self._opened, self._reused, self._expired,
             self._stale, self._broken)
+
+    @property
+    def barred_by(self) -> Any:
+        """The `Allowance` because of which there is no connection, or None.
+
+        Where there is one, in use or opening, that will do.
+        """
+        allowance = self._allowance
+        if allowance is None or not allowance.is_waiting or self._taken:
+            return None
+        return allowance
 
     # Taking one out.
 
@@ -178,9 +200,12 @@ class Pool:
             return None
         if isinstance(found, _Free):
             opening()
-            return await self._open(found.slot), False
+            return await self._open(found), False
         self._reused += 1
         self._in_use[found.connection] = found
+        if self._allowance is not None:
+            # Whoever waits for that is to ask in its place.
+            self._tell_next()
         return found.connection, True
 
     async def _find(self, is_wanted: Callable[[], bool],
@@ -193,18 +218,39 @@ class Pool:
             if kept is not None:
                 return kept
             if self._taken < self._settings.max_connections:
-                slot = self._slots.take()
-                if slot is not None:
-                    self._taken += 1
-                    if self._taken < self._settings.max_connections:
-                        # There may be another one for who waits, too.
-                        self._tell_next()
-                    return _Free(slot)
+                free = self._take_slot()
+                if free is not None:
+                    return free
+                if self._is_limited and not is_wanted():
+                    return None
             await self._wait(is_wanted, queued)
             if not is_wanted():
                 # Its post is over; an attempt would keep the others waiting.
                 self._tell_next()
                 return None
+
+    @property
+    def _is_limited(self) -> bool:
+        """True while a limit lets no connection be opened."""
+        return self._allowance is not None and self._allowance.is_waiting
+
+    def _take_slot(self) -> Optional[_Free]:
+        """Return a free slot that may be used now, or None."""
+        permit = None
+        if self._allowance is not None:
+            permit = self._allowance.request()
+            if permit is None:
+                return None
+        slot = self._slots.take()
+        if slot is None:
+            if permit is not None:
+                permit.unused()
+            return None
+        self._taken += 1
+        if self._taken < self._settings.max_connections:
+            # There may be another one for who waits, too.
+            self._tell_next()
+        return _Free(slot, permit)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
@@ -223,19 +269,23 @@ class Pool:
             self._disconnect(kept)
         return None
 
-    async def _open(self, slot: Any) -> Any:
+    async def _open(self, free: _Free) -> Any:
         try:
             connection = self._make()
             await connection.open()
         except BaseException as error:
             # Where nothing was connected, the server has seen nothing.
-            self._free_slot(slot, is_clean=(
+            self._free_slot(free.slot, is_clean=(
                 isinstance(error, RelayUnavailable) and
                 error.phase == 'connect'))
             raise
+        finally:
+            if free.permit is not None:
+                # It counts, whatever became of it.
+                free.permit.replied()
         lifetime = self._settings.max_lifetime
         self._in_use[connection] = _Kept(
-            connection, slot, None if lifetime <= 0 else
+            connection, free.slot, None if lifetime <= 0 else
             self._clock() + lifetime * (1 - self._chance() / 10))
         self._opened += 1
         return connection
@@ -275,10 +325,10 @@ class Pool:
     def _note_wanted(self) -> None:
         """Say for how many slots this process waits.
 
-        Whoever waits because the process itself may have no more of them does
-        not wait for another one.
+        Whoever waits because the process itself may have no more of them, or
+        because of a limit, does not wait for another one.
         """
-        wanted = 0 if self._is_closed else min(
+        wanted = 0 if self._is_closed or self._is_limited else min(
             len(self._waiters), self._settings.max_connections - self._taken)
         if wanted != self._wanted:
             self._wanted = wanted
@@ -392,6 +442,8 @@ class Pool:
     async def close(self) -> None:
         """See `IPool`."""
         self._is_closed = True
+        if self._allowance is not None:
+            self._allowance.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

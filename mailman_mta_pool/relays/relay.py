@@ -6,12 +6,14 @@ import atexit
 import asyncio
 
 from dataclasses import replace
+from functools import partial
 from mailman_mta_pool.connection import SMTPConnection
 from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.connection.opening import Endpoint
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
+from mailman_mta_pool.relays.limiting import close_limiter, connect_allowance
 from mailman_mta_pool.relays.pool import EndlessSlots, Pool
 from mailman_mta_pool.relays.slots import slot_directory, Slots
 from mailman_mta_pool.relays.throttle import Throttle
@@ -58,7 +60,8 @@ class Relay:
         self.balance = 0
         self.lessons = Lessons(time.monotonic)
         self.pool = Pool(
-            self._connection, pool, slots=self._slots(var_directory))
+            self._connection, pool, slots=self._slots(var_directory),
+            allowance=partial(connect_allowance, settings))
         self.throttle = Throttle(self.name, pool.max_connections)
         self.memory = Memory(time.monotonic)
         self.trouble = ''
@@ -107,7 +110,7 @@ def _lasting(key: _Key) -> _Key:
     settings, pool = key
     return replace(
         settings, priority=0, weight=1, lists=(), message_rate=(),
-        recipient_rate=(), connect_rate=()), pool
+        recipient_rate=()), pool
 
 
 class _Kept:
@@ -169,6 +172,7 @@ class _Kept:
 
 async def _close_all(relays: List[Relay]) -> None:
     await asyncio.gather(*(relay.pool.close() for relay in relays))
+    await close_limiter()
 
 
 _kept = _Kept()

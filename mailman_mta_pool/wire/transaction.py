@@ -185,6 +185,18 @@ class Outcome(NamedTuple):
 
 
 @public
+def was_sent(outcome: Outcome) -> bool:
+    """Return False if no command of a transaction was sent.
+
+    :param outcome: What became of it.
+    """
+    if outcome.span.begun != outcome.span.ended:
+        return True
+    return any(result.stage not in (Stage.here, Stage.connect) or
+               result.reply is not None for result in outcome.results)
+
+
+@public
 def outcome_of_all(transaction: Transaction, result: Result,
                    span: Span = Span()) -> Outcome:
     """Return the outcome in which every recipient ended alike."""

@@ -2,15 +2,27 @@
 
 """A limit holds for all processes of a host, whichever of them is killed."""
 
+import os
+import time
+import signal
 import unittest
+import threading
 
+from collections import Counter as Counted, deque
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from tests.fault.passes import is_end
+from tests.fault.rounds import numbered
 from tests.limits.counting import Counter
+from tests.scripted import Scripted
+from tests.site_case import SiteTestCase
 
 
 # So many processes send as fast as they may.
 PROCESSES = 4
 COUNT, PERIOD_S = 14, 0.25
+# For so many seconds a process that waits is watched.
+IDLE_S = 4.0
 
 
 class TestProcesses(unittest.TestCase):
@@ -63,3 +75,217 @@ class TestProcesses(unittest.TestCase):
             counter.start()
         self.serve(9, 10)
         self.assertEqual(counter.refused, 0)
+
+
+# At the server's clock.
+ALLOWED, ALLOWED_CONNECTIONS = 14, 5
+RECIPIENTS = 140
+TOO_FAST = '454 Throttling failure: Maximum sending rate exceeded.'
+SLICES = 4
+
+
+class StrictProvider(Scripted):
+    """Takes so many messages in any second, over so many connections.
+
+    :ivar refused: The replies to what was too much.
+    :ivar ended: When each message came, by the server's clock.
+    """
+
+    def __init__(self, allowed=ALLOWED, **options):
+        super().__init__(self.judge, **options)
+        self._allowed = allowed
+        self.refused = []
+        self.ended = []
+        self._window = deque()
+        self._lock = threading.Lock()
+
+    def judge(self, command, session):
+        with self._lock:
+            reply = self._judge(command)
+            if reply is not None:
+                self.refused.append(reply)
+            return reply
+
+    def _judge(self, command):
+        if command == 'CONNECT' and len(self.open) > ALLOWED_CONNECTIONS:
+            return '421 4.7.0 Too many connections'
+        if not is_end(command):
+            return None
+        now = time.monotonic()
+        while self._window and self._window[0] <= now - 1:
+            self._window.popleft()
+        if len(self._window) >= self._allowed:
+            return TOO_FAST
+        self._window.append(now)
+        self.ended.append(now)
+        return None
+
+    @property
+    def share(self):
+        """The share of the allowed rate that was reached."""
+        return ((len(self.ended) - 1) // ALLOWED /
+                (self.ended[-1] - self.ended[0]))
+
+
+def relay_to(server, rate=f'{ALLOWED}/second', **more):
+    """Return the plugin's settings for one provider."""
+    return {'relay.ses': {
+        'host': server.host, 'port': server.port,
+        'max_connections': ALLOWED_CONNECTIONS, 'message_rate': rate, **more}}
+
+
+def cpu_of(process):
+    """Return how many seconds of CPU a process has used."""
+    fields = Path(f'/proc/{process.pid}/stat').read_text().rpartition(
+        ')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+class TestProvider(SiteTestCase):
+    """Real runners, and a provider who refuses what is too much."""
+
+    def begin(self, *, members=RECIPIENTS, rate=f'{ALLOWED}/second',
+              limits=None, connections=ALLOWED_CONNECTIONS, more=None,
+              extra='', **options):
+        self.server = self.use(StrictProvider(**options))
+        return self.site(
+            self.server, members=members, extra=extra,
+            max_delivery_threads=connections,
+            settings={**relay_to(self.server, rate, **(more or {})),
+                      **(limits or {})})
+
+    def assertWithinLimits(self, site, what):
+        print(f'\n{what}: {len(self.server.ended)} messages, '
+              f'{self.server.share:.1%} of the rate')
+        self.assertEqual(self.server.refused, [])
+        self.assertEachOnce(site, self.server.served)
+        self.assertQuiet(site)
+        # The machine may be busy; what is aimed at is 97 %.
+        self.assertGreater(self.server.share, 0.7)
+
+    def test_one_runner(self):
+        site = self.begin()
+        site.run({'verp': True})
+        self.assertWithinLimits(site, 'One runner')
+
+    def test_restart(self):
+        site = self.begin()
+        site.post(verp=True)
+        for served in (40, 80):
+            with site.runner() as runner:
+                self.server.wait_for(lambda server: len(
+                    server.accepted) >= served)
+                runner.signal(signal.SIGTERM)
+                runner.wait(30)
+        with site.runner() as runner:
+            self.server.wait_for(lambda server: len(server.accepted) >= 100)
+            runner.kill()
+        with site.runner():
+            site.wait_until_empty()
+        self.assertEqual(self.server.refused, [])
+        # Who was in flight when it was killed may have got it twice.
+        self.assertEqual(set(self.server.served), set(site.members))
+        self.assertLessEqual(
+            len(self.server.served), RECIPIENTS + ALLOWED)
+        self.assertQuiet(site)
+
+    def test_four_slices(self):
+        # One connection each: the ceiling of the host is not at issue here.
+        site = self.begin(
+            connections=1, extra=f'[runner.out]\ninstances: {SLICES}\n')
+        posts = {}
+        for number in range(1000):
+            path = site.post(
+                numbered(number), queue='virgin', verp=True,
+                recipients=set(site.members[len(posts)::SLICES]))
+            # A slice has a quarter of all hash values.
+            slice_ = int(path.stem.partition('+')[2][0], 16) // 4
+            if posts.setdefault(slice_, path) is not path:
+                path.unlink()
+            elif len(posts) == SLICES:
+                break
+        for number in range(SLICES):
+            site.start_runner(f'out:{number}:{SLICES}')
+        # One that starts would take what another has in hand for a leftover.
+        site.wait_for(lambda: site.log('mailman.log').count(
+            'out runner started') == SLICES, 'the runners')
+        for path in posts.values():
+            path.rename(site.var / 'queue' / 'out' / path.name)
+        site.wait_until_empty()
+        self.assertWithinLimits(site, 'Four slices')
+
+    def test_recipients(self):
+        # A transaction is cut to what is left.
+        site = self.begin(members=60, rate='1000/second', limits={
+            'limit.ants': {'for': 'ant@example.com',
+                           'recipient_rate': '23/second'}})
+        site.run({})
+        self.assertEachOnce(site, self.server.served)
+        sizes = [len(message.recipients) for message in self.server.accepted]
+        self.assertEqual(self.server.refused, [])
+        # Mailman's own limit is ten.
+        self.assertEqual((max(sizes), sum(sizes)), (10, 60))
+        self.assertGreater(len(sizes), 6)
+        times = [moment for moment, (_, command) in zip(
+            self.server.times, self.server.commands)
+            if command.startswith('RCPT')]
+        for first, last in zip(times, times[23:]):
+            self.assertGreater(last - first, 1)
+
+    def test_connects(self):
+        # Two are opened, and there is work for five.
+        site = self.begin(members=40, rate='10000/second', delay=0.01,
+                          extensions=(), allowed=1000,
+                          more={'connect_rate': '2/hour'})
+        site.run({'verp': True})
+        self.assertEachOnce(site, self.server.served)
+        self.assertEqual(self.server.connections, 2)
+
+    def test_waiting(self):
+        # Nothing is done meanwhile, and the operator is told why.
+        site = self.begin(members=20, rate='5/minute')
+        site.hold_master_lock()
+        site.post(verp=True)
+        with site.runner() as runner:
+            self.server.wait_for(lambda server: len(server.accepted) == 5)
+            status = site.mailman('mta-pool', 'status')
+            self.assertIn('message_rate of relay ses: 5/minute', status)
+            used, began = cpu_of(runner), time.monotonic()
+            time.sleep(IDLE_S)
+            share = (cpu_of(runner) - used) / (time.monotonic() - began)
+            print(f'\nWaiting takes {share:.2%} of a CPU')
+            self.assertLess(share, 0.02)
+            self.assertEqual(len(self.server.accepted), 5)
+        # The others wait for their turn.
+        self.assertEachOnce(site, self.server.served, waiting=['out'])
+        self.assertQuiet(site)
+
+    def test_a_day(self):
+        # It waits in the retry queue, and no connection is opened for it.
+        site = self.begin(members=20, rate='5/day')
+        site.run({'verp': True})
+        self.assertEachOnce(site, self.server.served, waiting=['retry'])
+        self.assertEqual(len(self.server.accepted), 5)
+        connections = self.server.connections
+        site.run({'verp': True, 'recipients': {'elle@example.com'}})
+        self.assertEqual(len(self.server.accepted), 5)
+        self.assertEqual(self.server.connections, connections)
+        lines = [line for line in site.log('smtp.log').splitlines()
+                 if 'because of message_rate of relay ses: 5/day' in line]
+        # One for each post.
+        self.assertEqual(len(lines), 2, lines)
+        self.assertQuiet(site)
+
+    def test_posts_that_wait_for_one_limit(self):
+        # The limit is waited for in the turn: none is put back for nothing,
+        # and none goes to the retry queue.
+        site = self.begin(members=12, rate='6/3 seconds', limits={
+            'delivery': {'time_slice': '1s'}})
+        site.run({'verp': True}, {'content': numbered(2), 'verp': True})
+        self.assertEqual(Counted(self.server.served),
+                         dict.fromkeys(site.members, 2))
+        self.assertEqual(site.waiting(), {})
+        turns = site.log('smtp.log').count('smtp to ant@example.com')
+        print(f'\nTwo posts of 12, and 6 in 3 seconds: {turns} turns')
+        self.assertLessEqual(turns, 4)
+        self.assertQuiet(site)
