@@ -26,6 +26,7 @@ from mailman_mta_pool.configuration.relays import (
     relay_settings,
 )
 from mailman_mta_pool.configuration.secrets import (
+    Exposure,
     exposure,
     read_password,
     run_for_password,
@@ -68,7 +69,7 @@ def load(run: Run = run_for_password) -> Settings:
 
 
 @public
-def exposures_in_force() -> List[str]:
+def exposures_in_force() -> List[Exposure]:
     """Return a warning for each file with a password that others may read.
 
     :raises ConfigurationError: as with `load`.
@@ -181,7 +182,7 @@ def read_answers(path: str, answers_path: str) -> str:
 
 
 @public
-def exposures(sources: Sources) -> List[str]:
+def exposures(sources: Sources) -> List[Exposure]:
     """Return a warning for each file with a password that others may read.
 
     :param sources: The files.
@@ -193,8 +194,8 @@ def exposures(sources: Sources) -> List[str]:
             hidden_in('storage', storage) != storage or
             any(section.text('password') for section in own.relays)):
         paths.insert(0, sources.path)
-    return [line for line in map(exposure, dict.fromkeys(paths))
-            if line is not None]
+    return [found for found in map(exposure, dict.fromkeys(paths))
+            if found is not None]
 
 
 @public

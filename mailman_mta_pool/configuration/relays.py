@@ -89,6 +89,7 @@ def _with_server(section: Section, common: RelaySettings,
         secure_mode=secure_mode,
         user=_user(section),
         password=passwords.get(section.name, section.text('password')),
+        password_key=next(filter(section.text, PASSWORD_KEYS), 'password'),
         verify_cert=section.boolean('verify_cert'),
         verify_hostname=section.boolean('verify_hostname'),
         max_sessions_per_connection=section.whole(

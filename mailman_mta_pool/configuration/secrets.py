@@ -15,7 +15,7 @@ from mailman_mta_pool.configuration.files import (
     Section,
 )
 from public import public
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 
 # How many seconds a program may take to print a password.
@@ -238,15 +238,32 @@ def _line(octets: bytes) -> str:
 
 
 @public
-def exposure(path: str) -> Optional[str]:
+class Exposure(NamedTuple):
+    """A file that has a password, and that others may read.
+
+    :ivar path: The file.
+    :ivar who: Who else may read it.
+    :ivar remedy: The command that mends that.
+    """
+
+    path: str
+    who: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return (f'{self.path} has a password, and {self.who} may read it; '
+                f'`{self.remedy}` mends that')
+
+
+@public
+def exposure(path: str) -> Optional[Exposure]:
     """Return who else may read a file that has a password, and the remedy.
 
     A group may be the way by which Mailman's user reads the file of another
     user; so Debian has it.
 
     :param path: The file.
-    :return: A phrase, or None if nobody else may read it, or if that cannot
-        be found out.
+    :return: None if nobody else may read it, or if that cannot be found out.
     """
     try:
         status = os.stat(path)
@@ -261,5 +278,4 @@ def exposure(path: str) -> Optional[str]:
         who, remedy = 'its group', 'g-r'
     else:
         return None
-    return (f'{path} has a password, and {who} may read it; '
-            f'`chmod {remedy} {shlex.quote(path)}` mends that')
+    return Exposure(path, who, f'chmod {remedy} {shlex.quote(path)}')

@@ -118,6 +118,15 @@ class Dispatcher:
         return True
 
     @property
+    def connections(self) -> int:
+        """How many connections those relays may have that get the post now.
+
+        A relay that stands by, or cannot be used, has no share in it.
+        """
+        return sum(lane.relay.pool_settings.max_connections
+                   for lane in self._choice.eligible)
+
+    @property
     def paused_for(self) -> float:
         """For how many seconds no relay gets anything; 0.0 if one does."""
         return min((lane.paused_for for lane in self._open), default=0.0)

@@ -565,7 +565,8 @@ class Lane:
             return
         code, _, text = error.reason.partition(' ')
         reply = Reply(error.code, (text.encode(),))
-        notice = self._ledger.hear_of_opening(error.phase, reply)
+        notice = self._ledger.hear_of_opening(
+            error.phase, reply, self.relay)
         if notice is not None:
             if error.phase != 'AUTH':
                 # Whatever the code, it is over some time.

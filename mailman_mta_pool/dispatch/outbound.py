@@ -99,8 +99,7 @@ class Outbound:
     @property
     def connections(self) -> int:
         """See `IOutbound`."""
-        return sum(relay.pool_settings.max_connections
-                   for relay in self.relays)
+        return max(1, self._dispatcher.connections)
 
     @property
     def makes_senders(self) -> bool:
