@@ -13,11 +13,14 @@ from lazr.config import as_boolean
 from mailman.config import config
 from mailman_mta_pool.configuration.answers import answers_in, shipped_answers
 from mailman_mta_pool.configuration.files import (
+    ConfigurationError,
     hidden_in,
     OwnFile,
+    parsed,
     read_configuration,
     read_named_file,
     RELAY_MTA,
+    relay_names,
     Section,
 )
 from mailman_mta_pool.configuration.relays import (
@@ -76,6 +79,19 @@ def exposures_in_force() -> List[Exposure]:
     """
     path = configuration_path()
     return exposures(sources_of(path, read_configuration(path), no_password))
+
+
+@public
+def gives_relays() -> bool:
+    """Return True if the plugin's own file gives relays, good or not.
+
+    False for one that cannot be read.
+    """
+    path = configuration_path()
+    try:
+        return bool(relay_names(parsed(read_configuration(path), path)))
+    except ConfigurationError:
+        return False
 
 
 @public
