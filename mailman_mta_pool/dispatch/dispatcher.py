@@ -21,6 +21,10 @@ from public import public
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 
+# Who waits for so many seconds, or longer, is said to wait.
+SHORTEST_WAIT = 1.0
+
+
 @public
 class Dispatcher:
     """Sends the transactions of one post over one relay, or over several.
@@ -136,6 +140,23 @@ class Dispatcher:
         """True if all agents wait for what other processes may give up."""
         lanes = [lane for lane in self._open if lane.agents]
         return bool(lanes) and all(lane.is_crowded_out for lane in lanes)
+
+    @property
+    def waits_for(self) -> str:
+        """What all relays wait for, in words; '' if something can be sent.
+
+        A limit of so many a second, which is waited for several times a
+        second, is not worth a word.
+        """
+        if not self._open:
+            return ''
+        if self.paused_for >= SHORTEST_WAIT:
+            return min(
+                self._open, key=lambda lane: lane.paused_for).waits_for
+        if self.is_crowded_out:
+            return next(
+                lane.crowd_words for lane in self._open if lane.agents)
+        return ''
 
     @property
     def is_limited(self) -> bool:

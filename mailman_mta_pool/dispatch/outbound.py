@@ -142,6 +142,14 @@ class Outbound:
                     if lane.relay is relay), default=(0.0, ''))
 
     @property
+    def waits_for(self) -> str:
+        """What the post waits for, in words; '' if something can be sent.
+
+        It is for the network thread.
+        """
+        return self._dispatcher.waits_for
+
+    @property
     def is_over(self) -> bool:
         """True if nothing more is sent."""
         return self._dispatcher.is_over or self._local_failure is not None
