@@ -31,6 +31,7 @@ from mailman_mta_pool.configuration.relays import (
 from mailman_mta_pool.configuration.secrets import (
     Exposure,
     exposure,
+    password_key_of,
     read_password,
     run_for_password,
 )
@@ -48,6 +49,8 @@ from typing import Any, Callable, List, Mapping, Tuple
 
 # What a path begins with that is a module's, as in `load_external`.
 PYTHON = 'python:'
+# Nobody has more Mailman hosts.
+MAX_HOSTS = 1000
 PLUGIN_CLASS = 'mailman_mta_pool.plugin.MTAPoolPlugin'
 
 
@@ -161,7 +164,7 @@ def sources_of(path: str, text: str,
         path, text, own.section('delivery').text('answers'),
         readers=tuple(
             section for section in sections if section.name != RELAY_MTA and
-            section.text('password_file'))))
+            password_key_of(section) == 'password_file')))
     # A program may take long, so the relays are looked at before.
     _relays(own, sources)
     return replace(sources, printed={
@@ -255,7 +258,7 @@ def settings_of(sources: Sources) -> Settings:
         metrics=_metrics(own.section('metrics')),
         limits=tuple(map(limit_settings, own.limits)),
         limit_storage=limit_storage(limits),
-        hosts=limits.whole('hosts', least=1),
+        hosts=limits.whole('hosts', least=1, most=MAX_HOSTS),
         )
 
 

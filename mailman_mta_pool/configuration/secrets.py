@@ -11,6 +11,7 @@ import subprocess
 from contextlib import suppress
 from mailman_mta_pool.configuration.files import (
     ConfigurationError,
+    PASSWORD_KEYS,
     read_octets,
     Section,
 )
@@ -34,6 +35,20 @@ public(
 @public
 class SecretUnavailable(ConfigurationError):
     """A program printed no password, which may be otherwise a moment later."""
+
+
+@public
+def password_key_of(section: Section) -> str:
+    """Return the key that says the password of a relay, '' for none.
+
+    :param section: The section of the relay.
+    :raises ConfigurationError: if there are two.
+    """
+    said = [key for key in PASSWORD_KEYS if section.text(key)]
+    if len(said) > 1:
+        raise section.mistake(
+            said[1], f'{said[0]} says the password, too; remove one of them')
+    return said[0] if said else ''
 
 
 @public
