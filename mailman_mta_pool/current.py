@@ -14,8 +14,11 @@ from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.loading import load, no_password
 from mailman_mta_pool.monitoring.overview import Overview, overview
 from mailman_mta_pool.relays.factories import check_modes
+from mailman_mta_pool.relays.limiting import check_limits
+from mailman_mta_pool.relays.relay import name_of
+from mailman_mta_pool.settings import Settings
 from public import public
-from typing import Optional
+from typing import Optional, Tuple
 
 
 START = {
@@ -28,19 +31,29 @@ START = {
 @public
 def current_overview() -> Overview:
     """Return what the state files, queues and the configuration say now."""
+    settings, problem = _in_force()
     return overview(
-        config.VAR_DIR, config.QUEUE_DIR, time.time(),
-        problem_in_force(), _start_command())
+        config.VAR_DIR, config.QUEUE_DIR, time.time(), problem,
+        _start_command(), None if settings is None else {
+            name_of(relay): settings.pool_of(relay).max_connections
+            for relay in settings.relays})
 
 
 @public
 def problem_in_force() -> Optional[str]:
     """Return what is wrong with the configuration, in one line, or None."""
+    return _in_force()[1]
+
+
+def _in_force() -> Tuple[Optional[Settings], Optional[str]]:
+    """Return the settings, or what is wrong with them."""
     try:
-        check_modes(load(no_password))
+        settings = load(no_password)
+        check_modes(settings)
+        check_limits(settings)
     except ConfigurationError as error:
-        return str(error)
-    return None
+        return None, str(error)
+    return settings, None
 
 
 def _start_command() -> Optional[str]:

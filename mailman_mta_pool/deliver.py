@@ -26,7 +26,7 @@ from mailman_mta_pool.relays.limiting import (
     PostLimits,
     use_limits,
 )
-from mailman_mta_pool.relays.relay import kept_relays, Relay
+from mailman_mta_pool.relays.relay import kept_relays, other_relays, Relay
 from mailman_mta_pool.relays.routing import check_route, relays_for
 from mailman_mta_pool.rendering.database import waiting_for_database
 from mailman_mta_pool.runner.progress import Progress
@@ -309,7 +309,7 @@ class _Delivery:
             limits=PostLimits({relay: limits_of(
                 self._settings, relay.settings, _posting_address(mlist))
                 for relay in relays}))
-        self._account.use(outbound)
+        self._account.use(outbound, other_relays(relays))
         strategy = strategy_for(
             mlist, msg, msgdata, outbound, self._settings.delivery)
         missing: Optional[TemplateUnavailable] = None

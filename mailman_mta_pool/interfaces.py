@@ -420,7 +420,9 @@ class IOutbound(Interface):
         """
 
     connections = Attribute("""\
-        The number of transactions that can be on their way at once.""")
+        How many connections the post may have at once, to those relays that
+        it goes over at present: neither to one that stands by, nor to one
+        that cannot be used.""")
 
     makes_senders = Attribute("""\
         True if the mail server is to be asked to make the senders of VERP.

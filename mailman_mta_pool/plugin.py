@@ -104,15 +104,16 @@ def _check_start() -> None:
         check_limits(last_good_settings())
         for warning in routing_warnings(
                 last_good_settings(), _posting_addresses()):
-            smtp_log.warning('%s: %s', configuration_path(), warning)
+            smtp_log.warning('%s: [relay.NAME] for: %s',
+                             configuration_path(), warning)
     elif _subcommand()[:1] in START_RUNNERS:
         settings = load()
         check_modes(settings)
         check_limits(settings)
-        for warning in exposures_in_force():
-            _print(warning)
+        for exposed in exposures_in_force():
+            _print(exposed)
         for warning in routing_warnings(settings, _posting_addresses()):
-            _print(f'{configuration_path()}: {warning}')
+            _print(f'{configuration_path()}: [relay.NAME] for: {warning}')
     else:
         check_modes(load(no_password))
 

@@ -43,7 +43,16 @@ from mailman_mta_pool.settlement.causes import Cause, REPLY_LENGTH
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.settlement.words import without_addresses
 from public import public
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 
 log = logging.getLogger('mailman.smtp')
@@ -113,12 +122,13 @@ class Account:
             Cause(each.outcome, each.reply, each.count)
             for each in post.failures]
 
-    def use(self, outbound: Outbound) -> None:
+    def use(self, outbound: Outbound, others: Sequence[Relay] = ()) -> None:
         """Tell of what is sent, too.
 
         :param outbound: The main thread's end of a dispatch.
+        :param others: The other relays of the site.
         """
-        self._relay_watch.use(outbound)
+        self._relay_watch.use(outbound, others)
 
     def note_untried(self, unavailable: Optional[Exception]) -> None:
         """Take note of why nobody could be tried any more.
@@ -140,7 +150,7 @@ class Account:
         return Tally(
             progress.attempt(), progress.outcomes(),
             self._earlier.messages + self._ledger.messages,
-            _failures(progress.causes()))
+            _failures(progress.causes()), self._relay_watch.waits_for)
 
 
 @public
@@ -158,17 +168,25 @@ class RelayWatch:
         self._ledger: Optional[Ledger] = ledger
         self._outbound: Optional[Outbound] = None
         self._relays: Tuple[Relay, ...] = ()
+        self._others: Tuple[Relay, ...] = ()
         # Why they take no mail from us.
         self._denials: Dict[Any, str] = {}
         # Until when limits of our own let nothing through, and which.
         self._limits: Dict[Any, Tuple[float, str]] = {}
 
-    def use(self, outbound: Outbound) -> None:
+    def use(self, outbound: Outbound, others: Sequence[Relay] = ()) -> None:
         """Look at what is sent.
 
         :param outbound: The main thread's end of a dispatch.
+        :param others: The other relays of the site.
         """
         self._outbound, self._relays = outbound, outbound.relays
+        self._others = tuple(others)
+
+    @property
+    def waits_for(self) -> str:
+        """What the post waits for, in words; '' if something can be sent."""
+        return '' if self._outbound is None else self._outbound.waits_for
 
     def end(self) -> None:
         """Take note that the delivery has ended."""
@@ -190,7 +208,7 @@ class RelayWatch:
         """Return what holds now of each relay; none if none was used."""
         denials = self._words_of_denials()
         return [self._sample(relay, denials.get(relay, ''))
-                for relay in self._relays]
+                for relay in (*self._relays, *self._others)]
 
     def _limit(self, relay: Relay) -> Tuple[float, str]:
         """Return for how long a limit of ours holds, and which it is."""
@@ -226,7 +244,8 @@ class RelayWatch:
             pool.idle + pool.in_use, pool.idle, throttle.ceiling,
             0 if outbound is None else outbound.in_flight_to(relay),
             throttle.rate, pool.opened, pool.reused,
-            pool.stale + pool.broken), relay.lessons.durations)
+            pool.stale + pool.broken), relay.lessons.durations,
+            relay in self._relays)
 
 
 def _failures(causes: List[Cause]) -> List[Failures]:

@@ -132,6 +132,7 @@ class RelaySettings:
         servers that the record names.
     :ivar port: Its port; 0 where an SRV record says it.
     :ivar secure_mode: The name of an `IConnectionFactory`.
+    :ivar password_key: Which key of its section says the password.
     :ivar tls_ca: The file with the certificates of the authorities that are
         trusted; '' for those of the system.
     :ivar max_sessions_per_connection: The number of messages after which a
@@ -154,6 +155,7 @@ class RelaySettings:
     secure_mode: str = 'smtp'
     user: str = field(default='', repr=False)
     password: str = field(default='', repr=False)
+    password_key: str = 'password'
     verify_cert: bool = True
     verify_hostname: bool = True
     tls_ca: str = ''

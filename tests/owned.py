@@ -22,13 +22,16 @@ from unittest import mock
 #: Each class, and what the main thread may read or call; see the table in
 #: docs/design/design.rst.
 OWNED = {
-    Dispatcher: {'accepted', 'answers', 'is_crowded_out', 'is_done', 'octets',
-                 'paused_for', 'unavailable'},
+    Dispatcher: {'accepted', 'answers', 'connections', 'is_crowded_out',
+                 'is_done', 'is_limited', 'octets', 'paused_for',
+                 'unavailable'},
     # The dispatcher reads these for the main thread.
-    Lane: {'agents', 'has_work', 'is_crowded_out', 'paused_for'},
+    Lane: {'agents', 'has_work', 'is_available', 'is_crowded_out',
+           'limited_for', 'paused_for', 'priority'},
     Agent: set(),
-    # The last one when there is no network thread.
-    Pool: {'statistics', 'abandon'},
+    # A lane reads the second one, and the last one is for when there is no
+    # network thread.
+    Pool: {'statistics', 'barred_by', 'abandon'},
     # The last offer is an attribute.
     Lessons: {'verp_refused'},
     Throttle: {'paused_for'},

@@ -47,11 +47,12 @@ BELOW = {
     'durations': set(),
     'errors': set(),
     'interfaces': set(),
+    'keys': {'settings'},
     'posts': set(),
     'settings': set(),
     }
 EVERYBODYS = {
-    'durations', 'errors', 'interfaces', 'posts', 'settings',
+    'durations', 'errors', 'interfaces', 'keys', 'posts', 'settings',
     'wire.boundaries', 'wire.content', 'wire.replies', 'wire.transaction',
     'wire.verp',
     }

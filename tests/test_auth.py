@@ -131,13 +131,13 @@ class TestCredentials(unittest.TestCase):
 
     def test_unusable(self):
         for bad, reason in (('sec\0ret', 'NUL'), ('sec\ud800ret', 'UTF-8')):
-            for key, pair in (('smtp_user', (bad, 'password')),
-                              ('smtp_pass', ('user', bad))):
-                with self.subTest(key=key, reason=reason):
+            for what, pair in (('user', (bad, 'password')),
+                               ('password', ('user', bad))):
+                with self.subTest(what=what, reason=reason):
                     with self.assertRaises(UnusableValue) as caught:
                         Credentials(*pair)
                     text = str(caught.exception)
-                    self.assertIn(f'[mta] {key}', text)
+                    self.assertIn(f'the {what} ', text)
                     self.assertIn(reason, text)
                     self.assertNotIn('sec', text)
                     # It would hold the value.

@@ -66,7 +66,7 @@ class CrowdingTestCase(unittest.TestCase):
                         Books(self.outcomes), **kws)
 
     def send(self, count, **kws):
-        outbound = self.outbound(**kws)
+        self.sending = outbound = self.outbound(**kws)
         with suppress(NothingMoreToSend):
             for number in range(count):
                 outbound.submit(transaction(number))
@@ -155,9 +155,15 @@ class TestCrowding(CrowdingTestCase):
         turn = Turn()
 
         def end():
+            words.append(self.sending.waits_for)
             turn.is_over = turn.is_urgent = True
+        words = []
         self.later(lambda: self.slots.wanted == 3, end)
         outbound = self.send(30, turn=turn)
+        self.assertEqual(words, [
+            'one of the 3 connections to relay.example.net:25, all of which '
+            'other posts have'])
+        self.assertEqual(outbound.waits_for, '')
         self.assertIsNone(outbound.unavailable)
         self.assertEqual(self.outcomes, [])
         self.nobody_waits()

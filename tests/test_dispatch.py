@@ -165,7 +165,7 @@ class Books:
     def conclude(self, relay):
         return NO_ORDERS
 
-    def hear_of_opening(self, word, reply):
+    def hear_of_opening(self, word, reply, relay):
         return None
 
     def hear_of_closing(self, outcome, relay):
@@ -189,7 +189,7 @@ class Orderly(Books):
     def conclude(self, relay):
         return self._conclude() or NO_ORDERS
 
-    def hear_of_opening(self, word, reply):
+    def hear_of_opening(self, word, reply, relay):
         return self._hear(word, reply)
 
 

@@ -527,6 +527,27 @@ class TestJudgedByOne(LanesTestCase):
         self.assertEqual(len(self.ledger.served), 30 - len(one.told))
 
 
+class TestConnections(LanesTestCase):
+    """How many connections a post has shares in."""
+
+    def test_of_those_that_get_the_post(self):
+        one, two = ScriptedRelay('one', connections=3), ScriptedRelay(
+            'two', connections=4)
+        backup = ScriptedRelay('backup', connections=50, priority=20)
+        outbound = self.use(one, two, backup)
+        self.assertEqual(outbound.connections, 7)
+        self.send(outbound, 0)
+
+    def test_of_the_backup(self):
+        one = ScriptedRelay('one', connections=3)
+        backup = ScriptedRelay('backup', connections=5, priority=20)
+        one.throttle.slow_down(Reply(450, (b'Slowly',)), 600.0, 0.0)
+        outbound = self.use(one, backup)
+        self.assertEqual(outbound.connections, 5)
+        self.send(outbound, 10)
+        self.assertEqual(len(backup.served), 10)
+
+
 class TestSendersOfVerp(LanesTestCase):
     def relay(self, name, xverp):
         relay = ScriptedRelay(name)

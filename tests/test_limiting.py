@@ -295,11 +295,13 @@ class TestOneRelay(LimitedCase):
             ('paused', 'message_rate of relay ses: 50000/day'))
         self.assertTrue(590 < state.pause <= 600)
         self.assertEqual(outbound.limit_of(relay)[1], state.reason)
+        self.assertEqual(watch.waits_for, state.reason)
         turn.is_over = turn.is_urgent = True
         outbound.finish()
         outbound.close()
         watch.end()
         self.assertNotEqual(border.call(look).state, 'paused')
+        self.assertEqual(watch.waits_for, '')
 
     def test_a_short_wait_is_no_pause(self):
         relay = ScriptedRelay('ses:25')

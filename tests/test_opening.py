@@ -1186,15 +1186,15 @@ class TestAuthentication(OpeningTestCase):
         self.assertEqual(self.said(), [])
 
     def test_unusable_credentials(self):
-        for user, password, key in (
-                ('sec\0ret', 'x', 'smtp_user'), ('x', 'sec\0ret', 'smtp_pass'),
-                ('x', 'sec\ud800ret', 'smtp_pass')):
-            with self.subTest(key=key):
+        for user, password, what in (
+                ('sec\0ret', 'x', 'user'), ('x', 'sec\0ret', 'password'),
+                ('x', 'sec\ud800ret', 'password')):
+            with self.subTest(what=what):
                 error = self.open(
                     READY, HELLO_AUTH, user=user, password=password)
                 self.assertIsInstance(error, UnavailableHere)
                 self.assertFalse(error.waiting_helps)
-                self.assertIn(f'AUTH: [mta] {key}', str(error))
+                self.assertIn(f'AUTH: the {what} ', str(error))
                 self.assertNotIn('sec', ''.join(traceback.format_exception(
                     type(error), error, error.__traceback__)).replace(
                         'secrets', ''))

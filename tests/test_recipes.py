@@ -7,6 +7,8 @@ from mailman.config import config
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.loading import settings_of_plugin, with_mta
+from mailman_mta_pool.relays.routing import relays_for, routing_warnings
+from mailman_mta_pool.settings import Rate
 from tests.recipes import recipes
 
 
@@ -16,6 +18,9 @@ SERVERS = {
     'Amazon SES': 'email-smtp.eu-west-1.amazonaws.com',
     'Exchange Online': 'example-com.mail.protection.outlook.com',
     'Gmail and Google Workspace': 'smtp-relay.gmail.com',
+    'A provider account for each domain': 'smtp.provider.example',
+    'A second smarthost as backup': 'smtp1.example.com',
+    '14 a second and 50,000 a day': 'smtp.provider.example',
     }
 
 
@@ -31,13 +36,47 @@ class TestRecipes(unittest.TestCase):
         found = {}
         for recipe in recipes():
             with self.subTest(recipe.name):
-                relay = self.load(recipe.mailman, recipe.own).relay
-                found[recipe.name] = relay.host
+                settings = self.load(recipe.mailman, recipe.own)
+                found[recipe.name] = settings.relay.host
+                self.assertEqual(routing_warnings(settings, [
+                    'ant@example.com', 'bee@lists.example.org']), [])
                 # A password goes over no connection that is in the clear.
-                if relay.user:
-                    self.assertIn(relay.secure_mode, ('smtps', 'starttls'))
-                    self.assertTrue(relay.verify_cert)
+                for relay in settings.relays:
+                    if relay.user:
+                        self.assertIn(
+                            relay.secure_mode, ('smtps', 'starttls'))
+                        self.assertTrue(relay.verify_cert)
         self.assertEqual(found, SERVERS)
+
+    def test_several_relays(self):
+        settings = {
+            recipe.name: self.load(recipe.mailman, recipe.own)
+            for recipe in recipes()}
+        accounts = settings['A provider account for each domain']
+        for address, names in (
+                ('ant@lists.example.org', ['org']),
+                ('announce@example.com', ['com']),
+                ('ant@example.com', ['site']), (None, ['site'])):
+            self.assertEqual(
+                [relay.name for relay in relays_for(accounts, address)],
+                names)
+        self.assertEqual(
+            [(relay.host, relay.port, relay.user, relay.message_rate)
+             for relay in accounts.relays], [
+                ('smtp.provider.example', 587, 'lists@example.org', (
+                    Rate(10, 1.0),)),
+                ('smtp.provider.example', 587, 'lists@example.com', (
+                    Rate(10, 1.0),)),
+                ('localhost', 25, '', ())])
+        backup = settings['A second smarthost as backup']
+        self.assertEqual(
+            [(relay.priority, relay.weight) for relay in backup.relays],
+            [(10, 3), (10, 1), (20, 1)])
+        limited = settings['14 a second and 50,000 a day']
+        self.assertEqual(limited.relay.message_rate, (
+            Rate(14, 1.0), Rate(50000, 86400.0)))
+        self.assertEqual(limited.limits[0].message_rate, (
+            Rate(20000, 86400.0),))
 
     def test_a_mistake_is_found(self):
         postfix = recipes()[0]

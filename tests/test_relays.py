@@ -9,7 +9,11 @@ import unittest
 
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.network.border import border
-from mailman_mta_pool.relays.relay import close_relays, kept_relays
+from mailman_mta_pool.relays.relay import (
+    close_relays,
+    kept_relays,
+    other_relays,
+)
 from mailman_mta_pool.relays.slots import slot_directory
 from mailman_mta_pool.settings import PoolSettings, RelaySettings
 from pathlib import Path
@@ -52,6 +56,19 @@ class TestKept(unittest.TestCase):
             self.assertEqual(first.pool.statistics().idle, 0)
             self.assertTrue(self.connect(second))
             self.assertIsNot(kept_relays(keys, keys)[0], first)
+
+    def test_the_others_of_the_site(self):
+        with Scripted() as one, Scripted() as other:
+            keys = [self.settings(one), self.settings(other)]
+            first, = kept_relays(keys[:1], keys)
+            second, = other_relays([first])
+            self.assertEqual(second.settings, keys[1][0])
+            # Nothing was opened.
+            self.assertEqual(other.connections, 0)
+            self.assertEqual(kept_relays(keys[1:], keys), [second])
+            self.assertEqual(other_relays([second]), [first])
+            kept_relays(keys[1:], keys[1:])
+            self.assertEqual(other_relays([second]), [])
 
     def test_another_login(self):
         with Scripted() as server:

@@ -197,7 +197,8 @@ class TestConfiguration(SiteTestCase):
                 dict(settings={'pool': {'idle_timeout': 'soon'}}),
                 ('mta_pool.cfg', '[pool]', 'idle_timeout', "'soon'")),
             'no configuration file': (
-                dict(settings='nonsense\n'), ('mta_pool.cfg', 'nonsense')),
+                # Such a line may be a password, so its number will do.
+                dict(settings='nonsense\n'), ('mta_pool.cfg: line 1',)),
             'a bad value in [mta]': (
                 dict(max_delivery_threads='many'),
                 ('mailman.cfg', '[mta]', 'max_delivery_threads', "'many'")),

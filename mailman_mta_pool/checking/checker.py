@@ -4,7 +4,11 @@
 import time
 
 from dataclasses import replace
-from mailman_mta_pool.checking.questions import Questions, questions_for
+from mailman_mta_pool.checking.questions import (
+    posting_addresses,
+    Questions,
+    questions_for,
+)
 from mailman_mta_pool.checking.relay import RelayChecker
 from mailman_mta_pool.checking.steps import (
     Check,
@@ -17,16 +21,23 @@ from mailman_mta_pool.configuration.answers import shipped_answers
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.loading import (
     configuration_path,
+    exposures_in_force,
+    gives_relays,
     load,
     with_mta,
 )
 from mailman_mta_pool.configuration.secrets import SecretUnavailable
+from mailman_mta_pool.connection.srv import is_service, Target, Targets
 from mailman_mta_pool.errors import LocalFailure, printable
+from mailman_mta_pool.keys import OWN_FILE, section_of
+from mailman_mta_pool.limits.opening import FILE, reach_storage
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import check_limits
-from mailman_mta_pool.settings import MTA, RelaySettings, Settings
+from mailman_mta_pool.relays.routing import routing_warnings
+from mailman_mta_pool.settings import RelaySettings, Settings
 from public import public
+from smtplib import SMTPException
 from typing import List, Optional, Tuple
 
 
@@ -58,8 +69,12 @@ class Checker:
         if settings is None:
             return
         questions = questions_for(self._to)
-        for section, relay in relays_of(settings):
-            self._check_relay(section, relay, settings, questions)
+        self._look_at_passwords()
+        self._look_at_lists(settings)
+        self._look_at_limits(settings)
+        for relay in settings.relays:
+            for name, target in self._servers_of(relay):
+                self._check_relay(name, relay, target, settings, questions)
 
     @property
     def doing(self) -> str:
@@ -71,7 +86,8 @@ class Checker:
     def _configured(self) -> Optional[Settings]:
         """Return the settings, the defaults where a file is no good.
 
-        None where nothing can be checked with them.
+        None where nothing can be checked with them.  Where the file gives
+        relays, the server of [mta] is none of them.
         """
         problem = None
         try:
@@ -80,10 +96,11 @@ class Checker:
             problem = _mistake(error)
             settings = None
         try:
-            if settings is None:
+            if settings is None and not gives_relays():
                 settings = _without_own_file()
-            check_modes(settings)
-            check_limits(settings)
+            if settings is not None:
+                check_modes(settings)
+                check_limits(settings)
         except ConfigurationError as error:
             problem, settings = _mistake(error), None
         # The dialogue may be longer than a screen.
@@ -93,29 +110,96 @@ class Checker:
             Step('configuration', text, problem=problem))
         return settings
 
-    def _check_relay(self, section: str, relay: RelaySettings,
-                     settings: Settings, questions: Questions) -> None:
+    def _look_at_passwords(self) -> None:
+        """Warn of files with a password that others may read."""
+        try:
+            exposed = exposures_in_force()
+        except ConfigurationError:
+            # It was told before.
+            return
+        for each in exposed:
+            path = printable(each.path)
+            self._add('passwords', path, Problem(
+                f'{path} has a password, and {each.who} may read it.',
+                f'Run `{printable(each.remedy)}`.', (), Status.warning))
+
+    def _look_at_lists(self, settings: Settings) -> None:
+        """Warn of lists that have no relay, and of mail without a list."""
+        if not any(relay.lists for relay in settings.relays):
+            return
+        warnings = routing_warnings(settings, posting_addresses())
+        for warning in warnings:
+            text, _, remedy = warning.partition('; ')
+            self._add('lists', '', Problem(
+                f'{text[:1].upper()}{text[1:]}.',
+                f'{remedy[:1].upper()}{remedy[1:]} in {OWN_FILE}.',
+                ('[relay.NAME] for',), Status.warning))
+        if not warnings:
+            self._add('lists', 'each list, and mail without one, has a relay')
+
+    def _look_at_limits(self, settings: Settings) -> None:
+        """Warn if the server does not answer that counts what is sent."""
+        if settings.limit_storage == FILE:
+            return
+        try:
+            name, reason = border.call(reach_storage, settings.limit_storage)
+        except LocalFailure as error:
+            self._add('limits', '', _cannot_check(error))
+            return
+        name, problem = printable(name), None
+        if reason:
+            problem = Problem(
+                f'The Redis server {name} cannot be used: '
+                f'{printable(reason)}.',
+                f'Start it, or correct [limits] storage in {OWN_FILE}.  '
+                'Until then mail goes out, and this host keeps to its share '
+                f'of each rate (hosts: {settings.hosts}).',
+                ('[limits] storage', '[limits] hosts'), Status.warning)
+        self._add('limits', f'counted at {name}', problem)
+
+    def _add(self, name: str, text: str,
+             problem: Optional[Problem] = None) -> None:
+        self.check.steps.append(Step(name, text, problem=problem))
+
+    def _servers_of(
+            self, relay: RelaySettings,
+            ) -> List[Tuple[str, Optional[Target]]]:
+        """Return the servers of a relay, each with its name.
+
+        Those that an SRV record names are checked one by one, as each may
+        be used.
+        """
+        if not is_service(relay.host):
+            return [(printable(f'{relay.host}:{relay.port}'), None)]
+        timeout = min(self._timeout, relay.wire.timeouts.connect)
+        try:
+            targets = border.call(Targets(relay.host).get, timeout)
+        except (OSError, SMTPException, UnicodeError, LocalFailure):
+            # The check of the relay comes upon the same, and tells of it.
+            return [(printable(relay.host), None)]
+        return [(printable(f'{target.host}:{target.port}'), target)
+                for target in sorted(targets)]
+
+    def _check_relay(self, name: str, relay: RelaySettings,
+                     target: Optional[Target], settings: Settings,
+                     questions: Questions) -> None:
         check = RelayCheck(
-            printable(f'{relay.host}:{relay.port}'), section,
-            printable(relay.secure_mode))
+            name, section_of(relay), printable(relay.secure_mode))
         self.check.relays.append(check)
         try:
             border.call(RelayChecker(
                 check, relay, settings, questions, self._timeout,
-                self.check.time).run)
+                self.check.time, target).run)
         except LocalFailure as error:
-            check.steps.append(Step(check.doing or 'resolve', '', None, (),
-                               Problem(
-                f'This process cannot check anything: {error}.',
-                'Look at the limits of this machine and of this user '
-                '(`ulimit -n`, `ulimit -u`).', status=Status.unknown)))
+            check.steps.append(Step(
+                check.doing or 'resolve', '', None, (), _cannot_check(error)))
 
 
-@public
-def relays_of(settings: Settings) -> List[Tuple[str, RelaySettings]]:
-    """Return each mail server, with the section that names it."""
-    return [('[mta]' if relay.name == MTA else f'[relay.{relay.name}]', relay)
-            for relay in settings.relays]
+def _cannot_check(error: LocalFailure) -> Problem:
+    return Problem(
+        f'This process cannot check anything: {error}.',
+        'Look at the limits of this machine and of this user (`ulimit -n`, '
+        '`ulimit -u`).', status=Status.unknown)
 
 
 def _without_own_file() -> Settings:

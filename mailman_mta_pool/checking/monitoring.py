@@ -32,8 +32,7 @@ def monitoring_line(check: Check) -> Tuple[str, int]:
     word, status = _WORDS[check.status]
     values = [
         value for relay in check.relays for value in _perfdata(
-            relay, check.time,
-            f'{relay.name}_' if len(check.relays) > 1 else '')]
+            relay, check.time, check.label(relay))]
     # A configuration with a mistake keeps every server from being tried.
     return _line(word, _summary(check), ' '.join(
         values or [_time('total', 0.0)])), status
@@ -57,15 +56,18 @@ def _line(word: str, text: str, perfdata: str) -> str:
 def _summary(check: Check) -> str:
     if check.status is Status.ok:
         return ', '.join(
-            f'{relay.name} accepts mail from us in '
+            f'{check.label(relay) or relay.name} accepts mail from us in '
             f'{relay.milliseconds:.0f} ms' for relay in check.relays)
-    step = check.first(check.status)
-    assert step is not None and step.problem is not None
+    label, step = next(found for found in check.labelled()
+                       if found[1].status is check.status)
+    assert step.problem is not None
     keys = ', '.join(step.problem.keys)
-    return f'{step.name}: {step.problem.text}' + (f' ({keys})' * bool(keys))
+    return (f'{label}: ' * bool(label) + f'{step.name}: {step.problem.text}' +
+            f' ({keys})' * bool(keys))
 
 
-def _perfdata(relay: RelayCheck, now: float, prefix: str) -> Iterator[str]:
+def _perfdata(relay: RelayCheck, now: float, label: str) -> Iterator[str]:
+    prefix = f'{label}_' * bool(label)
     times: Dict[str, float] = {}
     for step in relay.steps:
         if step.milliseconds is not None:

@@ -4,6 +4,7 @@
 from dataclasses import fields
 from mailman_mta_pool.checking.steps import Extension, Limit
 from mailman_mta_pool.errors import printable
+from mailman_mta_pool.keys import in_words_of, key_of
 from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from mailman_mta_pool.wire.capabilities import Capabilities
 from public import public
@@ -31,13 +32,15 @@ _Use = Tuple[bool, str]
 
 def _pipelining(offer: _Offer) -> _Use:
     if not offer.relay.wire.pipelining:
-        return False, 'not used, because of [relay.mta] pipelining: no'
+        return False, (
+            f'not used, because of [relay.{offer.relay.name}] pipelining: no')
     return True, 'used: commands go in groups'
 
 
 def _chunking(offer: _Offer) -> _Use:
     if not offer.relay.wire.chunking:
-        return False, 'not used, because of [relay.mta] chunking: no'
+        return False, (
+            f'not used, because of [relay.{offer.relay.name}] chunking: no')
     if not (offer.server.pipelining and offer.relay.wire.pipelining):
         return False, 'not used without PIPELINING'
     return True, ('used: contents go by BDAT, one after the other without a '
@@ -137,8 +140,10 @@ def extensions_of(server: Capabilities, in_clear: Optional[Capabilities],
     found = []
     for keyword, use in _USES.items():
         if keyword in keywords:
+            is_used, text = use(offer)
             found.append(Extension(
-                keyword, _parameters(keywords[keyword]), True, *use(offer)))
+                keyword, _parameters(keywords[keyword]), True, is_used,
+                in_words_of(relay, text, with_file=False)))
         elif keyword in _MISSED:
             found.append(Extension(
                 keyword, '', False, False, _MISSED[keyword]))
@@ -176,7 +181,8 @@ def _connections(relay: RelaySettings, settings: Settings) -> Limit:
     if relay.max_connections:
         texts.append(
             f'{relay.max_connections} for all out runners of this host '
-            f'together ([relay.{relay.name}] max_connections)')
+            f'together ([relay.{relay.name}] max_connections), beside that of '
+            'this check')
     return Limit('connections', settings.pool_of(relay).max_connections,
                  ', '.join(texts))
 
@@ -204,7 +210,7 @@ def limits_of(server: Capabilities, relay: RelaySettings,
     limits += [
         Limit('messages in a connection', *_least(
             relay.max_sessions_per_connection,
-            '[mta] max_sessions_per_connection',
+            key_of(relay, 'max_sessions_per_connection'),
             server.limits.mailmax, 'MAILMAX')),
         Limit('message size', server.size or None, (
             f'{server.size} octets (the server\'s SIZE)' if server.size
@@ -213,5 +219,6 @@ def limits_of(server: Capabilities, relay: RelaySettings,
     for phase in fields(relay.wire.timeouts):
         seconds = getattr(relay.wire.timeouts, phase.name)
         limits.append(Limit(
-            f'{phase.name}_timeout', seconds, f'{seconds:g} s ([relay.mta])'))
+            f'{phase.name}_timeout', seconds,
+            f'{seconds:g} s ([relay.{relay.name}])'))
     return limits

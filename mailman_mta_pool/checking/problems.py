@@ -9,9 +9,15 @@ import re
 import errno
 import socket
 
+from dataclasses import replace
 from mailman_mta_pool.checking.certificate import Certificate
 from mailman_mta_pool.checking.offers import encrypts
 from mailman_mta_pool.checking.steps import Problem, Status
+from mailman_mta_pool.connection.srv import (
+    certificate_name,
+    is_service,
+    service_of,
+)
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     CertificateRefused,
@@ -22,6 +28,7 @@ from mailman_mta_pool.errors import (
     RelayUnavailable,
     UnavailableHere,
 )
+from mailman_mta_pool.keys import in_words_of, key_of, OWN_FILE
 from mailman_mta_pool.settings import About, RelaySettings
 from mailman_mta_pool.settlement.table import Judge, Judgement
 from mailman_mta_pool.wire.replies import Reply
@@ -46,7 +53,8 @@ _WRONG_NAMES = frozenset([62, 63, 64])
 _TLS_RECORD = re.compile(r"b'\\x1[4-7]\\x03")
 _ERRNO = re.compile(r'\[Errno (\d+)\]')
 _UNREACHABLE = frozenset([errno.ENETUNREACH, errno.EHOSTUNREACH])
-# What the remedies of the catalogue call the keys of [mta].
+# What the remedies of the catalogue call the keys of [mta].  All of this is
+# said of these, and `named` puts it into the words of a relay.
 _KEY = re.compile(r'\b(?:smtp|max)_[a-z_]+\b')
 _GREYLISTING = re.compile(r'gr[ea]y-?list', re.IGNORECASE)
 _IS_RUNNING = '`systemctl status postfix` shows whether Postfix runs'
@@ -56,7 +64,8 @@ _IS_RUNNING = '`systemctl status postfix` shows whether Postfix runs'
 class Situation(NamedTuple):
     """What is known when something has gone wrong.
 
-    :ivar relay: The server.
+    :ivar relay: The relay.
+    :ivar name: The server as 'host:port'.
     :ivar found: What was found out before; see `open_connection`.
     :ivar certificate: The server's certificate, where there is one.
     :ivar speaks_tls: True if a second connection has shown that TLS begins
@@ -67,16 +76,12 @@ class Situation(NamedTuple):
     """
 
     relay: RelaySettings
+    name: str
     found: Mapping[str, Any]
     certificate: Optional[Certificate] = None
     speaks_tls: bool = False
     greets_in_clear: bool = False
     offers_starttls: bool = False
-
-    @property
-    def name(self) -> str:
-        """The server as 'host:port'."""
-        return printable(f'{self.relay.host}:{self.relay.port}')
 
     @property
     def is_here(self) -> bool:
@@ -93,6 +98,21 @@ def is_loopback(found: Mapping[str, Any]) -> bool:
     addresses = [str(each) for each in found.get('addresses', ())]
     return bool(addresses) and all(
         each == '::1' or each.startswith('127.') for each in addresses)
+
+
+@public
+def named(problem: Problem, relay: RelaySettings) -> Problem:
+    """Return a problem with the keys that a relay has in its section.
+
+    :param problem: With the keys of [mta].
+    :param relay: The relay that it is about.
+    """
+    return replace(
+        problem, text=in_words_of(relay, problem.text, with_file=False),
+        remedy=in_words_of(relay, problem.remedy),
+        keys=tuple(
+            key_of(relay, key.partition(' ')[2]) if key.startswith('[mta] ')
+            else key for key in problem.keys))
 
 
 @public
@@ -141,6 +161,8 @@ def _connect(error: RelayUnavailable, situation: Situation,
 def _resolve(error: RelayUnavailable, situation: Situation) -> Problem:
     host = printable(situation.relay.host)
     cause = error.__cause__
+    if is_service(situation.relay.host):
+        return _resolve_service(error, host)
     if isinstance(cause, UnicodeError) or not host:
         return Problem(
             f'{host!r} is no host name: {error.reason}.',
@@ -155,6 +177,14 @@ def _resolve(error: RelayUnavailable, situation: Situation) -> Problem:
         f'{host!r} has no address: {error.reason}.',
         f'Correct smtp_host; `getent hosts {host}` shows what this machine '
         'finds.', (HOST,))
+
+
+def _resolve_service(error: RelayUnavailable, host: str) -> Problem:
+    query = service_of(host).query
+    return Problem(
+        f'DNS names no server for {host}: {error.reason}.',
+        f'Correct smtp_host; `dig {query} SRV` shows what this machine finds. '
+        'Or name the server and its port.', (HOST, PORT))
 
 
 def _greeting(error: RelayUnavailable, situation: Situation,
@@ -232,8 +262,8 @@ def _certificate(error: RelayUnavailable, situation: Situation) -> Problem:
         names = '' if certificate is None else (
             f', but for {_listed(certificate.names)}')
         return Problem(
-            f'The certificate is not for '
-            f'{printable(situation.relay.host)!r}{names}.',
+            f'The certificate of {name} is not for '
+            f'{printable(certificate_name(situation.relay.host))!r}{names}.',
             'Set smtp_host to a name that the certificate is for, or '
             'smtp_verify_hostname: no.', (HOST, VERIFY_NAME))
     issuer = '' if certificate is None else (
@@ -242,20 +272,21 @@ def _certificate(error: RelayUnavailable, situation: Situation) -> Problem:
             certificate is not None and certificate.is_self_signed):
         return Problem(
             f'The certificate of {name} is self-signed{issuer}.',
-            f'{_trust("that certificate")}  Or, where the server is on this '
-            'machine, smtp_verify_cert: no.', (VERIFY,))
+            f'{_trust("that certificate", situation)}  Or, where the server '
+            'is on this machine, smtp_verify_cert: no.', (VERIFY,))
     return Problem(
         f'Nobody whom this machine trusts has signed the certificate of '
         f'{name}{issuer}: {error.reason}.',
-        f'{_trust("the certificate of that authority")}  Or the mail server '
-        'does not send the certificates between.', (VERIFY,))
+        f'{_trust("the certificate of that authority", situation)}  Or the '
+        'mail server does not send the certificates between.', (VERIFY,))
 
 
-def _trust(what: str) -> str:
+def _trust(what: str, situation: Situation) -> str:
     """Return how a certificate comes to be trusted."""
     path = os.environ.get('SSL_CERT_FILE')
     remedy = (f'Put {what} into /usr/local/share/ca-certificates and run '
-              '`update-ca-certificates`.')
+              '`update-ca-certificates`; or name a file with it in '
+              f'[relay.{situation.relay.name}] tls_ca in {OWN_FILE}.')
     if path is None:
         return remedy
     cannot = ('' if os.path.isfile(path) and os.access(path, os.R_OK)

@@ -10,7 +10,7 @@ from mailman_mta_pool.wire.envelope import is_mailbox
 from mailman_mta_pool.wire.verp import Verp
 from public import public
 from sqlalchemy.exc import SQLAlchemyError
-from typing import Any, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional
 from zope.component import getUtility
 
 
@@ -65,6 +65,19 @@ def questions_for(to: Optional[str]) -> Questions:
     # No transaction of the database stays open while the server is asked.
     config.db.commit()
     return questions
+
+
+@public
+def posting_addresses() -> List[str]:
+    """Return the posting addresses of the site's lists, as far as known."""
+    try:
+        addresses = list(getUtility(IListManager).names)
+    except SQLAlchemyError:
+        # The database is another matter.
+        config.db.abort()
+        return []
+    config.db.commit()
+    return addresses
 
 
 def _first_list() -> Any:

@@ -19,6 +19,7 @@ from mailman_mta_pool.checking.problems import (
     is_loopback,
     LOGIN,
     MODE,
+    named,
     problem_of_lost_connection,
     problem_of_opening,
     problem_of_refusal,
@@ -37,8 +38,10 @@ from mailman_mta_pool.connection.opening import (
     Opened,
 )
 from mailman_mta_pool.connection.smtp import SMTPConnection
+from mailman_mta_pool.connection.srv import certificate_name, Target
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
+from mailman_mta_pool.keys import key_of
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.settings import RelaySettings, Settings, Timeouts
 from mailman_mta_pool.settlement.catalogue import catalogue_of
@@ -48,7 +51,7 @@ from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.envelope import is_mailbox
 from mailman_mta_pool.wire.transaction import Outcome, Result, Transaction
 from public import public
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 
 # All steps together may take so many times what one of them may.
@@ -85,7 +88,8 @@ class RelayChecker:
 
     def __init__(self, check: RelayCheck, relay: RelaySettings,
                  settings: Settings, questions: Questions,
-                 timeout: float, now: float) -> None:
+                 timeout: float, now: float,
+                 target: Optional[Target] = None) -> None:
         """Prepare.
 
         :param check: What is found out is put here.
@@ -94,8 +98,11 @@ class RelayChecker:
         :param questions: What the server is asked.
         :param timeout: The longest time for a step, in seconds.
         :param now: The time of day, in seconds since 1970.
+        :param target: The server, of those that an SRV record names; None
+            where there is none.
         """
         self._check = check
+        self._target = target
         self._settings = settings
         self._configured = relay
         self._relay = replace(relay, wire=replace(
@@ -127,6 +134,8 @@ class RelayChecker:
 
     async def _run(self) -> None:
         connection = connection_for(self._relay)
+        if isinstance(connection, SMTPConnection):
+            connection.addresses = self._addresses()
         if not isinstance(connection, SMTPConnection):
             self._add('connect', 'not tried', Problem(
                 f'smtp_secure_mode {self._words(self._relay.secure_mode)} is '
@@ -151,6 +160,16 @@ class RelayChecker:
             with suppress(smtplib.SMTPException):
                 await connection.disconnect()
 
+    def _addresses(self) -> Addresses:
+        """Return addresses of which nothing is known; of one target only."""
+        if self._target is None:
+            return Addresses()
+        target = self._target
+
+        async def ask(query: str, timeout: float) -> Any:
+            return [target], 0.0
+        return Addresses(ask=ask)
+
     # The opening.
 
     def _note(self, name: str, value: Any) -> None:
@@ -170,9 +189,8 @@ class RelayChecker:
 
     def _took(self, phase: str, seconds: float) -> None:
         text, more, problem = getattr(self, f'_after_{phase}')()
-        self._check.steps.append(Step(
-            _NAMES.get(phase, phase), text, seconds * _MILLISECONDS,
-            tuple(more), problem))
+        self._note_step(_NAMES.get(phase, phase), text,
+                        seconds * _MILLISECONDS, more, problem)
         self._check.doing = self._next(phase)
         self._mark = time.monotonic()
 
@@ -186,10 +204,13 @@ class RelayChecker:
 
     def _after_resolve(self) -> Any:
         found = ', '.join(map(str, self._found['addresses']))
-        return f'{self._words(self._relay.host)}: {found}', (), None
+        host = (self._relay.host if self._target is None
+                else self._target.host)
+        return f'{self._words(host)}: {found}', (), None
 
     def _after_connect(self) -> Any:
-        return f'{self._found["address"]}, port {self._relay.port}', (), None
+        address = self._found['address']
+        return f'{address}, port {address.sockaddr[1]}', (), None
 
     def _after_greeting(self) -> Any:
         return self._words(self._found['greeting']), (), None
@@ -230,10 +251,13 @@ class RelayChecker:
         days = certificate.days_left(self._now)
         relay = self._relay
         checked = (
-            'not verified, because of [mta] smtp_verify_cert: no'
+            f'not verified, because of {key_of(relay, "smtp_verify_cert")}: no'
             if not relay.verify_cert else
-            'verified, but for the name ([mta] smtp_verify_hostname: no)'
-            if not relay.verify_hostname else 'verified')
+            'verified, but for the name '
+            f'({key_of(relay, "smtp_verify_hostname")}: no)'
+            if not relay.verify_hostname else
+            f'verified, for {self._words(certificate_name(relay.host))}'
+            if self._target is not None else 'verified')
         if relay.verify_cert and 'SSL_CERT_FILE' in os.environ:
             checked += ('; SSL_CERT_FILE is set here, and Mailman hands it on '
                         'to no runner')
@@ -261,7 +285,7 @@ class RelayChecker:
     # What went wrong.
 
     async def _explain(self, error: RelayUnavailable, spent: float) -> None:
-        situation = Situation(self._relay, self._found)
+        situation = Situation(self._relay, self._check.name, self._found)
         if isinstance(error, CertificateRefused):
             unverified = context_for(False, False)
             plain = self._plain_endpoint()
@@ -285,9 +309,9 @@ class RelayChecker:
                 greets_in_clear='greeting' in found,
                 offers_starttls=opened is not None and opened.server.starttls)
         problem = problem_of_opening(error, situation, self._judge)
-        self._check.steps.append(Step(
+        self._note_step(
             self._failed_phase(error), self._words(error.reason), spent,
-            (), self._words.problem(problem)))
+            (), self._words.problem(problem))
 
     def _failed_phase(self, error: RelayUnavailable) -> str:
         if error.phase == 'connect' and 'addresses' not in self._found:
@@ -316,7 +340,8 @@ class RelayChecker:
                 self._secure = _certificates_of(value)
         try:
             opened = await open_connection(
-                endpoint, self._relay.wire.timeouts, Addresses(), note=note)
+                endpoint, self._relay.wire.timeouts, self._addresses(),
+                note=note)
         except RelayUnavailable:
             return found, None
         opened.sock.close()
@@ -433,8 +458,14 @@ class RelayChecker:
 
     def _add(self, name: str, text: str,
              problem: Optional[Problem] = None) -> None:
-        self._check.steps.append(
-            Step(name, text, self._spent(), (), problem))
+        self._note_step(name, text, self._spent(), (), problem)
+
+    def _note_step(self, name: str, text: str, milliseconds: float,
+                   more: Sequence[str], problem: Optional[Problem]) -> None:
+        """Add a step, with the keys that this relay has."""
+        self._check.steps.append(Step(
+            name, text, milliseconds, tuple(more),
+            None if problem is None else named(problem, self._configured)))
 
 
 def _certificates_of(sock: Any) -> Tuple[List[bytes], List[bytes]]:

@@ -7,7 +7,16 @@ import enum
 from dataclasses import dataclass, field
 from mailman_mta_pool.checking.certificate import Certificate
 from public import public
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 
 # It changes when a program that reads the JSON would go wrong.
@@ -59,8 +68,9 @@ class Problem:
 class Step:
     """One step of the dialogue.
 
-    :ivar name: One of configuration, resolve, connect, greeting, tls, ehlo,
-        auth, relay, verp and xverp.
+    :ivar name: One of configuration, passwords, lists and limits, which are
+        about no server; resolve, connect, greeting, tls, ehlo, auth, relay,
+        verp and xverp.
     :ivar text: What was found out, on one line.
     :ivar milliseconds: How long the step took; None where there was nothing
         to wait for.
@@ -213,21 +223,35 @@ class Check:
     steps: List[Step] = field(default_factory=list)
     relays: List[RelayCheck] = field(default_factory=list)
 
+    def label(self, relay: RelayCheck) -> str:
+        """Return what tells a server from the others; '' for the only one.
+
+        :param relay: One of them.
+        """
+        if len(self.relays) < 2:
+            return ''
+        if sum(each.name == relay.name for each in self.relays) < 2:
+            return relay.name
+        # The same server with another login.
+        return f'{relay.section.strip("[]")} {relay.name}'
+
+    def labelled(self) -> Iterator[Tuple[str, Step]]:
+        """Yield every step, and before it the label of its server."""
+        for step in self.steps:
+            yield '', step
+        for relay in self.relays:
+            for step in relay.steps:
+                yield self.label(relay), step
+
     @property
     def all_steps(self) -> List[Step]:
         """Every step, in the order in which they were taken."""
-        return self.steps + [
-            step for relay in self.relays for step in relay.steps]
+        return [step for _, step in self.labelled()]
 
     @property
     def status(self) -> Status:
         """How bad it is."""
         return worst_of(step.status for step in self.all_steps)
-
-    def first(self, status: Status) -> Optional[Step]:
-        """Return the first step that ended so."""
-        return next((step for step in self.all_steps
-                     if step.status is status), None)
 
     def to_dict(self) -> Dict[str, Any]:
         """Return what --json prints; see check.schema.json."""

@@ -349,11 +349,13 @@ def parsed(text: str, place: str) -> RawConfigParser:
     except DuplicateOptionError as error:
         raise ConfigurationError(
             place, f'[{error.section}] {error.option}',
-            f'line {error.lineno} sets this key again') from None
+            f'line {error.lineno} sets this key again; remove one of '
+            'them') from None
     except DuplicateSectionError as error:
         raise ConfigurationError(
             place, f'[{error.section}]',
-            f'line {error.lineno} begins this section again') from None
+            f'line {error.lineno} begins this section again; put its keys '
+            'into the first one, or give it another name') from None
     except ConfigParserError as error:
         raise ConfigurationError(
             place, f'line {line_number(error)}',

@@ -16,7 +16,7 @@ from mailman_mta_pool.configuration.loading import (
     sources_of,
     with_mta,
 )
-from mailman_mta_pool.configuration.secrets import Programs
+from mailman_mta_pool.configuration.secrets import Exposure, Programs
 from mailman_mta_pool.settings import Settings
 from public import public
 from typing import FrozenSet, Optional, Tuple
@@ -37,7 +37,7 @@ class _LastGood:
         self._seen: Tuple[str, ...] = ()
         self._programs = Programs()
         # The warnings about files with a password that others may read.
-        self._exposed: FrozenSet[str] = frozenset()
+        self._exposed: FrozenSet[Exposure] = frozenset()
 
     def settings(self) -> Settings:
         path = configuration_path()
@@ -54,8 +54,9 @@ class _LastGood:
         self._sources, self._settings = sources, settings
         self._seen = _texts(sources)
         exposed = frozenset(exposures(sources))
-        for line in sorted(exposed - self._exposed):
-            log.warning('%s', line)
+        for path, who, remedy in sorted(exposed - self._exposed):
+            log.warning('%s has a password, and %s may read it; `%s` mends '
+                        'that', path, who, remedy)
         self._exposed = exposed
 
     def _look_again(self, settings: Settings) -> Settings:

@@ -13,11 +13,14 @@ from lazr.config import as_boolean
 from mailman.config import config
 from mailman_mta_pool.configuration.answers import answers_in, shipped_answers
 from mailman_mta_pool.configuration.files import (
+    ConfigurationError,
     hidden_in,
     OwnFile,
+    parsed,
     read_configuration,
     read_named_file,
     RELAY_MTA,
+    relay_names,
     Section,
 )
 from mailman_mta_pool.configuration.relays import (
@@ -26,7 +29,9 @@ from mailman_mta_pool.configuration.relays import (
     relay_settings,
 )
 from mailman_mta_pool.configuration.secrets import (
+    Exposure,
     exposure,
+    password_key_of,
     read_password,
     run_for_password,
 )
@@ -44,6 +49,8 @@ from typing import Any, Callable, List, Mapping, Tuple
 
 # What a path begins with that is a module's, as in `load_external`.
 PYTHON = 'python:'
+# Nobody has more Mailman hosts.
+MAX_HOSTS = 1000
 PLUGIN_CLASS = 'mailman_mta_pool.plugin.MTAPoolPlugin'
 
 
@@ -68,13 +75,26 @@ def load(run: Run = run_for_password) -> Settings:
 
 
 @public
-def exposures_in_force() -> List[str]:
+def exposures_in_force() -> List[Exposure]:
     """Return a warning for each file with a password that others may read.
 
     :raises ConfigurationError: as with `load`.
     """
     path = configuration_path()
     return exposures(sources_of(path, read_configuration(path), no_password))
+
+
+@public
+def gives_relays() -> bool:
+    """Return True if the plugin's own file gives relays, good or not.
+
+    False for one that cannot be read.
+    """
+    path = configuration_path()
+    try:
+        return bool(relay_names(parsed(read_configuration(path), path)))
+    except ConfigurationError:
+        return False
 
 
 @public
@@ -144,7 +164,7 @@ def sources_of(path: str, text: str,
         path, text, own.section('delivery').text('answers'),
         readers=tuple(
             section for section in sections if section.name != RELAY_MTA and
-            section.text('password_file'))))
+            password_key_of(section) == 'password_file')))
     # A program may take long, so the relays are looked at before.
     _relays(own, sources)
     return replace(sources, printed={
@@ -181,7 +201,7 @@ def read_answers(path: str, answers_path: str) -> str:
 
 
 @public
-def exposures(sources: Sources) -> List[str]:
+def exposures(sources: Sources) -> List[Exposure]:
     """Return a warning for each file with a password that others may read.
 
     :param sources: The files.
@@ -193,8 +213,8 @@ def exposures(sources: Sources) -> List[str]:
             hidden_in('storage', storage) != storage or
             any(section.text('password') for section in own.relays)):
         paths.insert(0, sources.path)
-    return [line for line in map(exposure, dict.fromkeys(paths))
-            if line is not None]
+    return [found for found in map(exposure, dict.fromkeys(paths))
+            if found is not None]
 
 
 @public
@@ -238,7 +258,7 @@ def settings_of(sources: Sources) -> Settings:
         metrics=_metrics(own.section('metrics')),
         limits=tuple(map(limit_settings, own.limits)),
         limit_storage=limit_storage(limits),
-        hosts=limits.whole('hosts', least=1),
+        hosts=limits.whole('hosts', least=1, most=MAX_HOSTS),
         )
 
 

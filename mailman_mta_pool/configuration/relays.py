@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 from ipaddress import ip_address
 from mailman_mta_pool.configuration.files import (
-    PASSWORD_KEYS,
     read_octets,
     RELAY_MTA,
     Section,
@@ -20,7 +19,7 @@ from mailman_mta_pool.configuration.rates import (
     parse_rates,
     REMEDY as RATES_REMEDY,
 )
-from mailman_mta_pool.configuration.secrets import command_of
+from mailman_mta_pool.configuration.secrets import command_of, password_key_of
 from mailman_mta_pool.settings import (
     LimitSettings,
     Rate,
@@ -38,6 +37,8 @@ PORTS = {'smtps': 465, 'starttls': 587}
 SMTP_PORT = 25
 # All authorities of a system have 200 KiB; in octets.
 MAX_CA_SIZE = 16 * 1024 * 1024
+# Each of them is a file and a descriptor.
+MAX_CONNECTIONS = 10000
 SRV = 'srv:'
 SRV_HOST = (
     'srv: and the name of an SRV record, such as '
@@ -67,7 +68,8 @@ def relay_settings(section: Section, depth: int,
         name=section.name.partition('.')[2],
         wire=_wire(section, depth),
         tls_ca=_tls_ca(section),
-        max_connections=(section.whole('max_connections', least=1)
+        max_connections=(section.whole(
+            'max_connections', least=1, most=MAX_CONNECTIONS)
                          if section.text('max_connections') else 0),
         message_rate=_rates(section, 'message_rate'),
         recipient_rate=_rates(section, 'recipient_rate'),
@@ -89,6 +91,7 @@ def _with_server(section: Section, common: RelaySettings,
         secure_mode=secure_mode,
         user=_user(section),
         password=passwords.get(section.name, section.text('password')),
+        password_key=password_key_of(section) or 'password',
         verify_cert=section.boolean('verify_cert'),
         verify_hostname=section.boolean('verify_hostname'),
         max_sessions_per_connection=section.whole(
@@ -201,18 +204,15 @@ def _user(section: Section) -> str:
     """Return the user, after a look at all that goes with one."""
     user = _one_line(section, 'user')
     _one_line(section, 'password')
-    said = [key for key in PASSWORD_KEYS if section.text(key)]
-    if len(said) > 1:
-        raise section.mistake(
-            said[1], f'{said[0]} says the password, too; remove one of them')
+    said = password_key_of(section)
     if user and not said:
         raise section.mistake(
             'user', 'there is no password; set password, password_file or '
             'password_command, too')
     if said and not user:
         raise section.mistake(
-            said[0], 'there is no user; set user, too, or remove this key')
-    if said == ['password_command']:
+            said, 'there is no user; set user, too, or remove this key')
+    if said == 'password_command':
         command_of(section)
     return user
 

@@ -11,11 +11,12 @@ import subprocess
 from contextlib import suppress
 from mailman_mta_pool.configuration.files import (
     ConfigurationError,
+    PASSWORD_KEYS,
     read_octets,
     Section,
 )
 from public import public
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 
 # How many seconds a program may take to print a password.
@@ -34,6 +35,20 @@ public(
 @public
 class SecretUnavailable(ConfigurationError):
     """A program printed no password, which may be otherwise a moment later."""
+
+
+@public
+def password_key_of(section: Section) -> str:
+    """Return the key that says the password of a relay, '' for none.
+
+    :param section: The section of the relay.
+    :raises ConfigurationError: if there are two.
+    """
+    said = [key for key in PASSWORD_KEYS if section.text(key)]
+    if len(said) > 1:
+        raise section.mistake(
+            said[1], f'{said[0]} says the password, too; remove one of them')
+    return said[0] if said else ''
 
 
 @public
@@ -238,15 +253,32 @@ def _line(octets: bytes) -> str:
 
 
 @public
-def exposure(path: str) -> Optional[str]:
+class Exposure(NamedTuple):
+    """A file that has a password, and that others may read.
+
+    :ivar path: The file.
+    :ivar who: Who else may read it.
+    :ivar remedy: The command that mends that.
+    """
+
+    path: str
+    who: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return (f'{self.path} has a password, and {self.who} may read it; '
+                f'`{self.remedy}` mends that')
+
+
+@public
+def exposure(path: str) -> Optional[Exposure]:
     """Return who else may read a file that has a password, and the remedy.
 
     A group may be the way by which Mailman's user reads the file of another
     user; so Debian has it.
 
     :param path: The file.
-    :return: A phrase, or None if nobody else may read it, or if that cannot
-        be found out.
+    :return: None if nobody else may read it, or if that cannot be found out.
     """
     try:
         status = os.stat(path)
@@ -261,5 +293,4 @@ def exposure(path: str) -> Optional[str]:
         who, remedy = 'its group', 'g-r'
     else:
         return None
-    return (f'{path} has a password, and {who} may read it; '
-            f'`chmod {remedy} {shlex.quote(path)}` mends that')
+    return Exposure(path, who, f'chmod {remedy} {shlex.quote(path)}')

@@ -132,17 +132,17 @@ MECHANISMS: Mapping[str, Callable[[bytes, bytes], Mechanism]] = {
 public(MECHANISMS=MECHANISMS)
 
 
-def _octets(value: str, key: str) -> bytes:
+def _octets(value: str, what: str) -> bytes:
     """Return a user name or a password in UTF-8 (RFC 4616, section 2).
 
     :raises UnusableValue: if the value cannot be sent.
     """
     if '\0' in value:
-        raise UnusableValue(f'[mta] {key} has a NUL in it')
+        raise UnusableValue(f'the {what} has a NUL in it')
     with suppress(UnicodeEncodeError):
         return value.encode('utf-8')
     # Not within an `except`: the UnicodeEncodeError holds the value.
-    raise UnusableValue(f'[mta] {key} cannot be encoded in UTF-8')
+    raise UnusableValue(f'the {what} cannot be encoded in UTF-8')
 
 
 @public
@@ -152,16 +152,16 @@ class Credentials:
     def __init__(self, user: str, password: str) -> None:
         """Check both; none is needed where either is empty.
 
-        :raises UnusableValue: naming the key of the one that cannot be sent.
+        :raises UnusableValue: naming the one that cannot be sent.
         """
         self._pair: Optional[Tuple[bytes, bytes]] = None
         if user and password:
-            self._pair = _octets(user, 'smtp_user'), _octets(
-                password, 'smtp_pass')
+            self._pair = _octets(user, 'user'), _octets(
+                password, 'password')
             longest = 4 * (sum(map(len, self._pair)) + 36) // 3
             if longest > MAX_RESPONSE:
                 raise UnusableValue(
-                    '[mta] smtp_user and smtp_pass are longer than AUTH takes')
+                    'the user and the password are longer than AUTH takes')
 
     def __bool__(self) -> bool:
         """True if there are both, so that AUTH is demanded."""

@@ -21,6 +21,7 @@ from mailman_mta_pool.checking.steps import (
 )
 from mailman_mta_pool.console.subcommand import Subcommand
 from mailman_mta_pool.console.terminal import Line, Terminal, terminal_of
+from mailman_mta_pool.keys import OWN_FILE
 from mailman_mta_pool.wire.envelope import is_mailbox
 from public import public
 from typing import Any, Iterator, List, Optional
@@ -204,15 +205,18 @@ def _step(step: Step, terminal: Terminal) -> Iterator[Line]:
 
 def _summary(check: Check, terminal: Terminal) -> Iterator[Line]:
     """Yield what is wrong and what to do, the most important thing last."""
-    bad = [step for step in check.all_steps if step.problem is not None]
-    bad.sort(key=lambda step: step.status is not Status.warning)
-    for step in bad:
+    bad = [(label, step) for label, step in check.labelled()
+           if step.problem is not None]
+    bad.sort(key=lambda found: found[1].status is not Status.warning)
+    for label, step in bad:
         assert step.problem is not None
-        yield from _problem(step.name, step.problem, terminal)
+        yield from _problem(f'{label}: ' * bool(label) + step.name,
+                            step.problem, terminal)
     if check.status in (Status.ok, Status.warning):
         for relay in check.relays:
             yield from _wrapped(
-                f'{relay.name} accepts mail from us; nothing was sent.',
+                f'{check.label(relay) or relay.name} accepts mail from us; '
+                'nothing was sent.',
                 terminal, 0, 'good')
 
 
@@ -224,5 +228,7 @@ def _problem(name: str, problem: Problem,
     if problem.remedy:
         yield from _wrapped(f'What to do: {problem.remedy}', terminal)
     if problem.keys:
-        yield from _wrapped(
-            f'Where: {", ".join(problem.keys)}', terminal)
+        where = ', '.join(problem.keys)
+        if '[relay.' in where:
+            where += f' in {OWN_FILE}'
+        yield from _wrapped(f'Where: {where}', terminal)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from lazr.config import as_timedelta
 from mailman.config import config
 from mailman.utilities.modules import find_name
+from mailman_mta_pool.checking.questions import posting_addresses
 from mailman_mta_pool.configuration.files import (
     ConfigurationError,
     line_number,
@@ -14,15 +15,29 @@ from mailman_mta_pool.configuration.files import (
     Section,
 )
 from mailman_mta_pool.configuration.loading import (
+    exposures,
     is_ours,
-    settings_of_plugin,
+    settings_of,
+    sources_of,
     with_mta_section,
 )
+from mailman_mta_pool.configuration.secrets import Exposure
 from mailman_mta_pool.relays.factories import factory_for
+from mailman_mta_pool.relays.limiting import check_limits
+from mailman_mta_pool.relays.routing import routing_warnings
 from mailman_mta_pool.settings import Settings
 from public import public
 from textwrap import dedent
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import (
+    Any,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
 
 
 OUR_PACKAGE = 'mailman_mta_pool'
@@ -30,7 +45,19 @@ PLUGIN_MASTER = 'plugin.master'
 
 
 @public
-def check_file(path: str) -> Optional[RawConfigParser]:
+class Checked(NamedTuple):
+    """A configuration file without a mistake.
+
+    :ivar own: What the plugin's own file says; None for Mailman's.
+    :ivar warnings: What is worth a warning, one line each.
+    """
+
+    own: Optional[RawConfigParser]
+    warnings: Sequence[str] = ()
+
+
+@public
+def check_file(path: str) -> Checked:
     """Check a configuration file as if it were in force; nothing is changed.
 
     It is the plugin's own file, or a mailman.cfg or a part of one, which has
@@ -39,30 +66,49 @@ def check_file(path: str) -> Optional[RawConfigParser]:
     Programs that print passwords are run.
 
     :param path: The file.
-    :return: What the plugin's own file says; None for Mailman's.
     :raises ConfigurationError: naming the file, the section and the key of
         the first mistake.
     """
     text = _text_of(path)
     own = _sections_of(path, text)
     if any(_is_mailmans(name) for name in own.sections()):
-        _check_mailman_cfg(path, own)
-        return None
-    _check_own(path, text)
+        return Checked(None, _check_mailman_cfg(path, own))
+    warnings = _check_own(path, text)
     if text and not text.endswith('\n'):
         raise ConfigurationError(
             path, 'the last line', 'has no newline at its end, so the file '
             'may be half written')
-    return own
+    return Checked(own, warnings)
 
 
-def _check_own(path: str, text: str) -> None:
-    """Check the plugin's own file; `python:` paths are files, too."""
-    settings = settings_of_plugin(path, text)
+@public
+def warnings_about(path: str, settings: Settings,
+                   exposed: Iterable[Exposure]) -> List[str]:
+    """Return what is worth a warning of the plugin's own file.
+
+    :param path: The file.
+    :param settings: What it makes.
+    :param exposed: The files with a password that others may read.
+    """
+    return [*map(str, exposed), *(
+        f'{path}: [relay.NAME] for: {warning}'
+        for warning in routing_warnings(settings, posting_addresses()))]
+
+
+def _check_own(path: str, text: str) -> List[str]:
+    """Check the plugin's own file; `python:` paths are files, too.
+
+    :return: Warnings.
+    """
+    sources = sources_of(path, text)
+    settings = settings_of(sources)
     for relay in settings.relays:
         section = f'relay.{relay.name}'
         with _named(path, section, ['secure_mode']):
             factory_for(relay)
+    with _named(path, 'limits', ['storage']):
+        check_limits(settings)
+    return warnings_about(path, settings, exposures(sources))
 
 
 def _text_of(path: str) -> str:
@@ -99,7 +145,8 @@ def _is_mailmans(section: str) -> bool:
             section.partition('.')[0] in config.schema.category_names)
 
 
-def _check_mailman_cfg(path: str, own: RawConfigParser) -> None:
+def _check_mailman_cfg(path: str, own: RawConfigParser) -> List[str]:
+    warnings: List[str] = []
     for section in own.sections():
         if not _is_mailmans(section):
             raise ConfigurationError(
@@ -110,9 +157,10 @@ def _check_mailman_cfg(path: str, own: RawConfigParser) -> None:
                 path, f'[{section}]', 'Mailman does not start with a name '
                 'that has two dots')
         if section.startswith('plugin.') and section != PLUGIN_MASTER:
-            _check_plugin(path, section, own)
+            warnings += _check_plugin(path, section, own)
     if own.has_section('mta'):
         _check_mta(path, own)
+    return warnings
 
 
 def _values(path: str, own: RawConfigParser, section: str,
@@ -159,17 +207,18 @@ def _callable(name: str) -> Any:
     return found
 
 
-def _check_plugin(path: str, name: str, own: RawConfigParser) -> None:
+def _check_plugin(path: str, name: str,
+                  own: RawConfigParser) -> List[str]:
     schema = config.schema
     in_force = dict(config.plugin_configs).get(
         name.partition('.')[2], schema[PLUGIN_MASTER])
     values = _values(path, own, name, in_force)
     section = Section(path, name, values)
     if not values['class'].strip().startswith(f'{OUR_PACKAGE}.'):
-        return
+        return []
     section.value('class', _callable, 'the class of a plugin')
     if not is_ours(values) or not section.boolean('enabled'):
-        return
+        return []
     section.value(
         'component_package',
         lambda text: _package(text or name.partition('.')[2]),
@@ -177,7 +226,7 @@ def _check_plugin(path: str, name: str, own: RawConfigParser) -> None:
     configuration = section.text('configuration')
     with _named(path, name, ['configuration']):
         text = read_configuration(configuration)
-    _check_own(configuration, text)
+    return _check_own(configuration, text)
 
 
 def _package(name: str) -> Any:

@@ -12,7 +12,13 @@ from mailman_mta_pool.configuration.files import (
     RELAY_MASTER,
     relay_names,
 )
-from mailman_mta_pool.console.checked import check_file
+from mailman_mta_pool.configuration.loading import (
+    configuration_path,
+    exposures_in_force,
+    load,
+    no_password,
+)
+from mailman_mta_pool.console.checked import check_file, warnings_about
 from mailman_mta_pool.console.effective import (
     effective_settings,
     Setting,
@@ -28,7 +34,7 @@ from mailman_mta_pool.console.terminal import (
 )
 from mailman_mta_pool.current import problem_in_force
 from public import public
-from typing import Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 
 # It changes when a program that reads the JSON would go wrong.
@@ -54,54 +60,67 @@ def command(ctx: click.Context, path: Optional[str], as_json: bool) -> None:
     """See the help of the command."""
     terminal = terminal_of(sys.stdout, os.environ)
     if path is not None:
-        problem, settings = _check(path)
+        problem, warnings, settings = _check(path)
         if as_json:
             click.echo(json.dumps({
-                **_values(settings, problem), 'file': path}, indent=2))
+                **_values(settings, problem, warnings), 'file': path},
+                indent=2))
         elif problem is None:
             click.echo(f'{terminal.harmless(path)}: good')
             for line in _lines(settings, terminal):
                 click.echo(terminal.styled(line))
     else:
-        problem = problem_in_force()
+        problem, warnings = problem_in_force(), _warnings_in_force()
         settings = list(effective_settings())
         if as_json:
             click.echo(json.dumps(
-                _values(settings, problem), indent=2))
+                _values(settings, problem, warnings), indent=2))
         else:
             for line in _lines(settings, terminal):
                 click.echo(terminal.styled(line))
-    if problem is not None and not as_json:
-        click.echo(terminal.harmless(problem), err=True)
+    if not as_json:
+        for said in warnings if problem is None else [problem]:
+            click.echo(terminal.harmless(said), err=True)
     ctx.exit(0 if problem is None else 1)
 
 
 public(command=command)
 
 
-def _check(path: str) -> Tuple[Optional[str], List[Setting]]:
+def _warnings_in_force() -> Sequence[str]:
+    try:
+        return warnings_about(
+            configuration_path(), load(no_password), exposures_in_force())
+    except ConfigurationError:
+        return []
+
+
+def _check(path: str) -> Tuple[
+        Optional[str], Sequence[str], List[Setting]]:
     """Check a file that is not in force.
 
-    :return: What is wrong with it, in one line, or None; and the settings of
-        the relays and limits that it gives.
+    :return: What is wrong with it, in one line, or None; warnings; and the
+        settings of the relays and limits that it gives.
     """
     try:
-        own = check_file(path)
+        own, warnings = check_file(path)
     except ConfigurationError as error:
-        return str(error), []
+        return str(error), [], []
     settings: List[Setting] = []
     if own is not None and relay_names(own):
         settings.extend(with_origins(own, path, RELAY_MASTER))
     if own is not None:
         settings.extend(with_origins(own, path, LIMIT_MASTER))
-    return None, settings
+    return None, warnings, settings
 
 
 def _values(settings: Iterable[Setting],
-            problem: Optional[str]) -> Dict[str, object]:
+            problem: Optional[str],
+            warnings: Sequence[str]) -> Dict[str, object]:
     return {
         'version': VERSION,
         'problem': problem,
+        'warnings': list(warnings),
         'settings': {
             f'{setting.section}.{setting.key}': {
                 'value': setting.value, 'origin': setting.origin}

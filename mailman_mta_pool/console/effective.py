@@ -167,9 +167,15 @@ def with_origins(own: RawConfigParser, path: str,
     :param master: `RELAY_MASTER` or `LIMIT_MASTER`.
     """
     schema = parsed(schema_text(), 'schema.cfg')
+
+    def setting(name: str, key: str, value: str, origin: str) -> Setting:
+        if not schema.has_option(master, key):
+            # A password whose key is misspelt, say.
+            value = '(hidden)'
+        return _setting(name, key, value, origin)
     if own.has_section(master):
         for key, value in own.items(master):
-            yield _setting(master, key, value, path)
+            yield setting(master, key, value, path)
     names = limit_names(own)
     if master == RELAY_MASTER:
         names = relay_names(own) or [RELAY_MTA]
@@ -177,4 +183,4 @@ def with_origins(own: RawConfigParser, path: str,
         for key, (value, section) in with_master(
                 schema, own, name, master).items():
             if name != RELAY_MTA or key not in NOT_OF_MTA:
-                yield _setting(name, key, value, path if section else DEFAULT)
+                yield setting(name, key, value, path if section else DEFAULT)

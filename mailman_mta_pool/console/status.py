@@ -147,6 +147,9 @@ def _posts(values: Values, terminal: Terminal) -> Iterator[Line]:
         others = _outcomes(post['outcomes'], OTHER_OUTCOMES)
         if others:
             yield Line(f'    {others}')
+        if post['waits_for']:
+            yield from _indented(
+                f'waits for {post["waits_for"]}', terminal, 'warning')
         if post['stalled']:
             yield from _indented(
                 'its runner was killed, or hangs', terminal, 'bad')

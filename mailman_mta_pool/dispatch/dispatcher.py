@@ -21,6 +21,10 @@ from public import public
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 
+# Who waits for so many seconds, or longer, is said to wait.
+SHORTEST_WAIT = 1.0
+
+
 @public
 class Dispatcher:
     """Sends the transactions of one post over one relay, or over several.
@@ -118,6 +122,15 @@ class Dispatcher:
         return True
 
     @property
+    def connections(self) -> int:
+        """How many connections those relays may have that get the post now.
+
+        A relay that stands by, or cannot be used, has no share in it.
+        """
+        return sum(lane.relay.pool_settings.max_connections
+                   for lane in self._choice.eligible)
+
+    @property
     def paused_for(self) -> float:
         """For how many seconds no relay gets anything; 0.0 if one does."""
         return min((lane.paused_for for lane in self._open), default=0.0)
@@ -127,6 +140,23 @@ class Dispatcher:
         """True if all agents wait for what other processes may give up."""
         lanes = [lane for lane in self._open if lane.agents]
         return bool(lanes) and all(lane.is_crowded_out for lane in lanes)
+
+    @property
+    def waits_for(self) -> str:
+        """What all relays wait for, in words; '' if something can be sent.
+
+        A limit of so many a second, which is waited for several times a
+        second, is not worth a word.
+        """
+        if not self._open:
+            return ''
+        if self.paused_for >= SHORTEST_WAIT:
+            return min(
+                self._open, key=lambda lane: lane.paused_for).waits_for
+        if self.is_crowded_out:
+            return next(
+                lane.crowd_words for lane in self._open if lane.agents)
+        return ''
 
     @property
     def is_limited(self) -> bool:

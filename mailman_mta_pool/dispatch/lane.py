@@ -156,6 +156,22 @@ class Lane:
                    default=(0.0, ''))
 
     @property
+    def waits_for(self) -> str:
+        """Why the relay gets nothing at present, in words, or ''."""
+        throttle = self.relay.throttle
+        if self.limited_for >= throttle.paused_for:
+            return self.limit[1]
+        return (f'the end of a pause that {self.relay.name} asks for: '
+                f'{throttle.statistics().reason}')
+
+    @property
+    def crowd_words(self) -> str:
+        """What the agents wait for where all of them do, in words."""
+        count = self.relay.settings.max_connections or self._ceiling
+        return (f'one of the {count} connections to {self.relay.name}, all '
+                'of which other posts have')
+
+    @property
     def _lacking(self) -> List[Allowance]:
         """What keeps the lane from sending, of our own limits."""
         lacking = []
@@ -565,7 +581,8 @@ class Lane:
             return
         code, _, text = error.reason.partition(' ')
         reply = Reply(error.code, (text.encode(),))
-        notice = self._ledger.hear_of_opening(error.phase, reply)
+        notice = self._ledger.hear_of_opening(
+            error.phase, reply, self.relay)
         if notice is not None:
             if error.phase != 'AUTH':
                 # Whatever the code, it is over some time.

@@ -99,8 +99,7 @@ class Outbound:
     @property
     def connections(self) -> int:
         """See `IOutbound`."""
-        return sum(relay.pool_settings.max_connections
-                   for relay in self.relays)
+        return max(1, self._dispatcher.connections)
 
     @property
     def makes_senders(self) -> bool:
@@ -141,6 +140,14 @@ class Outbound:
         """
         return max((lane.limit for lane in self._dispatcher.lanes
                     if lane.relay is relay), default=(0.0, ''))
+
+    @property
+    def waits_for(self) -> str:
+        """What the post waits for, in words; '' if something can be sent.
+
+        It is for the network thread.
+        """
+        return self._dispatcher.waits_for
 
     @property
     def is_over(self) -> bool:

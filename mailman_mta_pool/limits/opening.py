@@ -5,7 +5,7 @@ import asyncio
 
 from mailman_mta_pool.limits.file import FileStorage
 from public import public
-from typing import Any
+from typing import Any, Tuple
 
 
 #: The storage that needs nothing but a directory.
@@ -30,9 +30,24 @@ def _shared() -> Any:
         import mailman_mta_pool.limits.shared as shared
     except ImportError as error:
         raise ValueError(
-            f'redis-py is needed, which is in the extra [redis]: {error}',
+            'a Redis server needs redis-py, which is not installed; `pip '
+            f"install 'mailman-mta-pool[redis]'` does so ({error})",
             ) from error
     return shared
+
+
+@public
+async def reach_storage(name: str) -> Tuple[str, str]:
+    """Find out whether a storage can be reached; nothing is stored.
+
+    :param name: See `open_storage`.
+    :return: Its name without user and password; and what is wrong, or ''.
+    :raises ValueError: as with `open_storage`.
+    """
+    if name == FILE:
+        return FILE, ''
+    found: Tuple[str, str] = await _shared().reach(name)
+    return found
 
 
 @public

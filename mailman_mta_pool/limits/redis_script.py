@@ -122,6 +122,20 @@ class RedisScript:
             # It is broken, and that is all that is wanted.
             pass
 
+    async def ping(self) -> None:
+        """Connect, log in, and have the server answer; nothing is stored.
+
+        :raises CallFailed: if it does not.
+        """
+        try:
+            await asyncio.wait_for(self.client.ping(), CALL_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise CallFailed(f'no answer in {CALL_TIMEOUT:g} s') from None
+        except (RedisError, OSError, ValueError) as error:
+            raise CallFailed(_reason(error)) from None
+        finally:
+            await self._forget_connection()
+
     async def close(self) -> None:
         """Close the connection."""
         await self._forget_connection()

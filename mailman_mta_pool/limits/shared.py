@@ -429,3 +429,19 @@ def check_url(url: str) -> None:
     :raises ValueError: as with `open_shared`.
     """
     RedisScript(url)
+
+
+@public
+async def reach(url: str) -> Tuple[str, str]:
+    """Find out whether a server can be used; nothing is stored there.
+
+    :param url: The URL of the server.
+    :return: The server without user and password; and what is wrong, or ''.
+    :raises ValueError: as with `open_shared`.
+    """
+    script = RedisScript(url)
+    try:
+        await script.ping()
+    except CallFailed as error:
+        return script.name, str(error)
+    return script.name, ''

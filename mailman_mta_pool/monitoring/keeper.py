@@ -66,12 +66,14 @@ class Tally(NamedTuple):
     :ivar outcomes: The same for the whole post, where each counts once.
     :ivar messages: How many messages the server has accepted, likewise.
     :ivar failures: Why recipients of the post failed.
+    :ivar waits_for: What the post waits for, in words; '' for nothing.
     """
 
     attempt: Mapping[str, int]
     outcomes: Mapping[str, int]
     messages: int
     failures: List[Failures]
+    waits_for: str = ''
 
 
 @public
@@ -81,11 +83,13 @@ class RelaySample(NamedTuple):
     :ivar source: The object that counts; another one counts from 0.
     :ivar state: What holds now; the counters are those of `source`.
     :ivar durations: Those of the phases, likewise.
+    :ivar is_in_use: True if the post in delivery may go over it.
     """
 
     source: object
     state: RelayState
     durations: Mapping[str, Durations]
+    is_in_use: bool = True
 
 
 @public
@@ -323,7 +327,7 @@ class Keeper:
                     each.entry != entry for each in state.last_posts):
                 state.posts_ended += 1
             post = replace(current.delivery.post, ended=now,
-                           rate=current.mean_rate(now))
+                           rate=current.mean_rate(now), waits_for='')
             state.last_posts = [post, *(
                 each for each in state.last_posts
                 if post.origin == '' or each.origin != post.origin
@@ -369,6 +373,7 @@ class Keeper:
         post.outcomes = dict(tally.outcomes)
         post.failures = tally.failures
         post.rate = current.rate(now)
+        post.waits_for = tally.waits_for
 
     def _count_minute(self, now: float, accepted: int) -> None:
         state, minute = self._state, int(now // 60) * 60
@@ -399,7 +404,7 @@ class Keeper:
             return
         relays = [self._sampled_relay(sample) for sample in samples]
         names = {relay.name for relay in relays}
-        # Nothing is sent to the others at present.
+        # The settings name the others no more.
         self._state.relays = [*relays, *(
             RelayState(each.name, opened=each.opened, reused=each.reused,
                        lost=each.lost, used=each.used)
@@ -419,7 +424,14 @@ class Keeper:
             seen, opened=known.opened + seen.opened - last.opened,
             reused=known.reused + seen.reused - last.reused,
             lost=known.lost + seen.lost - last.lost,
-            used=known.used if self._now is None else self._clock())
+            used=self._clock() if self._now is not None and sample.is_in_use
+            else known.used)
+        if seen.state == 'unknown':
+            # It was used before this process began, and not since.  What it
+            # had asked for then is forgotten.
+            relay.state, relay.reason = (
+                ('up', '') if known.state == 'paused' else
+                (known.state, known.reason))
         last.opened, last.reused, last.lost = (
             seen.opened, seen.reused, seen.lost)
         for phase, durations in sample.durations.items():

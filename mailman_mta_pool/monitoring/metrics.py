@@ -132,8 +132,8 @@ METRICS: Sequence[Metric] = (
         'at most a quarter of an hour; of shunt and bad, 0.'),
     Metric(
         'relay_up', 'gauge', ('relay',),
-        'Whether a mail server could be used when it was used last (1) or '
-        'not (0).',
+        'Whether a mail server could be used when it was used last, or was '
+        'not used yet (1), or not (0).',
         '1.'),
     Metric(
         'relay_pause_seconds', 'gauge', ('relay',),
@@ -144,8 +144,9 @@ METRICS: Sequence[Metric] = (
     Metric(
         'connections', 'gauge', ('relay', 'state'),
         'Connections to a mail server that are open.',
-        'in_use is at most [mta] max_delivery_threads for each slice, and 0 '
-        'between posts; idle returns to 0 after [pool] idle_timeout.'),
+        'in_use is at most [mta] max_delivery_threads for each slice, or '
+        'max_connections of the relay for all of them, and 0 between posts; '
+        'idle returns to 0 after [pool] idle_timeout.'),
     Metric(
         'connections_opened_total', 'counter', ('relay',),
         'Connections to a mail server that were opened.',

@@ -30,6 +30,7 @@ from typing import (
     Dict,
     Iterable,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Sequence,
@@ -72,6 +73,7 @@ class Post:
     :ivar slice: The names of the slices, separated by a comma and a space.
     :ivar stalled: True if none of these slices is alive.
     :ivar outcomes: What became of how many, by `OUTCOMES`.
+    :ivar waits_for: What it waits for, in words; '' if something can be sent.
     """
 
     message_id: str
@@ -84,6 +86,7 @@ class Post:
     slice: str
     stalled: bool
     outcomes: Dict[str, int]
+    waits_for: str
 
 
 @public
@@ -185,7 +188,8 @@ class Overview:
 @public
 def overview(var_directory: str, queue_root: str, now: float,
              mistake: Optional[str] = None,
-             start: Optional[str] = None) -> Overview:
+             start: Optional[str] = None,
+             named: Optional[Mapping[str, int]] = None) -> Overview:
     """Read the state files and the queues, and put them together.
 
     Whatever cannot be read is told in the advice; nothing is raised for it.
@@ -195,6 +199,8 @@ def overview(var_directory: str, queue_root: str, now: float,
     :param now: The time, in seconds since 1970.
     :param mistake: What is wrong with the configuration, or None.
     :param start: The command that starts Mailman; None if it may be running.
+    :param named: The relays that the configuration names, and how many
+        connections each may have; None if that cannot be told.
     """
     # The states come first: a post that ends meanwhile is seen in delivery,
     # and never nowhere.
@@ -215,7 +221,7 @@ def overview(var_directory: str, queue_root: str, now: float,
         part.running or part.slice == '' for part in parts)]
     last_posts.sort(key=lambda post: post.ended, reverse=True)
     del last_posts[LAST_POSTS:]
-    relays = _in_use(relays_of(states, now))
+    relays = _in_use(relays_of(states, now), named)
     advice = advice_of(Situation(
         mistake, start, queue_root, len(states) > 0, problems, queues, relays,
         sorted(at_work - stalled.keys()), stalled,
@@ -326,10 +332,21 @@ def _relay(name: str, seen: List[Tuple[SliceState, RelayState]],
     return merged
 
 
-def _in_use(relays: List[RelayState]) -> List[RelayState]:
-    """Return the relays without those of earlier settings."""
-    in_use = [relay for relay in relays
-              if relay.state != 'unknown' or relay.connections > 0]
+def _in_use(relays: List[RelayState],
+            named: Optional[Mapping[str, int]]) -> List[RelayState]:
+    """Return the relays of the site, without those of earlier settings.
+
+    :param relays: What is known of relays.
+    :param named: See `overview`.
+    """
+    known = {relay.name: relay for relay in relays}
+    in_use = [known.get(name) or RelayState(name, ceiling=ceiling)
+              for name, ceiling in (named or {}).items()]
+    # Of those that the settings name no more nothing is known when the next
+    # post has begun.
+    in_use += [
+        relay for relay in relays if relay.name not in (named or {}) and (
+            relay.state != 'unknown' or relay.connections > 0)]
     return in_use or relays
 
 
@@ -466,7 +483,13 @@ def _in_delivery(parts: List[_Part], stalled: AbstractSet[str]) -> Post:
         left / rate if rate > 0 else None,
         min(part.post.started for part in running),
         ', '.join(sorted({part.slice for part in running})),
-        len(alive) == 0, outcomes)
+        len(alive) == 0, outcomes, _waits_for(alive))
+
+
+def _waits_for(alive: List[_Part]) -> str:
+    """Return what a post waits for; '' if one of its parts goes out."""
+    words = [part.post.waits_for for part in alive]
+    return ', '.join(dict.fromkeys(words)) if all(words) else ''
 
 
 def _last(parts: List[_Part]) -> LastPost:

@@ -263,20 +263,24 @@ def _posts(overview: Values, times: _Times) -> Element:
     posts = overview['posts']
     if not posts:
         return _section('posts', _sentence('No post is being delivered.'))
+    columns = [
+        _Column('List', 'name'), _Column('Accepted', 'number'),
+        _Column('Of', 'number'), _Column('Progress'),
+        _Column('Per second', 'number'), _Column('Time left', 'number'),
+        _Column('Began', 'mark'), _Column('Message-ID', 'identifier')]
+    if any(post.get('waits_for') for post in posts):
+        columns.append(_Column('Waits for', 'words'))
     return _section('posts', _table(
         'posts', 'Each post that is being delivered now.  Accepted means that '
-        'a mail server has taken the responsibility.',
-        [_Column('List', 'name'), _Column('Accepted', 'number'),
-         _Column('Of', 'number'), _Column('Progress'),
-         _Column('Per second', 'number'), _Column('Time left', 'number'),
-         _Column('Began', 'mark'), _Column('Message-ID', 'identifier')],
+        'a mail server has taken the responsibility.', columns,
+        # The last cell is left out where there is no column for it.
         ((_foreign(post['list']), _number(post['accepted']),
           _number(post['total']),
           progress_bar(post['accepted'], post['total']),
           Element('span', 'stalled', class_='care') if post.get('stalled')
           else _number(post['rate']), _duration(post['time_left']),
-          times.moment(post['started']), _foreign(post['message_id']))
-         for post in posts)))
+          times.moment(post['started']), _foreign(post['message_id']),
+          _words(post.get('waits_for'))) for post in posts)))
 
 
 def _hour(overview: Values, times: _Times) -> Element:

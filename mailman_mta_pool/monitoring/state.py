@@ -87,6 +87,8 @@ class PostState:
     :ivar rate: Recipients accepted a second: of the last ten seconds while it
         lasts, of the whole attempt when it has ended.
     :ivar failures: By cause, the greatest first.
+    :ivar waits_for: What it waits for, in words, a limit or a connection; ''
+        if something can be sent, or if it has ended.
     """
 
     entry: str = ''
@@ -99,6 +101,7 @@ class PostState:
     ended: Optional[float] = None
     rate: float = 0.0
     failures: List[Failures] = field(default_factory=list)
+    waits_for: str = ''
 
     @property
     def accepted(self) -> int:
@@ -111,10 +114,11 @@ class PostState:
 class RelayState:
     """A mail server, as one slice sees it.
 
-    :ivar name: 'host:port'.
+    :ivar name: Its section without "relay.", or 'host:port' for that of
+        [mta].
     :ivar state: One of `RELAY_STATES`.  It is 'up' if it could be used when
-        it was used last, and 'unknown' if this slice does not send there any
-        more.
+        it was used last, and 'unknown' if this slice has not sent there yet,
+        or does not any more.
     :ivar reason: Why it is paused or down, in the server's words, without
         addresses; or the limit of our own that it is at, for less than a
         second where it is 'up'.

@@ -25,6 +25,17 @@ from typing import Any, Collection, Dict, List, Sequence, Tuple
 
 
 @public
+def name_of(settings: RelaySettings) -> str:
+    """Return the relay's section, or 'host:port' for that of [mta].
+
+    :param settings: The relay.
+    """
+    if settings.name != MTA:
+        return settings.name
+    return Endpoint(settings.host, settings.port).name
+
+
+@public
 class Relay:
     """A mail server that takes our mail, and the connections to it.
 
@@ -68,10 +79,8 @@ class Relay:
 
     @property
     def name(self) -> str:
-        """The relay's section, or 'host:port' for that of [mta]."""
-        if self.settings.name != MTA:
-            return self.settings.name
-        return Endpoint(self.settings.host, self.settings.port).name
+        """See `name_of`."""
+        return name_of(self.settings)
 
     @property
     def is_up(self) -> bool:
@@ -132,6 +141,8 @@ class _Kept:
         # The plugin's own configuration file may have been edited.
         kept = set(map(_lasting, named))
         self._close([key for key in self._relays if key not in kept])
+        for key in named:
+            self._get(key, var_directory)
         relays = [self._get(key, var_directory) for key in wanted]
         for relay in relays:
             relay.others = tuple(
@@ -144,6 +155,9 @@ class _Kept:
             relay = self._relays[_lasting(key)] = Relay(*key, var_directory)
         relay.settings = key[0]
         return relay
+
+    def all(self) -> List[Relay]:
+        return list(self._relays.values())
 
     def _abandon(self) -> None:
         relays = list(self._relays.values())
@@ -195,6 +209,15 @@ def kept_relays(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
     :return: One relay for each of `wanted`, in this order.
     """
     return _kept.get(wanted, named, var_directory)
+
+
+@public
+def other_relays(relays: Collection[Relay]) -> List[Relay]:
+    """Return the relays that the site has besides those of a post.
+
+    :param relays: What `kept_relays` has returned last.
+    """
+    return [relay for relay in _kept.all() if relay not in relays]
 
 
 @public

@@ -10,7 +10,7 @@ from mailman_mta_pool.settlement.contrast import Contrast
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.settlement.orders import Notice
 from mailman_mta_pool.settlement.rejection import Rejection
-from mailman_mta_pool.settlement.table import Judgement
+from mailman_mta_pool.settlement.table import Judge, Judgement
 from mailman_mta_pool.wire.transaction import Stage, Transaction
 from public import public
 from typing import Dict, List, Optional
@@ -21,6 +21,7 @@ class Case:
     """The answers of one relay to the transactions of one post.
 
     :ivar relay: The name of the relay.
+    :ivar judge: Says what its answers are about.
     :ivar memory: What the relay said to other posts.
     :ivar contrast: Its refusals that prove nothing by themselves.
     :ivar rejection: Its refusals of the content.
@@ -33,16 +34,18 @@ class Case:
         other relays have the rest.
     """
 
-    def __init__(self, relay: str, memory: Memory, contrast: Contrast,
-                 rejection: Rejection) -> None:
+    def __init__(self, relay: str, judge: Judge, memory: Memory,
+                 contrast: Contrast, rejection: Rejection) -> None:
         """Begin with nothing said.
 
         :param relay: The name of the relay.
+        :param judge: Says what its answers are about.
         :param memory: What the relay said to other posts.
         :param contrast: Empty.
         :param rejection: Likewise.
         """
         self.relay = relay
+        self.judge = judge
         self.memory = memory
         self.contrast = contrast
         self.rejection = rejection

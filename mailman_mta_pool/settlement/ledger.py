@@ -164,13 +164,13 @@ class Ledger:
         :param post: The post.
         :param catalogue: What servers are known to say.
         :param relays: See `use`.  They are named to the methods, and have a
-            `name` and a `memory` each.
+            `name`, a `memory` and `settings` each.
         :param shunts: False if a rejected message is a bounce of everybody.
         """
         self._record: Any = _Nobody() if record is None else record
         self._post = post
         self._shunts = shunts
-        self._judge = Judge(catalogue)
+        self._catalogue = catalogue
         self._cases: Dict[Any, Case] = {}
         # Those of the relays that the post may go over now.
         self._in_use: List[Case] = []
@@ -204,9 +204,10 @@ class Ledger:
     def _begin(self, relay: Any) -> Case:
         """Return an empty case of a relay."""
         post, memory = self._post, relay.memory
+        judge = Judge(self._catalogue, relay=relay.settings)
         return Case(
-            relay.name, memory,
-            Contrast(self._judge, memory, relay.name,
+            relay.name, judge, memory,
+            Contrast(judge, memory, relay.name,
                      plain_sender=post.plain_sender, count=post.count,
                      suspects=post.suspects),
             Rejection(memory, post.message_id, post.count, post.is_notice,
@@ -299,14 +300,17 @@ class Ledger:
         self._read(reading)
         return self._orders(reading)
 
-    def hear_of_opening(self, word: str, reply: Reply) -> Optional[Notice]:
+    def hear_of_opening(self, word: str, reply: Reply,
+                        relay: Any) -> Optional[Notice]:
         """Judge a reply that kept a connection from being opened.
 
         :param word: 'greeting', 'EHLO' or 'AUTH'.
         :param reply: The refusal.
+        :param relay: The relay that gave it.
         :return: What it says of the relay; None if it is about us.
         """
-        return notice_of(self._judge.judge_opening(word, reply))
+        return notice_of(
+            self._cases[relay].judge.judge_opening(word, reply))
 
     def hear_of_closing(self, outcome: Outcome,
                         relay: Any) -> Optional[Notice]:
@@ -322,13 +326,13 @@ class Ledger:
             result = outcome.results[index]
             if result.reply is not None:
                 case.answers[outcome.transaction.recipients[index]] = (
-                    self._judge.judge(result.stage, result.reply))
+                    case.judge.judge(result.stage, result.reply))
         for result in outcome.results:
             if result.fate is Fate.not_attempted and (
                     result.reply is not None and
                     result.stage is not Stage.connect):
-                notice = notice_of(self._judge.judge(
-                    result.stage, result.reply))
+                notice = notice_of(
+                    case.judge.judge(result.stage, result.reply))
                 if notice is not None and notice.about is About.quota:
                     case.exhaust(notice)
                 return notice
@@ -423,7 +427,7 @@ class Ledger:
                 # A server says the same of many.
                 key = result.stage, result.reply
                 if key not in judged:
-                    judged[key] = self._judge.judge(*key)
+                    judged[key] = reading.case.judge.judge(*key)
                 self._read_refusal(reading, index, judged[key])
 
     def _read_unanswered(self, reading: _Reading, index: int,

@@ -9,7 +9,9 @@ and `contrast` compares them.
 import re
 
 from datetime import datetime, timezone
-from mailman_mta_pool.settings import About
+from functools import lru_cache, partial
+from mailman_mta_pool.keys import in_words_of
+from mailman_mta_pool.settings import About, RelaySettings
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.waits import wait_of
 from mailman_mta_pool.settlement.words import enhanced_of, words_of
@@ -155,14 +157,18 @@ class Judge:
     """Says of a refusal whom it is about."""
 
     def __init__(self, catalogue: Catalogue,
-                 now: Callable[[], datetime] = _now) -> None:
+                 now: Callable[[], datetime] = _now,
+                 relay: Optional[RelaySettings] = None) -> None:
         """Prepare.
 
         :param catalogue: What servers are known to say.
         :param now: The time of day, for replies that name a time.
+        :param relay: Whose keys a remedy names; None is the server of [mta].
         """
         self._catalogue = catalogue
         self._now = now
+        self._remedy = lru_cache(maxsize=None)(
+            partial(in_words_of, relay or RelaySettings()))
 
     def judge(self, stage: Stage, reply: Reply) -> Judgement:
         """Judge a reply to one of the commands of a transaction.
@@ -173,8 +179,8 @@ class Judge:
         answer = self._catalogue.find(_WORDS.get(stage, ''), reply)
         if answer is not None:
             return self._complete(Judgement(
-                answer.about, stage, reply, remedy=answer.remedy,
-                usual=answer.wait))
+                answer.about, stage, reply,
+                remedy=self._remedy(answer.remedy), usual=answer.wait))
         return self._complete(Judgement(_about(stage, reply), stage, reply))
 
     def judge_opening(self, word: str, reply: Reply) -> Judgement:
@@ -187,8 +193,8 @@ class Judge:
         if answer is None:
             return Judgement(None, Stage.connect, reply)
         return self._complete(Judgement(
-            answer.about, Stage.connect, reply, remedy=answer.remedy,
-            usual=answer.wait))
+            answer.about, Stage.connect, reply,
+            remedy=self._remedy(answer.remedy), usual=answer.wait))
 
     def _complete(self, judgement: Judgement) -> Judgement:
         """Read how long the server wants us to wait."""

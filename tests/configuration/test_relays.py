@@ -18,6 +18,7 @@ from mailman_mta_pool.settings import (
     WireSettings,
 )
 from tests.configuration.case import FileTestCase, PATH, SECRET
+from tests.configuration.mistakes import MISTAKES
 
 
 RATES = (Rate(14, 1.0), Rate(50000, 86400.0))
@@ -68,7 +69,8 @@ BAD = {
                    '[2001:db8::1]': 'address', '[IPv6:192.0.2.1]': 'address',
                    'ant..com': 'host name', '192.0.2.1\n x': 'host name'},
     'source_address': {'ant.example.com': 'IP address', '1.2.3': 'IP'},
-    'max_connections': {'0': 'of 1 or more', '-3': 'of 1', 'many': 'whole'},
+    'max_connections': {'0': 'of 1 to 10000', '-3': 'of 1', 'many': 'whole',
+                        '10001': 'to 10000'},
     'max_sessions_per_connection': {'-1': 'of 0 or more', '': 'whole'},
     'priority': {'-1': 'of 0 or more', 'first': 'whole', '': 'whole'},
     'weight': {'0': 'of 1 or more', '-1': 'of 1', '1.5': 'whole', '': '1'},
@@ -183,6 +185,13 @@ class TestKeys(FileTestCase):
                         self.mistake(
                             with_key(section, key, value),
                             f'[{section}] {key}', words)
+
+    def test_each_line_says_what_to_do(self):
+        # As with tests/operate/mistakes.py, but for what looks elsewhere.
+        for name, (text, place, remedy) in MISTAKES.items():
+            if 'secure_mode' not in text:
+                with self.subTest(name):
+                    self.mistake(text, f'{PATH}: {place}: ', remedy)
 
     @given(st.sampled_from(sorted(set(VALUES) | OUTSIDE)), st.text(
         st.characters(min_codepoint=32, max_codepoint=126), max_size=12))
@@ -349,7 +358,7 @@ class TestLimits(FileTestCase):
                     '[limit.master] message_rate', '14/second')),
                 ('[limit.master]\nfor: *@*\n', (
                     '[limit.master] for', '[limit.NAME]')),
-                ('[limits]\nhosts: 0\n', ('[limits] hosts', '1 or more')),
+                ('[limits]\nhosts: 0\n', ('[limits] hosts', '1 to 1000')),
                 ('[limits]\nhosts: two\n', ('[limits] hosts', "'two'"))):
             with self.subTest(text=text):
                 self.mistake(text, *words)

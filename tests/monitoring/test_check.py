@@ -166,7 +166,7 @@ class TestProblems(unittest.TestCase):
                 raise error
         except Exception as problem:
             return problem, problem_of_opening(
-                problem, Situation(RelaySettings(), {}, **options),
+                problem, Situation(RelaySettings(), 'a:25', {}, **options),
                 self.judge)
 
     def test_a_limit_of_this_machine_is_nobodys_fault(self):
@@ -207,7 +207,8 @@ class TestProblems(unittest.TestCase):
                 if path is None:
                     os.environ.pop('SSL_CERT_FILE', None)
                 remedy = problem_of_opening(
-                    error, Situation(RelaySettings(), {}), self.judge).remedy
+                    error, Situation(RelaySettings(), 'a:25', {}),
+                    self.judge).remedy
                 self.assertIn('update-ca-certificates', remedy)
                 self.assertEqual('no runner' in remedy, path is not None)
                 self.assertEqual(
@@ -270,9 +271,10 @@ class TestOffers(unittest.TestCase):
         for name, maximum, value, text in (
                 (MTA, 0, 4, each), ('mx', 0, 4, each),
                 ('mx', 9, 9, '9 for all out runners of this host together '
-                 '([relay.mx] max_connections)'),
+                 '([relay.mx] max_connections), beside that of this check'),
                 (MTA, 9, 4, f'{each}, 9 for all out runners of this host '
-                 'together ([relay.mta] max_connections)')):
+                 'together ([relay.mta] max_connections), beside that of '
+                 'this check')):
             with self.subTest(name, maximum=maximum):
                 limit = limits_of(Capabilities(), RelaySettings(
                     name=name, max_connections=maximum), site)[0]

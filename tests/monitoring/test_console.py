@@ -110,6 +110,11 @@ class Stream(io.StringIO):
         return self._encoding
 
 
+# Whether redis-py is installed is not what these tests are about.
+with_redis = mock.patch(
+    'mailman_mta_pool.relays.limiting.check_storage', lambda name: None)
+
+
 class TestTerminal(unittest.TestCase):
     def test_harmless(self):
         for is_unicode in (True, False):
@@ -354,7 +359,8 @@ class TestStatus(ConsoleTestCase):
         self.write(state_of())
         shown = json.loads(self.run_command(status_command, '--json'))
         expected = overview(
-            config.VAR_DIR, config.QUEUE_DIR, shown['time']).to_dict()
+            config.VAR_DIR, config.QUEUE_DIR, shown['time'], named={
+                f'{config.mta.smtp_host}:{config.mta.smtp_port}': 1}).to_dict()
         self.assertEqual(shown, json.loads(json.dumps(expected)))
         self.assertEqual(shown['version'], 1)
         self.assertEqual(shown['posts'][0]['accepted'], 500)
@@ -553,6 +559,7 @@ class TestConfig(ConsoleTestCase):
                     self.assertNotIn('hunter2', self.run_command(
                         config_command, *arguments))
 
+    @with_redis
     def test_relays_and_limits(self):
         self.configure(RELAYS)
         _, settings = self.settings()
@@ -718,8 +725,10 @@ class TestCheck(ConsoleTestCase):
                 self.path.write_text(text)
                 self.assertEqual(self.check(), f'{self.path}: good\n')
 
+    @with_redis
     def test_relays_and_limits(self):
         self.path.write_text(RELAYS)
+        self.path.chmod(0o644)
         first, *lines = self.check().splitlines()
         self.assertEqual(first, f'{self.path}: good')
         self.assertIn('[relay.a]', lines)
@@ -727,10 +736,13 @@ class TestCheck(ConsoleTestCase):
         self.assertRegex(
             text, rf'(?m)^  message_rate: 14/second +# {self.path}$')
         self.assertRegex(text, r'(?m)^  weight: 1 +# default$')
+        self.assertIn(f'{self.path} has a password, and every user', text)
+        self.assertIn(f'chmod go-r {self.path}', text)
         self.assertNotIn('hunter2', text)
         shown = json.loads(self.run_command(
             config_command, '--check', str(self.path), '--json'))
         validate(shown)
+        self.assertIn('every user of this host', shown['warnings'][0])
         self.assertEqual(
             shown['settings']['relay.b.priority']['value'], '5')
         self.assertNotIn('hunter2', json.dumps(shown))

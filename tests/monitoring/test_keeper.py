@@ -53,11 +53,13 @@ class Engine:
         self.before = outcomes()
         self.messages = 0
         self.failures = []
+        self.waits_for = ''
 
     def tally(self):
         whole = {outcome: self.attempt[outcome] + self.before[outcome]
                  for outcome in OUTCOMES}
-        return Tally(dict(self.attempt), whole, self.messages, self.failures)
+        return Tally(dict(self.attempt), whole, self.messages, self.failures,
+                     self.waits_for)
 
 
 class Source:
@@ -68,11 +70,13 @@ class Source:
         self.opened = self.lost = 0
         self.durations = no_durations()
         self.state = 'up'
+        self.is_in_use = True
 
     def sample(self):
         return RelaySample(self, RelayState(
             self.name, self.state, connections=self.opened,
-            opened=self.opened, lost=self.lost), self.durations)
+            opened=self.opened, lost=self.lost), self.durations,
+            self.is_in_use)
 
 
 class KeeperTestCase(unittest.TestCase):
@@ -459,6 +463,43 @@ class TestRelays(KeeperTestCase):
         keeper.write()
         relay, = self.state().relays
         self.assertEqual(relay.used, NOON + 1)
+
+    def test_a_relay_of_other_lists(self):
+        keeper = self.first_keeper()
+        self.relay, other = Source(), Source('other.example.net:25')
+        self.others, other.is_in_use = [other], False
+        keeper.begin(self.delivery(Engine()))
+        keeper.end()
+        self.assertEqual(
+            [(relay.name, relay.state, relay.used)
+             for relay in self.state().relays],
+            [('relay.example.net:25', 'up', NOON),
+             ('other.example.net:25', 'up', 0)])
+
+    def test_what_another_process_has_found_out(self):
+        for state, expected in (('up', 'up'), ('down', 'down'),
+                                ('paused', 'up'), ('unknown', 'unknown')):
+            with self.subTest(state=state):
+                keeper, self.relay = self.keeper(), Source()
+                self.relay.state = state
+                keeper.write()
+                keeper, self.relay = self.keeper(), Source()
+                self.relay.state = 'unknown'
+                keeper.write()
+                relay, = self.state().relays
+                self.assertEqual(relay.state, expected)
+                self.relay.state = 'up'
+                keeper.write()
+                os.remove(os.path.join(self.directory, 'out-0-of-1.json'))
+
+    def test_what_the_post_waits_for(self):
+        keeper, engine = self.first_keeper(), Engine()
+        keeper.begin(self.delivery(engine))
+        engine.waits_for = 'a limit'
+        keeper.write()
+        self.assertEqual(self.state().posts[0].waits_for, 'a limit')
+        keeper.end()
+        self.assertEqual(self.state().last_posts[0].waits_for, '')
 
     def test_so_many_relays(self):
         keeper = self.first_keeper()

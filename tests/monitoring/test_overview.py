@@ -111,7 +111,20 @@ class TestPosts(OverviewTestCase):
             'message_id': POST_ID, 'list': LIST, 'total': 1000,
             'accepted': 400, 'rate': 20.0, 'time_left': 30.0,
             'started': NOW - 60, 'slice': 'out-0-of-1', 'stalled': False,
-            'outcomes': outcomes(accepted=400)})
+            'outcomes': outcomes(accepted=400), 'waits_for': ''})
+
+    def test_what_it_waits_for(self):
+        one = replace(post(600, 100, origin='1'), waits_for='a limit')
+        other = replace(post(400, 50, origin='2'), waits_for='a connection')
+        for second, words in (
+                (other, 'a limit, a connection'), (replace(
+                    other, waits_for='a limit'), 'a limit'),
+                # That part goes out.
+                (replace(other, waits_for=''), '')):
+            with self.subTest(words):
+                self.write(working('out-0-of-2', one),
+                           working('out-1-of-2', second))
+                self.assertEqual(self.post()['waits_for'], words)
 
     def test_no_rate(self):
         self.write(working('out-0-of-1', post(1000, 0)))
@@ -347,6 +360,20 @@ class TestRelays(OverviewTestCase):
         self.write(resting('out-0-of-1', relays=[
             RelayState(RELAY, 'up'), RelayState('old:25', opened=3)]))
         self.assertEqual(self.relay()['name'], RELAY)
+
+    def relays(self, **named):
+        return [(relay['name'], relay['state'], relay['ceiling'])
+                for relay in self.values(named=named)['relays']]
+
+    def test_all_relays_of_the_settings(self):
+        # Also before the first post.
+        rows = [('ses', 'unknown', 5), ('backup', 'unknown', 2)]
+        self.assertEqual(self.relays(ses=5, backup=2), rows)
+        self.write(resting('out-0-of-1', relays=[
+            RelayState('backup', 'up', ceiling=2), RelayState('old', 'up'),
+            RelayState('older', opened=3)]))
+        self.assertEqual(self.relays(ses=5, backup=2), [
+            rows[0], ('backup', 'up', 2), ('old', 'up', 0)])
 
 
 class TestQueues(OverviewTestCase):

@@ -15,15 +15,18 @@ class TestRecipes(SiteTestCase):
         """Write part of a file; return its path and what is said of it."""
         path = self.mailman.directory / name
         path.write_text(text)
+        path.chmod(0o600)
         return path, mta_pool(self.mailman, 'config', '--check', path)
 
     def assertGood(self, name, text):
         path, done = self.check(name, text)
-        self.assertEqual(done, (0, f'{path}: good\n'.encode(), []))
+        self.assertEqual((done.status, done.errors), (0, []))
+        self.assertEqual(
+            done.output.decode().splitlines()[0], f'{path}: good')
 
     def test_each_recipe(self):
         found = recipes()
-        self.assertGreater(len(found), 4)
+        self.assertGreater(len(found), 7)
         for recipe in found:
             with self.subTest(recipe.name):
                 self.assertGood('part-of-mailman.cfg', recipe.mailman)

@@ -553,10 +553,10 @@ class TestTheRelay(LedgerTestCase):
 
     def test_opening(self):
         notice = self.ledger.hear_of_opening(
-            'greeting', reply('421 connections'))
+            'greeting', reply('421 connections'), self.relay)
         self.assertIs(notice.about, About.connections)
         self.assertIsNone(self.ledger.hear_of_opening(
-            'greeting', reply('554 We do not like you')))
+            'greeting', reply('554 We do not like you'), self.relay))
 
 
 class TestFew(LedgerTestCase):

@@ -8,6 +8,7 @@ in their order; how the connections take turns is for the test to choose.
 
 from collections import deque
 from itertools import count
+from mailman_mta_pool.settings import RelaySettings
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.ledger import Ledger, Post
 from mailman_mta_pool.settlement.memory import Memory
@@ -51,6 +52,7 @@ class Relay(NamedTuple):
 
     memory: Memory
     name: str = 'relay:25'
+    settings: RelaySettings = RelaySettings()
 
 
 @public
