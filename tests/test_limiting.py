@@ -79,14 +79,17 @@ class Budget:
     :ivar used: How much was taken in each period.
     :ivar flying: How much is in flight.
     :ivar asks: What was asked.
+    :ivar renews: False if no period comes after the first.
+    :ivar left: How often a place in the line was given up.
     """
 
     def __init__(self, count, wait=0.001):
         self.count = count
         self.wait = wait
         self.used = [0]
-        self.flying = self.unused_count = 0
+        self.flying = self.unused_count = self.left = 0
         self.asks = []
+        self.renews = wait < 1
         self._is_refused = False
 
     def take(self, ask, answer):
@@ -95,7 +98,7 @@ class Budget:
 
     def answer_to(self, ask):
         limit = ask.limits[0]
-        if self._is_refused and self.wait < 1:
+        if self._is_refused and self.renews:
             self.used.append(0)
         self._is_refused = False
         left = self.count - self.used[-1]
@@ -120,7 +123,7 @@ class Budget:
         self.replied(taken)
 
     def leave(self, ask):
-        pass
+        self.left += 1
 
     def sync(self):
         pass
@@ -389,6 +392,29 @@ class TestSeveralRelays(LimitedCase):
         self.assertLessEqual(len(one.served), 3)
         self.assertEqual(len(self.ledger.served), 50)
 
+    def test_there_is_nothing_left_for_the_limited_one(self):
+        # Whoever waits behind it is not to wait for a lane without work: its
+        # place is free long before it would lapse.
+        with mock.patch('mailman_mta_pool.limits.limiter.GRACE', HOUR):
+            for sent in (0, 1):
+                with self.subTest(sent=sent):
+                    self.play_without_work(sent)
+
+    def play_without_work(self, sent):
+        one, other = ScriptedRelay('one:25'), ScriptedRelay('other:25')
+        budget = Budget(sent, wait=0.05)
+        budget.renews = False
+        left = until(lambda: budget.left)
+
+        async def gate():
+            if len(other.served) == 19 - sent:
+                await left()
+        other.gate = gate
+        outbound = self.limited({one: (MESSAGES, budget)}, one, other)
+        self.assertEqual(self.send(outbound, 20), [])
+        self.assertEqual(
+            (len(one.served), len(other.served)), (sent, 20 - sent))
+
     def test_both_are_limited(self):
         one, other = ScriptedRelay('one:25'), ScriptedRelay('other:25')
         budget = Budget(3)
@@ -450,6 +476,20 @@ class TestUndivided(unittest.TestCase):
         self.assertEqual(asked, [(5, False)])
         # It goes into debt.
         self.assertEqual((permit.recipients, storage.used), (5, [5]))
+
+    def test_who_looks_first_is_first(self):
+        # A connection is opened in between, and the other has one.
+        async def play():
+            limiter = Limiter(Budget(1), asyncio.get_running_loop())
+            first, second = (Allowance(
+                (MESSAGES,), lambda: limiter, lambda: None) for _ in range(2))
+            self.assertTrue(first.look())
+            self.assertIsNone(second.request())
+            # It was begun again before it has sent anything.
+            self.assertTrue(first.look())
+            self.assertIsNotNone(first.request())
+            self.assertFalse(first.look())
+        asyncio.run(play())
 
     def test_was_sent(self):
         each = transaction(1)

@@ -482,7 +482,10 @@ class Lane:
         limit = lessons.max_recipients
         if self._allowance is not None:
             upcoming = self.share.upcoming(octets)
-            if upcoming is not None:
+            if not self.share:
+                # The others are not to wait for a lane without work.
+                self._allowance.leave()
+            elif upcoming is not None:
                 permit = self._permit_for(upcoming)
                 if permit is None:
                     return LATER
@@ -566,6 +569,9 @@ class Lane:
             if not self._dispatcher.is_complete:
                 # The main thread may wait for a connection.
                 self._dispatcher.make_ready(1)
+            elif not self.share and self._allowance is not None:
+                # Other lanes have sent the rest.
+                self._allowance.leave()
 
     # When the relay wants less.
 

@@ -15,6 +15,7 @@ from tests.fault.passes import is_end
 from tests.fault.rounds import numbered
 from tests.limits.counting import Counter
 from tests.scripted import Scripted
+from tests.servers.proxy import DelayingProxy
 from tests.site_case import SiteTestCase
 
 
@@ -80,8 +81,13 @@ class TestProcesses(unittest.TestCase):
 # At the server's clock.
 ALLOWED, ALLOWED_CONNECTIONS = 14, 5
 RECIPIENTS = 140
+# So many recipients has the post that goes to a provider far away.  With 2,000
+# each of these tests takes two and a half minutes.
+FAR_RECIPIENTS = int(os.environ.get('MM_POOL_RATE_RECIPIENTS', '140'))
 TOO_FAST = '454 Throttling failure: Maximum sending rate exceeded.'
+CHUNKING = 'PIPELINING', 'CHUNKING', 'SIZE 0', '8BITMIME'
 SLICES = 4
+IN_SLICES = f'[runner.out]\ninstances: {SLICES}\n'
 
 
 class StrictProvider(Scripted):
@@ -141,17 +147,25 @@ def cpu_of(process):
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
-class TestProvider(SiteTestCase):
+class ProviderCase(SiteTestCase):
     """Real runners, and a provider who refuses what is too much."""
 
     def begin(self, *, members=RECIPIENTS, rate=f'{ALLOWED}/second',
               limits=None, connections=ALLOWED_CONNECTIONS, more=None,
-              extra='', **options):
-        self.server = self.use(StrictProvider(**options))
+              extra='', jitter=None, **options):
+        """Make a site that sends to a strict provider.
+
+        :param jitter: How much longer each way to the provider takes at
+            most, in seconds; None if there is no network in between.
+        """
+        self.server = near = self.use(StrictProvider(**options))
+        if jitter is not None:
+            near = self.use(DelayingProxy(
+                (near.host, near.port), 0.0, jitter))
         return self.site(
-            self.server, members=members, extra=extra,
+            near, members=members, extra=extra,
             max_delivery_threads=connections,
-            settings={**relay_to(self.server, rate, **(more or {})),
+            settings={**relay_to(near, rate, **(more or {})),
                       **(limits or {})})
 
     def assertWithinLimits(self, site, what):
@@ -163,6 +177,34 @@ class TestProvider(SiteTestCase):
         # The machine may be busy; what is aimed at is 97 %.
         self.assertGreater(self.server.share, 0.7)
 
+    def send_in_slices(self, site, timeout=60):
+        """Let each of several slices send a post to a part of the members.
+
+        :return: The runners, which are still there.
+        """
+        posts = {}
+        for number in range(1000):
+            path = site.post(
+                numbered(number), queue='virgin', verp=True,
+                recipients=set(site.members[len(posts)::SLICES]))
+            # A slice has a quarter of all hash values.
+            slice_ = int(path.stem.partition('+')[2][0], 16) // 4
+            if posts.setdefault(slice_, path) is not path:
+                path.unlink()
+            elif len(posts) == SLICES:
+                break
+        runners = [site.start_runner(f'out:{number}:{SLICES}')
+                   for number in range(SLICES)]
+        # One that starts would take what another has in hand for a leftover.
+        site.wait_for(lambda: site.log('mailman.log').count(
+            'out runner started') == SLICES, 'the runners')
+        for path in posts.values():
+            path.rename(site.var / 'queue' / 'out' / path.name)
+        site.wait_until_empty(timeout=timeout)
+        return runners
+
+
+class TestProvider(ProviderCase):
     def test_one_runner(self):
         site = self.begin()
         site.run({'verp': True})
@@ -191,27 +233,8 @@ class TestProvider(SiteTestCase):
 
     def test_four_slices(self):
         # One connection each: the ceiling of the host is not at issue here.
-        site = self.begin(
-            connections=1, extra=f'[runner.out]\ninstances: {SLICES}\n')
-        posts = {}
-        for number in range(1000):
-            path = site.post(
-                numbered(number), queue='virgin', verp=True,
-                recipients=set(site.members[len(posts)::SLICES]))
-            # A slice has a quarter of all hash values.
-            slice_ = int(path.stem.partition('+')[2][0], 16) // 4
-            if posts.setdefault(slice_, path) is not path:
-                path.unlink()
-            elif len(posts) == SLICES:
-                break
-        for number in range(SLICES):
-            site.start_runner(f'out:{number}:{SLICES}')
-        # One that starts would take what another has in hand for a leftover.
-        site.wait_for(lambda: site.log('mailman.log').count(
-            'out runner started') == SLICES, 'the runners')
-        for path in posts.values():
-            path.rename(site.var / 'queue' / 'out' / path.name)
-        site.wait_until_empty()
+        site = self.begin(connections=1, extra=IN_SLICES)
+        self.send_in_slices(site)
         self.assertWithinLimits(site, 'Four slices')
 
     def test_recipients(self):
@@ -289,3 +312,37 @@ class TestProvider(SiteTestCase):
         print(f'\nTwo posts of 12, and 6 in 3 seconds: {turns} turns')
         self.assertLessEqual(turns, 4)
         self.assertQuiet(site)
+
+
+class TestFarProvider(ProviderCase):
+    """A packet takes up to so many seconds each way, and each another time.
+
+    What is asked for at 20 ms is 97 % of the rate, and 90 % at 80 ms.
+    """
+
+    def send(self, jitter, slices=1, **options):
+        site = self.begin(
+            members=FAR_RECIPIENTS, jitter=jitter,
+            connections=1 if slices > 1 else ALLOWED_CONNECTIONS,
+            extra=IN_SLICES if slices > 1 else '', **options)
+        timeout = 60 + 2 * FAR_RECIPIENTS / ALLOWED
+        if slices > 1:
+            runners = self.send_in_slices(site, timeout)
+        else:
+            site.post(verp=True)
+            runners = [site.start_runner()]
+            site.wait_until_empty(timeout=timeout)
+        self.assertWithinLimits(
+            site, f'{slices} slices, up to {jitter:g} s each way')
+        elapsed = self.server.ended[-1] - self.server.ended[0]
+        print(*(f'{cpu_of(runner) / elapsed:.2%}' for runner in runners),
+              'of a CPU')
+
+    def test_20_ms(self):
+        self.send(0.02, extensions=CHUNKING)
+
+    def test_20_ms_in_four_slices(self):
+        self.send(0.02, SLICES, extensions=CHUNKING)
+
+    def test_80_ms(self):
+        self.send(0.08, extensions=CHUNKING)
