@@ -7,6 +7,7 @@ import time
 import asyncio
 import unittest
 
+from collections import deque
 from hypothesis import given, settings, strategies as st
 from itertools import count
 from mailman.testing.layers import ConfigLayer
@@ -15,6 +16,7 @@ from mailman_mta_pool.configuration.rates import parse_rates, rate_words
 from mailman_mta_pool.dispatch import lane
 from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import RelayPaused
+from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.limits.limit import Limit, Refused, Taken, Unit
 from mailman_mta_pool.limits.limiter import Limiter
 from mailman_mta_pool.network.border import border
@@ -52,6 +54,7 @@ from mailman_mta_pool.wire.verp import Verp
 from tempfile import TemporaryDirectory
 from tests.test_dispatch import (
     ACCEPTED,
+    FakeConnection as DispatchedConnection,
     NOT_SENT,
     Orderly,
     PATIENCE,
@@ -132,6 +135,14 @@ class Budget:
         pass
 
 
+class Patient(Budget):
+    """One whose next period begins when all of the former are answered."""
+
+    def answer_to(self, ask):
+        self.renews = not self.flying
+        return super().answer_to(ask)
+
+
 class Remote(Budget):
     """One that answers when the loop goes on."""
 
@@ -139,6 +150,44 @@ class Remote(Budget):
         self.asks.append(ask)
         asyncio.get_running_loop().call_soon(
             lambda: answer(self.answer_to(ask)))
+
+
+class Greedy(DispatchedConnection):
+    """A connection that takes all that it may have at once, as a real one.
+
+    Its relay has the numbers of the connections, in the order of the
+    transactions, in `sessions`.
+    """
+
+    DEPTH = 4
+
+    def __init__(self, relay):
+        super().__init__(None, relay)
+        self._number = relay.opened + 1
+        self._sessions, self._gate = relay.sessions, relay.gate
+        self._asked = asyncio.Event()
+
+    def wake(self):
+        self._asked.set()
+
+    async def converse(self, feed, report):
+        flying = deque()
+        while True:
+            self._asked.clear()
+            given = LATER
+            while len(flying) < self.DEPTH:
+                given = feed(2 ** 40)
+                if given is None or given is LATER:
+                    break
+                flying.append(given)
+                self._sessions.append(self._number)
+            if flying:
+                await self._gate()
+                report(outcome_of_all(flying.popleft(), ACCEPTED))
+            elif given is None:
+                return
+            else:
+                await self._asked.wait()
 
 
 class LimitedCase(LanesTestCase):
@@ -228,6 +277,25 @@ class TestOneRelay(LimitedCase):
         self.assertAllSettled(budget)
         # It may have been sent: its connection had begun with it.
         self.assertEqual(sum(budget.used), 11)
+
+    def test_one_for_each_connection(self):
+        # Behind another one the reply would come later, and count for longer.
+        relay = ScriptedRelay('one:25', connections=3)
+        relay.sessions = []
+        budget = Patient(3)
+        # All three of a period are in flight before the first is answered.
+        relay.gate = until(lambda: budget.used[-1] == 3)
+        relay.pool = Pool(lambda: Greedy(relay), relay.pool_settings)
+        outbound = self.limited({relay: (MESSAGES, budget)}, relay)
+        for number in range(30):
+            outbound.submit(transaction(number))
+        outbound.finish()
+        outbound.close()
+        self.assertEqual(len(relay.sessions), 30)
+        # One connection was open before the others.
+        for start in range(6, 30, 3):
+            self.assertEqual(
+                sorted(relay.sessions[start:start + 3]), [1, 2, 3])
 
     def test_nothing_is_asked_without_a_limit(self):
         relay = ScriptedRelay('one:25')

@@ -486,6 +486,8 @@ class Lane:
                 # The others are not to wait for a lane without work.
                 self._allowance.leave()
             elif upcoming is not None:
+                if use.in_hand and self._leave_to_idle():
+                    return LATER
                 permit = self._permit_for(upcoming)
                 if permit is None:
                     return LATER
@@ -511,6 +513,23 @@ class Lane:
         return transaction
 
     # When a limit of ours lets nothing through.
+
+    def _leave_to_idle(self) -> bool:
+        """Let an agent with nothing in flight have what a limit lets through.
+
+        Behind another transaction the reply would come later, and until one
+        period after that the transaction counts.
+
+        :return: False if there is no such agent.
+        """
+        allowance = self._allowance
+        if allowance is None or allowance.is_waiting:
+            return False
+        for agent in self._agents:
+            if agent.is_waiting and not agent.is_busy and agent.is_live:
+                agent.wake()
+                return True
+        return False
 
     def _permit_for(self, transaction: Transaction) -> Optional[Permit]:
         """Return the right to send some of a transaction, or None for now."""
