@@ -636,6 +636,29 @@ class TestConnects(unittest.IsolatedAsyncioTestCase):
             await pool.acquire()
         self.assertEqual((self.budget.used, self.budget.flying), ([1], 0))
 
+    async def test_another_address_counts(self):
+        pool = self.pool(2)
+        await pool.acquire()
+        is_over = pool.next_attempt()
+        self.assertEqual(self.budget.flying, 1)
+        is_over()
+        self.assertEqual((self.budget.used, self.budget.flying), ([2], 0))
+        self.assertIsNone(pool.next_attempt())
+
+    async def test_another_address_without_a_limit(self):
+        pool = Pool(FakeConnection, PoolSettings())
+        self.addAsyncCleanup(pool.close)
+        pool.next_attempt()()
+
+    async def test_nobody_waits_when_another_may_be_opened(self):
+        # Its place is free at once.
+        pool = self.pool(0, wait=0.001)
+        self.budget.renews = False
+        self.assertIsNone(pool.next_attempt())
+        while not self.budget.left:
+            await asyncio.sleep(0.001)
+        self.assertEqual(len(self.budget.asks), 1)
+
 
 class TestConnectsOfPosts(LimitedCase):
     def test_too_long_a_wait(self):

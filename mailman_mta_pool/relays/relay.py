@@ -6,6 +6,8 @@ import atexit
 import asyncio
 
 from functools import partial
+from mailman_mta_pool.connection import SMTPConnection
+from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.foreign import as_transaction_connection
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
@@ -23,7 +25,8 @@ from typing import Any, Collection, Dict, List, Sequence, Tuple
 class Relay:
     """A mail server that takes our mail, and the connections to it.
 
-    :ivar lessons: What it has taught us; of the network thread.
+    :ivar addresses: What is known of its addresses; of the network thread.
+    :ivar lessons: What it has taught us; likewise.
     :ivar pool: The connections, likewise.
     :ivar throttle: How fast, and over how many of them, it is sent to;
         likewise.
@@ -43,6 +46,8 @@ class Relay:
         self.lessons = Lessons(time.monotonic)
         self.pool = Pool(self._connection, pool,
                          allowance=partial(connect_allowance, settings))
+        self.addresses = Addresses(
+            relay=self.name, next_attempt=self.pool.next_attempt)
         self.throttle = Throttle(self.name, pool.max_connections)
         self.memory = Memory(time.monotonic)
         self.trouble = ''
@@ -56,9 +61,11 @@ class Relay:
         return f'<Relay {self.name} {self.pool!r}>'
 
     def _connection(self) -> Any:
+        connection = connection_for(self.settings, self.lessons)
+        if isinstance(connection, SMTPConnection):
+            connection.addresses = self.addresses
         return as_transaction_connection(
-            connection_for(self.settings, self.lessons), self.name,
-            self.settings.wire.timeouts.quit)
+            connection, self.name, self.settings.wire.timeouts.quit)
 
 
 # Which server, and how many connections: what a relay is made of.
