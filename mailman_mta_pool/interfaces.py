@@ -189,6 +189,16 @@ class IPool(Interface):
         :raises RelayUnavailable: if it cannot be opened.
         """
 
+    def next_attempt():
+        """Let a connection that is being opened try another address.
+
+        A limit of new connections counts each address that is tried; the
+        first one is allowed with the connection.
+
+        :return: What is to be called when the attempt is over; None if there
+            may be none now.
+        """
+
     def release(connection):
         """Take a connection back.
 

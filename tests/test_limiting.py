@@ -7,6 +7,7 @@ import time
 import asyncio
 import unittest
 
+from collections import deque
 from hypothesis import given, settings, strategies as st
 from itertools import count
 from mailman.testing.layers import ConfigLayer
@@ -15,6 +16,7 @@ from mailman_mta_pool.configuration.rates import parse_rates, rate_words
 from mailman_mta_pool.dispatch import lane
 from mailman_mta_pool.dispatch.outbound import Outbound
 from mailman_mta_pool.errors import RelayPaused
+from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.limits.limit import Limit, Refused, Taken, Unit
 from mailman_mta_pool.limits.limiter import Limiter
 from mailman_mta_pool.network.border import border
@@ -52,6 +54,7 @@ from mailman_mta_pool.wire.verp import Verp
 from tempfile import TemporaryDirectory
 from tests.test_dispatch import (
     ACCEPTED,
+    FakeConnection as DispatchedConnection,
     NOT_SENT,
     Orderly,
     PATIENCE,
@@ -79,14 +82,17 @@ class Budget:
     :ivar used: How much was taken in each period.
     :ivar flying: How much is in flight.
     :ivar asks: What was asked.
+    :ivar renews: False if no period comes after the first.
+    :ivar left: How often a place in the line was given up.
     """
 
     def __init__(self, count, wait=0.001):
         self.count = count
         self.wait = wait
         self.used = [0]
-        self.flying = self.unused_count = 0
+        self.flying = self.unused_count = self.left = 0
         self.asks = []
+        self.renews = wait < 1
         self._is_refused = False
 
     def take(self, ask, answer):
@@ -95,7 +101,7 @@ class Budget:
 
     def answer_to(self, ask):
         limit = ask.limits[0]
-        if self._is_refused and self.wait < 1:
+        if self._is_refused and self.renews:
             self.used.append(0)
         self._is_refused = False
         left = self.count - self.used[-1]
@@ -120,13 +126,21 @@ class Budget:
         self.replied(taken)
 
     def leave(self, ask):
-        pass
+        self.left += 1
 
     def sync(self):
         pass
 
     async def close(self):
         pass
+
+
+class Patient(Budget):
+    """One whose next period begins when all of the former are answered."""
+
+    def answer_to(self, ask):
+        self.renews = not self.flying
+        return super().answer_to(ask)
 
 
 class Remote(Budget):
@@ -136,6 +150,44 @@ class Remote(Budget):
         self.asks.append(ask)
         asyncio.get_running_loop().call_soon(
             lambda: answer(self.answer_to(ask)))
+
+
+class Greedy(DispatchedConnection):
+    """A connection that takes all that it may have at once, as a real one.
+
+    Its relay has the numbers of the connections, in the order of the
+    transactions, in `sessions`.
+    """
+
+    DEPTH = 4
+
+    def __init__(self, relay):
+        super().__init__(None, relay)
+        self._number = relay.opened + 1
+        self._sessions, self._gate = relay.sessions, relay.gate
+        self._asked = asyncio.Event()
+
+    def wake(self):
+        self._asked.set()
+
+    async def converse(self, feed, report):
+        flying = deque()
+        while True:
+            self._asked.clear()
+            given = LATER
+            while len(flying) < self.DEPTH:
+                given = feed(2 ** 40)
+                if given is None or given is LATER:
+                    break
+                flying.append(given)
+                self._sessions.append(self._number)
+            if flying:
+                await self._gate()
+                report(outcome_of_all(flying.popleft(), ACCEPTED))
+            elif given is None:
+                return
+            else:
+                await self._asked.wait()
 
 
 class LimitedCase(LanesTestCase):
@@ -225,6 +277,25 @@ class TestOneRelay(LimitedCase):
         self.assertAllSettled(budget)
         # It may have been sent: its connection had begun with it.
         self.assertEqual(sum(budget.used), 11)
+
+    def test_one_for_each_connection(self):
+        # Behind another one the reply would come later, and count for longer.
+        relay = ScriptedRelay('one:25', connections=3)
+        relay.sessions = []
+        budget = Patient(3)
+        # All three of a period are in flight before the first is answered.
+        relay.gate = until(lambda: budget.used[-1] == 3)
+        relay.pool = Pool(lambda: Greedy(relay), relay.pool_settings)
+        outbound = self.limited({relay: (MESSAGES, budget)}, relay)
+        for number in range(30):
+            outbound.submit(transaction(number))
+        outbound.finish()
+        outbound.close()
+        self.assertEqual(len(relay.sessions), 30)
+        # One connection was open before the others.
+        for start in range(6, 30, 3):
+            self.assertEqual(
+                sorted(relay.sessions[start:start + 3]), [1, 2, 3])
 
     def test_nothing_is_asked_without_a_limit(self):
         relay = ScriptedRelay('one:25')
@@ -391,6 +462,29 @@ class TestSeveralRelays(LimitedCase):
         self.assertLessEqual(len(one.served), 3)
         self.assertEqual(len(self.ledger.served), 50)
 
+    def test_there_is_nothing_left_for_the_limited_one(self):
+        # Whoever waits behind it is not to wait for a lane without work: its
+        # place is free long before it would lapse.
+        with mock.patch('mailman_mta_pool.limits.limiter.GRACE', HOUR):
+            for sent in (0, 1):
+                with self.subTest(sent=sent):
+                    self.play_without_work(sent)
+
+    def play_without_work(self, sent):
+        one, other = ScriptedRelay('one:25'), ScriptedRelay('other:25')
+        budget = Budget(sent, wait=0.05)
+        budget.renews = False
+        left = until(lambda: budget.left)
+
+        async def gate():
+            if len(other.served) == 19 - sent:
+                await left()
+        other.gate = gate
+        outbound = self.limited({one: (MESSAGES, budget)}, one, other)
+        self.assertEqual(self.send(outbound, 20), [])
+        self.assertEqual(
+            (len(one.served), len(other.served)), (sent, 20 - sent))
+
     def test_both_are_limited(self):
         one, other = ScriptedRelay('one:25'), ScriptedRelay('other:25')
         budget = Budget(3)
@@ -452,6 +546,20 @@ class TestUndivided(unittest.TestCase):
         self.assertEqual(asked, [(5, False)])
         # It goes into debt.
         self.assertEqual((permit.recipients, storage.used), (5, [5]))
+
+    def test_who_looks_first_is_first(self):
+        # A connection is opened in between, and the other has one.
+        async def play():
+            limiter = Limiter(Budget(1), asyncio.get_running_loop())
+            first, second = (Allowance(
+                (MESSAGES,), lambda: limiter, lambda: None) for _ in range(2))
+            self.assertTrue(first.look())
+            self.assertIsNone(second.request())
+            # It was begun again before it has sent anything.
+            self.assertTrue(first.look())
+            self.assertIsNotNone(first.request())
+            self.assertFalse(first.look())
+        asyncio.run(play())
 
     def test_was_sent(self):
         each = transaction(1)
@@ -529,6 +637,29 @@ class TestConnects(unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(ConnectionRefusedError):
             await pool.acquire()
         self.assertEqual((self.budget.used, self.budget.flying), ([1], 0))
+
+    async def test_another_address_counts(self):
+        pool = self.pool(2)
+        await pool.acquire()
+        is_over = pool.next_attempt()
+        self.assertEqual(self.budget.flying, 1)
+        is_over()
+        self.assertEqual((self.budget.used, self.budget.flying), ([2], 0))
+        self.assertIsNone(pool.next_attempt())
+
+    async def test_another_address_without_a_limit(self):
+        pool = Pool(FakeConnection, PoolSettings())
+        self.addAsyncCleanup(pool.close)
+        pool.next_attempt()()
+
+    async def test_nobody_waits_when_another_may_be_opened(self):
+        # Its place is free at once.
+        pool = self.pool(0, wait=0.001)
+        self.budget.renews = False
+        self.assertIsNone(pool.next_attempt())
+        while not self.budget.left:
+            await asyncio.sleep(0.001)
+        self.assertEqual(len(self.budget.asks), 1)
 
 
 class TestConnectsOfPosts(LimitedCase):

@@ -431,6 +431,46 @@ class TestConnect(OpeningTestCase):
                       '127.0.0.3: no answer within 30 s'):
             self.assertIn(words, str(error))
 
+    def allow(self, count):
+        """Allow so many attempts besides the first.
+
+        :return: A list, to which each attempt adds its end.
+        """
+        ends, allowed = [], iter(range(count))
+        self.addresses.next_attempt = lambda: (
+            None if next(allowed, None) is None else lambda: ends.append(1))
+        return ends
+
+    def test_no_more_attempts_than_are_allowed(self):
+        for refusing, allowed in ((1, 1), (2, 2), (0, 0)):
+            with self.subTest(refusing=refusing):
+                ends = self.allow(allowed)
+                outcome, _ = self.connect(
+                    *(self.nobody() for _ in range(refusing)))
+                self.assertNotIsInstance(outcome, RelayUnavailable)
+                self.assertEqual(len(ends), allowed)
+
+    def test_another_attempt_is_not_allowed(self):
+        found = self.nobody(), self.nobody('127.0.0.2')
+        ends = self.allow(1)
+        error, _ = self.connect(*found)
+        self.assertIsInstance(error, RelayUnavailable)
+        self.assertTrue(error.waiting_helps)
+        self.assertIn('127.0.0.2: [Errno 111] Connection refused; 127.0.0.1: '
+                      'not tried, because of connect_rate', str(error))
+        self.assertEqual((self.peer.connections, len(ends)), (0, 1))
+        # What was not tried goes first then.
+        outcome, _ = self.connect(*found)
+        self.assertNotIsInstance(outcome, RelayUnavailable)
+
+    def test_silence_and_another_attempt_is_not_allowed_yet(self):
+        # It is when the first one has failed.
+        self.addresses.next_attempt = lambda: (
+            (lambda: None) if self.loop.time() >= TIMEOUTS.connect else None)
+        outcome, seconds = self.connect(self.black_hole())
+        self.assertNotIsInstance(outcome, RelayUnavailable)
+        self.assertEqual(seconds, TIMEOUTS.connect)
+
     def test_a_server_that_cannot_be_used_is_tried_last(self):
         async def main():
             async with Peer(b'421 Busy\r\n') as bad:

@@ -9,13 +9,19 @@ import unittest
 
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.network.border import border
+from mailman_mta_pool.relays.limiting import close_limiter, use_limits
 from mailman_mta_pool.relays.relay import (
     close_relays,
     kept_relays,
     other_relays,
 )
 from mailman_mta_pool.relays.slots import slot_directory
-from mailman_mta_pool.settings import PoolSettings, RelaySettings
+from mailman_mta_pool.settings import (
+    PoolSettings,
+    Rate,
+    RelaySettings,
+    Settings,
+)
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from tests.scripted import Scripted
@@ -78,6 +84,25 @@ class TestKept(unittest.TestCase):
             self.assertIsNot(first, second)
             self.assertEqual(first.name, second.name)
             self.assertNotIn('anne', repr(first))
+
+    def test_every_address_counts(self):
+        # The limit is one of connects, and not of connections.
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        use_limits(Settings(), directory.name)
+        self.addCleanup(border.call, close_limiter)
+        with Scripted() as server:
+            key = self.settings(server, connect_rate=(Rate(2, 3600.0),))
+            relay, = kept_relays([key], [key])
+            self.connect(relay)
+
+            async def attempt():
+                is_over = relay.addresses.next_attempt()
+                if is_over is not None:
+                    is_over()
+                return is_over is not None
+            self.assertTrue(border.call(attempt))
+            self.assertFalse(border.call(attempt))
 
     def test_all_are_closed(self):
         with Scripted() as one, Scripted() as other:

@@ -327,6 +327,31 @@ class TestDelayingProxy(unittest.TestCase):
             received, b''.join(b'%04d' % number for number in range(1000)))
         self.assertLess(elapsed, 1000 * self.ROUND_TRIP / 2)
 
+    def test_none_overtakes_another(self):
+        with socket.create_server((HOST, 0)) as listener, DelayingProxy(
+                listener.getsockname(), 0.0, jitter=0.005) as proxy:
+            with socket.create_connection(
+                    (proxy.host, proxy.port), 30) as client:
+                server, address = listener.accept()
+                with server:
+                    self.send_in_pieces(client, server)
+
+    def send_in_pieces(self, client, server):
+        server.settimeout(30)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sent = [b'%04d' % number for number in range(200)]
+        received, sizes = b'', set()
+        for number, piece in enumerate(sent):
+            client.sendall(piece)
+            if number % 10 == 9:
+                while len(received) < 4 * (number + 1):
+                    data = server.recv(4000)
+                    sizes.add(len(data))
+                    received += data
+        self.assertEqual(received, b''.join(sent))
+        # Some pieces were kept longer than others.
+        self.assertGreater(len(sizes), 1)
+
     def test_the_end_of_one_direction(self):
         self._client.sendall(b'QUIT')
         self._client.shutdown(socket.SHUT_WR)

@@ -152,6 +152,15 @@ def _no_other_relay() -> bool:
     return False
 
 
+def _nothing() -> None:
+    """Take note of nothing."""
+
+
+def _any_number() -> Optional[Callable[[], None]]:
+    """Allow another attempt to connect; nothing counts them."""
+    return _nothing
+
+
 @public
 class Addresses:
     """What is known of the addresses of one relay; owned by the loop.
@@ -166,6 +175,8 @@ class Addresses:
                  relay: str = '',
                  chance: Callable[[], float] = random.SystemRandom().random,
                  has_other_relay: Callable[[], bool] = _no_other_relay,
+                 next_attempt: Callable[
+                     [], Optional[Callable[[], None]]] = _any_number,
                  ask: Optional[Ask] = None) -> None:
         """Nothing is known at first.
 
@@ -174,9 +185,11 @@ class Addresses:
         :param chance: A number from 0 up to 1, for the jitter of the breakers
             and for the order of a service's targets.
         :param has_other_relay: See above.
+        :param next_attempt: Likewise.
         :param ask: See `Targets`.
         """
         self.has_other_relay = has_other_relay
+        self.next_attempt = next_attempt
         self._clock = clock
         self.relay = relay
         self._chance = chance
@@ -528,6 +541,9 @@ class _Race:
         self._attempts: Dict[
             socket.socket, Tuple[Use, asyncio.TimerHandle]] = {}
         self._next: Optional[asyncio.TimerHandle] = None
+        # To be called when all is over, by each attempt that was allowed.
+        self._allowed: List[Callable[[], None]] = []
+        self._is_first = True
         self._winner: Optional[Tuple[socket.socket, Use]] = None
         self._over = self._loop.create_future()
         self._errors: List[Tuple[Address, Exception]] = []
@@ -543,6 +559,8 @@ class _Race:
             return winner
         finally:
             self._stop()
+            for is_over in self._allowed:
+                is_over()
             if self._winner is not None:
                 # Cancelled before it was taken.
                 sock, use = self._winner
@@ -560,7 +578,7 @@ class _Race:
     def _begin_next(self) -> None:
         """Begin an attempt, or the one after it if that fails at once."""
         self._stop_timer()
-        while self._waiting:
+        while self._waiting and self._may_begin():
             address = self._waiting.popleft()
             is_hopeful = self._addresses.is_usable(address)
             use = self._addresses.begin(address)
@@ -579,6 +597,21 @@ class _Race:
             return
         if not self._attempts:
             self._finish()
+
+    def _may_begin(self) -> bool:
+        """Return False if so many connections may not be opened now.
+
+        The next attempt is looked at again when one under way has failed.
+        """
+        if self._is_first:
+            # Whoever opens the connection has asked for this one.
+            self._is_first = False
+            return True
+        is_over = self._addresses.next_attempt()
+        if is_over is None:
+            return False
+        self._allowed.append(is_over)
+        return True
 
     def _finish(self) -> None:
         # It is done already if the waiting coroutine has been cancelled.
@@ -645,8 +678,10 @@ class _Race:
 
     def _failure(self) -> OSError:
         """One error for all addresses; a limit of this machine shows."""
-        text = '; '.join(
-            f'{address}: {error}' for address, error in self._errors)
+        text = '; '.join([
+            f'{address}: {error}' for address, error in self._errors] + [
+            f'{address}: not tried, because of connect_rate'
+            for address in self._waiting])
         for _, error in self._errors:
             number = _local_limit(error)
             if number is not None:

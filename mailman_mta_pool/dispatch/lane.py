@@ -671,7 +671,12 @@ class Lane:
         limit = lessons.max_recipients
         if self._allowance is not None:
             upcoming = self.share.upcoming(octets)
-            if upcoming is not None:
+            if not self.share:
+                # The others are not to wait for a lane without work.
+                self._allowance.leave()
+            elif upcoming is not None:
+                if use.in_hand and self._leave_to_idle():
+                    return LATER
                 permit = self._permit_for(upcoming)
                 if permit is None:
                     self._dispatcher.wake_others(self)
@@ -702,6 +707,23 @@ class Lane:
         return transaction
 
     # When a limit of ours lets nothing through.
+
+    def _leave_to_idle(self) -> bool:
+        """Let an agent with nothing in flight have what a limit lets through.
+
+        Behind another transaction the reply would come later, and until one
+        period after that the transaction counts.
+
+        :return: False if there is no such agent.
+        """
+        allowance = self._allowance
+        if allowance is None or allowance.is_waiting:
+            return False
+        for agent in self._agents:
+            if agent.is_waiting and not agent.is_busy and agent.is_live:
+                agent.wake()
+                return True
+        return False
 
     def _permit_for(self, transaction: Transaction) -> Optional[Permit]:
         """Return the right to send some of a transaction, or None for now."""
@@ -760,6 +782,9 @@ class Lane:
             if not self._dispatcher.is_complete:
                 # The main thread may wait for a connection.
                 self._dispatcher.make_ready(1)
+            elif not self.share and self._allowance is not None:
+                # Other lanes have sent the rest.
+                self._allowance.leave()
 
     # When the relay wants less.
 

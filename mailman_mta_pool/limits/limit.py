@@ -85,6 +85,11 @@ class Taken:
     limits: Tuple[Limit, ...]
     recipients: int
 
+    @property
+    def counts_recipients(self) -> bool:
+        """True if more would have to be taken for more recipients."""
+        return any(limit.unit is Unit.recipients for limit in self.limits)
+
     def amount(self, limit: Limit) -> int:
         """How much of a limit was taken."""
         return self.recipients if limit.unit is Unit.recipients else 1

@@ -25,10 +25,13 @@ log = logging.getLogger('mailman.smtp')
 # So many seconds after it was woken, whoever has not asked again has lost its
 # place, and whatever was taken for it.
 GRACE = 1.0
+# For so many seconds a permit is kept for a claimant that opens a connection
+# first.
+KEEPING = 5.0
 # How often the use of the limits is written to the disk, in seconds; a crash
 # of the host may forget what came since.
 SYNC_PERIOD = 5.0
-public(GRACE=GRACE)
+public(GRACE=GRACE, KEEPING=KEEPING)
 
 
 @public
@@ -39,6 +42,7 @@ class Permit:
     that does nothing.
 
     :ivar recipients: How many recipients it covers.
+    :ivar was_kept: True if it was asked for before there was a transaction.
     """
 
     def __init__(self, limiter: 'Limiter', taken: Optional[Taken],
@@ -52,6 +56,7 @@ class Permit:
         self._limiter = limiter
         self._taken = taken
         self.recipients = recipients
+        self.was_kept = False
 
     def __repr__(self) -> str:
         return f'<Permit for {self.recipients}>'
@@ -70,6 +75,20 @@ class Permit:
                 self._taken = Taken(self._taken.limits, recipients)
                 if limits:
                     self._limiter.give_back(Taken(limits, surplus))
+
+    def cover(self, recipients: int) -> bool:
+        """Change the number of the recipients, if that needs no more.
+
+        :param recipients: How many there are, at least one.
+        :return: False if the permit is for fewer, and more have to be asked
+            for.
+        """
+        self.trim(recipients)
+        if self.recipients < recipients and (
+                self._taken is None or self._taken.counts_recipients):
+            return False
+        self.recipients = recipients
+        return True
 
     def replied(self) -> None:
         """Take note that the server has replied, or that it never will."""
@@ -138,6 +157,17 @@ class Claimant:
             return Permit(self._limiter, None, recipients)
         return self._limiter.request(self, recipients, is_divisible)
 
+    def keep(self, permit: Permit) -> None:
+        """Have the next request return a permit that is not needed yet.
+
+        To give the permit back and to ask again would cost the claimant its
+        turn.  And another process that is refused in between would not hear
+        that the permit was given back.
+
+        :param permit: What `request` has returned.
+        """
+        self._limiter.keep(self, permit)
+
     @property
     def ready_in(self) -> float:
         """Seconds until there may be a permit; 0.0 if that may be now."""
@@ -147,6 +177,10 @@ class Claimant:
     def lacking(self) -> FrozenSet[str]:
         """The keys of the limits that it waits for."""
         return self._limiter.lacking(self)
+
+    def leave(self) -> None:
+        """Give up the place in the line: there is nothing to send now."""
+        self._limiter.leave(self)
 
     def close(self) -> None:
         """Give up the place in the line, and what was taken for it."""
@@ -252,11 +286,17 @@ class Limiter:
         permit, _ = self._given.pop(claimant, (None, 0.0))
         if permit is None:
             return None
-        if is_divisible or permit.recipients >= recipients:
-            permit.trim(recipients)
+        if permit.cover(recipients) or (
+                is_divisible and not permit.was_kept):
             return permit
         permit.unused()
         return None
+
+    def keep(self, claimant: Claimant, permit: Permit) -> None:
+        """See `Claimant.keep`."""
+        permit.was_kept = True
+        self._given[claimant] = permit, self._loop.time() + KEEPING
+        self._set_timer()
 
     def _behind(self, claimant: Claimant) -> FrozenSet[str]:
         """Return the limits that somebody waits for who was there first."""
@@ -341,6 +381,10 @@ class Limiter:
         permit, _ = self._given.pop(claimant, (None, 0.0))
         if permit is not None:
             permit.unused()
+        self.leave(claimant)
+
+    def leave(self, claimant: Claimant) -> None:
+        """See `Claimant.leave`."""
         wait = self._line.pop(claimant, None)
         if wait is not None:
             self._leave_storage(claimant)

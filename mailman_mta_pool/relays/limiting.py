@@ -165,11 +165,19 @@ class Allowance:
         self._wake()
 
     def look(self) -> bool:
-        """Return True if there would be a permit now; take none."""
+        """Return True if there is a permit, and keep it for `request`."""
         permit = self.request()
-        if permit is not None:
-            permit.unused()
-        return permit is not None
+        if permit is None:
+            return False
+        if self._claimant is not None:
+            self._claimant.keep(permit)
+        return True
+
+    def leave(self) -> None:
+        """Give up the place in the line: there is nothing to send now."""
+        self.is_waiting = False
+        if self._claimant is not None:
+            self._claimant.leave()
 
     @property
     def ready_in(self) -> float:

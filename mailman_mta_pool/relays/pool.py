@@ -159,7 +159,7 @@ class Pool:
         self._broken = 0
         slots.listen(self._tell_next, self._give_up)
         # What limits new connections; None if nothing does.
-        self._allowance = allowance(self._tell_next)
+        self._allowance = allowance(self._may_open)
 
     def __repr__(self) -> str:
         stats = self.statistics()
@@ -183,6 +183,21 @@ class Pool:
         if allowance is None or not allowance.is_waiting or self._taken:
             return None
         return allowance
+
+    def next_attempt(self) -> Optional[Callable[[], None]]:
+        """See `IPool`."""
+        if self._allowance is None:
+            return _nothing
+        permit = self._allowance.request()
+        return None if permit is None else permit.replied
+
+    def _may_open(self) -> None:
+        """Have the next one ask, because there may be another connection."""
+        if self._waiters:
+            self._tell_next()
+        else:
+            # The other processes are not to wait for nobody.
+            self._allowance.leave()
 
     # Taking one out.
 

@@ -66,13 +66,14 @@ class Relay:
         self.settings = settings
         self.pool_settings = pool
         self.others: Tuple['Relay', ...] = ()
-        self.addresses = Addresses(
-            relay=self.name, has_other_relay=self._has_other_relay)
         self.balance = 0
         self.lessons = Lessons(time.monotonic)
         self.pool = Pool(
             self._connection, pool, slots=self._slots(var_directory),
             allowance=partial(connect_allowance, settings))
+        self.addresses = Addresses(
+            relay=self.name, has_other_relay=self._has_other_relay,
+            next_attempt=self.pool.next_attempt)
         self.throttle = Throttle(self.name, pool.max_connections)
         self.memory = Memory(time.monotonic)
         self.trouble = ''

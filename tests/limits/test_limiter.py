@@ -5,7 +5,7 @@
 import asyncio
 
 from mailman_mta_pool.limits.limit import Ask, Refused, Taken
-from mailman_mta_pool.limits.limiter import GRACE, Limiter
+from mailman_mta_pool.limits.limiter import GRACE, KEEPING, Limiter
 from tests.limits.conformance import limit
 from tests.limits.test_file import FileCase
 
@@ -106,6 +106,74 @@ class TestLimiter(LimiterCase):
         self.wait(20)
         # The first asked twice before the others came.
         self.assertEqual(''.join(self.order), 'aabcabcabcabcabcabca')
+
+    def kept(self, wanted):
+        """Return a claimant for whom something is kept; it came first."""
+        claimant = self.limiter.claimant(wanted, lambda: None)
+        permit = claimant.request()
+        self.assertIsNotNone(permit)
+        claimant.keep(permit)
+        return claimant
+
+    def test_kept_until_a_connection_is_open(self):
+        # Another process comes meanwhile, and is not the first.
+        first = self.kept((limit((1, 10)),))
+        second = self.poster('second', limit((1, 10)), limiter=Limiter(
+            self.new_process(), self.loop))
+        second.go_on()
+        self.wait(GRACE + 1)
+        self.assertEqual(self.order, [])
+        permit = first.request()
+        self.assertIsNotNone(permit)
+        permit.replied()
+        self.wait(10.1)
+        self.assertEqual(self.order, ['second'])
+
+    def test_kept_for_nobody(self):
+        first = self.kept((limit((1, 10)),))
+        self.wait(KEEPING - 1)
+        first.keep(first.request())
+        second = self.poster('second', limit((1, 10)))
+        second.go_on()
+        self.wait(KEEPING - 0.1)
+        self.assertEqual(self.order, [])
+        self.wait(10)
+        self.assertEqual(self.order, ['second'])
+        self.assertIsNone(first.request())
+
+    def test_kept_and_closed(self):
+        first = self.kept((limit((1, 10)),))
+        first.close()
+        second = self.poster('second', limit((1, 10)))
+        second.go_on()
+        self.assertEqual(self.order, ['second'])
+
+    def test_kept_before_the_recipients_are_known(self):
+        # One message is one message, and recipients are taken anew.
+        messages = limit((5, 10))
+        recipients = limit((7, 10), unit='recipients')
+        for wanted, got in (((messages,), 10), ((messages, recipients), 7)):
+            with self.subTest(got=got):
+                permit = self.kept(wanted).request(10)
+                self.assertEqual(permit.recipients, got)
+                permit.unused()
+                # All has been given back.
+                claimant = self.limiter.claimant(wanted, self.fail)
+                found = [claimant.request() for _ in range(5)]
+                self.assertNotIn(None, found)
+                for permit in found:
+                    permit.unused()
+                claimant.close()
+
+    def test_leaves_the_line(self):
+        wanted = limit((1, 10))
+        first, second = self.poster('a', wanted), self.poster('b', wanted)
+        first.go_on()
+        second.go_on()
+        first.claimant.leave()
+        self.wait(10.1)
+        self.assertEqual(self.order, ['a', 'b'])
+        self.assertEqual(self.limiter.waiting, 1)
 
     def test_who_waits_for_another_limit_is_passed(self):
         slow = limit((1, 1000), name='limit.slow')

@@ -3,13 +3,15 @@
 """A proxy that puts a server farther away.
 
 It is a delay line: what arrives is handed on half a round trip later, however
-much is under way, so that the throughput stays what it was.  It runs in a
-process of its own, and ends with the process that started it.
+much is under way, so that the throughput stays what it was.  With jitter each
+piece takes longer by chance, and none overtakes another, as with TCP.  The
+proxy runs in a process of its own, and ends with the process that started it.
 """
 
 import os
 import sys
 import ctypes
+import random
 import asyncio
 import selectors
 import contextlib
@@ -37,11 +39,14 @@ class _Side(asyncio.Protocol):
     """One of the two connections of a pair: what arrives leaves by the other.
 
     :param delay: How late, in seconds.
+    :param jitter: By how many seconds more at most, by chance.
     """
 
-    def __init__(self, delay):
+    def __init__(self, delay, jitter):
         self._loop = asyncio.get_running_loop()
         self._delay = delay
+        self._jitter = jitter
+        self._latest = 0.0
         # What is under way to the peer, in order: when it is due, and a
         # method of the peer with its arguments.
         self._line = deque()
@@ -113,7 +118,10 @@ class _Side(asyncio.Protocol):
             act(*arguments)
 
     def _put(self, act, *arguments):
-        self._line.append((self._loop.time() + self._delay, act, arguments))
+        due = (self._loop.time() + self._delay +
+               random.uniform(0, self._jitter))
+        self._latest = max(self._latest, due)
+        self._line.append((self._latest, act, arguments))
         if self._timer is None:
             self.flush()
 
@@ -135,10 +143,10 @@ class _Side(asyncio.Protocol):
 class _ClientSide(_Side):
     """The connection that the client opened."""
 
-    def __init__(self, target, delay):
-        super().__init__(delay)
+    def __init__(self, target, delay, jitter):
+        super().__init__(delay, jitter)
         self._target = target
-        self.peer = _Side(delay)
+        self.peer = _Side(delay, jitter)
         self.peer.peer = self
 
     def connection_made(self, transport):
@@ -155,11 +163,11 @@ class _ClientSide(_Side):
             self.abort()
 
 
-async def _serve(target, delay):
+async def _serve(target, delay, jitter):
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _ClientSide(target, delay), HOST, 0, backlog=128)
+        lambda: _ClientSide(target, delay, jitter), HOST, 0, backlog=128)
     print(server.sockets[0].getsockname()[1], flush=True)
     parent_ended = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), parent_ended.set)
@@ -167,12 +175,13 @@ async def _serve(target, delay):
 
 
 @public
-def main(host, port, round_trip):
+def main(host, port, round_trip, jitter):
     """Run the proxy in this process; its port is the first line printed.
 
     :param host: Where the server is.
     :param port: The server's port, in decimal.
     :param round_trip: The round trip to add, in seconds, in decimal.
+    :param jitter: What may be added to each way, in seconds, in decimal.
     """
     # The default, epoll, rounds the time up to whole milliseconds, and the
     # kernel adds 50 microseconds to every wait unless told otherwise.
@@ -180,7 +189,7 @@ def main(host, port, round_trip):
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     loop.run_until_complete(
-        _serve((host, int(port)), float(round_trip) / 2))
+        _serve((host, int(port)), float(round_trip) / 2, float(jitter)))
 
 
 @public
@@ -193,11 +202,13 @@ class DelayingProxy:
     :param target: The (host, port) of the server.
     :param round_trip: How long a command and its reply are under way, in
         seconds.
+    :param jitter: How much longer each way may take, in seconds.
     """
 
-    def __init__(self, target, round_trip=0.02):
+    def __init__(self, target, round_trip=0.02, jitter=0.0):
         self._target = target
         self._round_trip = round_trip
+        self._jitter = jitter
         self.host = HOST
         self.port = None
         self.pid = None
@@ -206,7 +217,7 @@ class DelayingProxy:
         host, port = self._target
         self._process = subprocess.Popen(
             (sys.executable, '-m', 'tests.servers.proxy',
-             host, str(port), repr(self._round_trip)),
+             host, str(port), repr(self._round_trip), repr(self._jitter)),
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self._process.pid
         line = self._process.stdout.readline()
