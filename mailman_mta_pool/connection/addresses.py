@@ -169,6 +169,9 @@ class Addresses:
     :ivar has_other_relay: Tells whether another relay is up, which could take
         what this one cannot.  One failure is enough then for an address not
         to be used for a while.
+    :ivar next_attempt: Allows another attempt to connect, besides the first
+        one of an opening: it returns what is to be called when that is over,
+        or None.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *,
