@@ -60,6 +60,7 @@ class _Session:
     """One connection.
 
     :ivar number: Connections are counted from 1.
+    :ivar peer: The client's address.
     :ivar sender: The reverse-path of the open transaction, or None.
     :ivar recipients: Those accepted in the open transaction.
     :ivar rcpts: How many RCPTs the open transaction has had.
@@ -67,6 +68,7 @@ class _Session:
 
     def __init__(self, server, sock, number):
         self.number = number
+        self.peer = sock.getpeername()[0]
         self._server = server
         self._sock = sock
         self._file = sock.makefile('rb')
