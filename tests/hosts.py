@@ -41,11 +41,12 @@ class Host:
     :param name: The name of the host.
     :param uptime: For how many seconds longer than this machine it has been
         running.
-    :ivar network: A descriptor of its network.
+    :ivar address: Its address, when it has been connected.
     """
 
     def __init__(self, name, uptime=0):
         self.name = name
+        self.address = None
         self._uptime = uptime
         # The namespaces are a thread's own, and its children inherit them.
         self._thread = ThreadPoolExecutor(1)
@@ -146,7 +147,7 @@ class Host:
         :param host: The other host; its address is in the same network as
             `ADDRESS`, with `number` as its last part.
         """
-        address = f'192.0.2.{number}'
+        address = host.address = f'192.0.2.{number}'
         near, far = f'to-{host.name}', f'of-{host.name}'
         network = os.open(f'/proc/{host.pid}/ns/net', os.O_RDONLY)
         try:

@@ -109,7 +109,7 @@ class TestSharedStorage(StandbyTestCase):
         self.two = self.start_host('two')
 
     def fail_over(self, site, server):
-        """Let one host begin with a post, and the other one go on.
+        """Let one host begin with a post, and start the other one.
 
         :return: How many messages came from the first one.
         """
@@ -120,28 +120,26 @@ class TestSharedStorage(StandbyTestCase):
         first = len(server.accepted)
         self.assertLess(first, 3 * BEFORE)
         self.assertStarts(self.two, site, '--force')
+        return first
+
+    def finish(self, site):
         site.wait_for(lambda: site.is_empty('out'), 'an empty queue')
         self.assertEqual(site.log('smtp.log').count(GOES_ON), 1)
         # The runner and its master.
         self.assertEqual(len(self.two.processes()), 2)
-        return first
 
-    def assertFailsOver(self, in_flight, **options):
-        server = self.start_server(delay=0.002, **options)
+    def test_by_chunks(self):
+        # With DATA, as below, a connection has one message in flight.
+        server = self.start_server(
+            delay=0.002,
+            extensions=('PIPELINING', 'CHUNKING', 'SIZE 0', '8BITMIME'))
         site = self.site(
             server, members=MEMBERS, max_delivery_threads=CONNECTIONS,
             settings={'delivery': {'pipeline_depth': DEPTH}})
         first = self.fail_over(site, server)
-        copies = self.assertNobodyLost(site, server, in_flight)
+        self.finish(site)
+        copies = self.assertNobodyLost(site, server, CONNECTIONS * DEPTH)
         print(f'\n{first} messages from the first host, and {copies} copies')
-
-    def test_by_data(self):
-        self.assertFailsOver(CONNECTIONS)
-
-    def test_by_chunks(self):
-        self.assertFailsOver(
-            CONNECTIONS * DEPTH,
-            extensions=('PIPELINING', 'CHUNKING', 'SIZE 0', '8BITMIME'))
 
     def test_limits(self):
         # What the first host has sent counts, and so does what it was about to
@@ -155,6 +153,7 @@ class TestSharedStorage(StandbyTestCase):
                 'max_connections': CONNECTIONS,
                 'message_rate': f'{limit}/hour'}})
         first = self.fail_over(site, server)
+        self.finish(site)
         copies = self.assertNobodyLost(site, server, CONNECTIONS, ['retry'])
         self.assertLessEqual(len(server.accepted), limit)
         self.assertGreaterEqual(
@@ -165,6 +164,25 @@ class TestSharedStorage(StandbyTestCase):
         # The second host tells nothing of the first one's runner.
         status = self.two.call(site.mailman, 'mta-pool', 'status')
         self.assertIn(f'message_rate of relay ses: {limit}/hour', status)
+
+    def test_connections_of_the_dead(self):
+        # The server believes that they are there, and refuses more.
+        def script(command, session):
+            if command == 'CONNECT' and len(server.open) > CONNECTIONS:
+                refused.append(session.peer)
+                return '421 4.7.0 Too many connections'
+        refused = []
+        server = self.start_server(script, delay=0.002)
+        site = self.site(
+            server, members=MEMBERS, max_delivery_threads=CONNECTIONS)
+        self.fail_over(site, server)
+        server.wait_for(lambda server: refused)
+        # Its timeout is over.
+        server.drop_connections()
+        self.finish(site)
+        copies = self.assertNobodyLost(site, server, CONNECTIONS)
+        self.assertEqual(set(refused), {self.two.address})
+        print(f'\n{len(refused)} connections refused, {copies} copies')
 
     def test_master_lock(self):
         server = self.start_server()
@@ -186,17 +204,14 @@ class TestSharedStorage(StandbyTestCase):
         self.assertEqual(len(self.one.processes()), 2)
 
     def test_master_lock_is_empty(self):
-        # As one that was not flushed to the disk in time.
-        site = self.site(self.start_server())
+        # It was not flushed to the disk in time.
+        site = self.site()
         lock = site.var / 'locks' / 'master.lck'
         lock.parent.mkdir(parents=True)
         lock.touch()
         self.start(self.two, site, '--force')
         site.wait_for(lambda: not self.two.processes(), 'the end')
         self.assertNotIn('Master started', site.log('mailman.log'))
-        lock.unlink()
-        self.assertStarts(self.two, site)
-        site.wait_for(lambda: len(self.two.processes()) == 2, 'the runner')
 
 
 @unittest.skipIf(MKFS is None, 'no mkfs.ext4')
