@@ -9,6 +9,7 @@ from benchmarks import tables
 from benchmarks.cases import GROWTH, POSTS, QUICK, TABLE, WIRE
 from benchmarks.growing import grow
 from benchmarks.measuring import REPEATS
+from benchmarks.relays import many_relays
 from benchmarks.running import Runner
 from benchmarks.server_verp import RECIPIENTS, server_verp
 from benchmarks.sinks import available, Sinks
@@ -24,6 +25,7 @@ MEMBERS = 2_000
 # Seconds for a measurement where there are many to make.
 BRIEFLY = 0.5
 UNITS = 'Recipients per second; the median, measured in turn.'
+RATIOS = 'Ratios of recipients per second; the median, measured in turn.'
 
 
 def _parser():
@@ -44,11 +46,15 @@ def _parser():
                         help='only growth and memory, up to 200,000')
     parser.add_argument('--tuning', action='store_true',
                         help='only what the settings do')
+    parser.add_argument('--relays', action='store_true',
+                        help='only one post over several relays')
     parser.add_argument('--rounds', metavar='N', type=int, default=REPEATS,
-                        help='of --tuning; %(default)s if not given')
+                        help='of --tuning and --relays; %(default)s if not '
+                        'given')
     parser.add_argument('--write', metavar='DOCUMENT',
                         help='put the tables into docs/design/performance.rst '
-                        'or, with --tuning, docs/operate/tuning.rst')
+                        'or, with --tuning, docs/operate/tuning.rst or, with '
+                        '--relays, docs/scaling.rst')
     return parser
 
 
@@ -127,7 +133,7 @@ def _tuning(rounds):
 def _sections(options):
     in_site = options.quick or options.wire or options.posts
     everything = not (in_site or options.server_verp or options.large or
-                      options.tuning)
+                      options.tuning or options.relays)
     if everything or in_site:
         yield from _in_site(options, everything)
     if everything or options.server_verp:
@@ -136,6 +142,8 @@ def _sections(options):
         yield from _large()
     if options.tuning:
         yield from _tuning(options.rounds)
+    if options.relays:
+        yield 'Several relays', many_relays(options.rounds)
 
 
 @public
@@ -152,7 +160,8 @@ def main(arguments=None):
     # Figures of a busy machine are worth little.
     load = os.getloadavg()[0]
     sections = [(title, *table) for title, table in _sections(options)]
-    conditions = f'{tables.conditions(load)}\n{UNITS}'
+    units = RATIOS if options.relays else UNITS
+    conditions = f'{tables.conditions(load)}\n{units}'
     print(conditions)
     for section in sections:
         print(tables.as_text(*section))

@@ -60,6 +60,7 @@ class _Session:
     """One connection.
 
     :ivar number: Connections are counted from 1.
+    :ivar peer: The client's address.
     :ivar sender: The reverse-path of the open transaction, or None.
     :ivar recipients: Those accepted in the open transaction.
     :ivar rcpts: How many RCPTs the open transaction has had.
@@ -67,6 +68,7 @@ class _Session:
 
     def __init__(self, server, sock, number):
         self.number = number
+        self.peer = sock.getpeername()[0]
         self._server = server
         self._sock = sock
         self._file = sock.makefile('rb')
@@ -238,7 +240,8 @@ class Scripted:
 
     def __init__(self, script=lambda command, session: None, *,
                  extensions=('PIPELINING', 'SIZE 0', '8BITMIME'),
-                 tls=None, delay=0, idle=None, port=None):
+                 tls=None, delay=0, idle=None, port=None,
+                 listener=None):
         """Prepare it.
 
         :param script: Called from any thread with a command line as str and
@@ -252,9 +255,11 @@ class Scripted:
         :param delay: How many seconds pass before each reply.
         :param idle: After how many seconds of silence it closes a connection.
         :param port: Where to listen; by default where nobody does.
+        :param listener: The socket to listen with, if it is to be another.
         """
         self.host = HOST
         self.port = port
+        self._listener = listener
         self.extensions = extensions
         self.tls = tls
         #: How many connections there have been.
@@ -276,9 +281,10 @@ class Scripted:
         self._threads = []
 
     def __enter__(self):
-        self._listener = socket.create_server(
-            (HOST, self.port or 0), backlog=64)
-        self.port = self._listener.getsockname()[1]
+        if self._listener is None:
+            self._listener = socket.create_server(
+                (self.host, self.port or 0), backlog=64)
+        self.host, self.port = self._listener.getsockname()
         self._start(self._listen)
         return self
 

@@ -3,9 +3,12 @@
 may arrive twice.
 """
 
+import os
 import signal
 import itertools
+import threading
 
+from pathlib import Path
 from tests.fault.rounds import BY_BDAT, BY_DATA, extra, RoundsTestCase
 from tests.scripted import HANG, Scripted
 from tests.site_case import SiteTestCase
@@ -99,6 +102,52 @@ class TestAgainAndAgain(SiteTestCase):
                 'the replay, or some progress')
         self.assertGreater(site.log('smtp.log').count(GOES_ON), 4)
         self.finish(site, server, 10)
+
+
+class TestSlice(SiteTestCase):
+    """One of two runners of a master is killed with a post in hand."""
+
+    def runners(self, master):
+        """Return the process ids of the runners, by their slices."""
+        found = {}
+        path = Path(f'/proc/{master.pid}/task/{master.pid}/children')
+        for number in path.read_text().split():
+            command = Path(f'/proc/{number}/cmdline').read_text()
+            spec = command.rstrip('\0').rpartition('--runner=')[2]
+            if spec.count(':') == 2:
+                found[int(spec.split(':')[1])] = int(number)
+        return found
+
+    def test_the_same_slice_goes_on(self):
+        goes_on = threading.Event()
+        self.addCleanup(goes_on.set)
+
+        def script(command, session):
+            if len(server.accepted) >= 20:
+                goes_on.wait()
+        server = self.use(Scripted(script))
+        site = self.site(
+            server, members=60, max_delivery_threads=CONNECTIONS,
+            extra='[runner.out]\ninstances: 2\n')
+        master = site.start_master()
+        site.wait_for(lambda: site.log('mailman.log').count(
+            'out runner started') == 2, 'the runners')
+        path = site.post(verp=True)
+        server.wait_for(lambda server: len(server.accepted) >= 20)
+        number = int(path.stem.partition('+')[2][0], 16) // 8
+        before = self.runners(master)
+        os.kill(before[number], signal.SIGKILL)
+        site.wait_for(lambda: self.runners(master).get(number) not in (
+            None, before[number]), 'another runner')
+        goes_on.set()
+        site.wait_for(lambda: site.is_empty('out'), 'an empty queue')
+        self.assertEqual(
+            self.runners(master)[1 - number], before[1 - number])
+        self.assertEqual(site.log('smtp.log').count(GOES_ON), 1)
+        self.assertEqual(set(server.served), set(site.members))
+        self.assertLessEqual(
+            len(server.served) - len(site.members), CONNECTIONS)
+        self.assertQuiet(site)
 
 
 class TestDeadly(SiteTestCase):

@@ -78,6 +78,32 @@ def users(server):
                    if command == '.')
 
 
+class Load:
+    """A script of several servers that take their time for a message.
+
+    :param seconds: How long.
+    :ivar most: The most messages at the same time.
+    :ivar times: When each message came.
+    """
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._now = self.most = 0
+        self.times = []
+
+    def __call__(self, command, session):
+        if command != '.':
+            return
+        with self._lock:
+            self.times.append(time.monotonic())
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(self._seconds)
+        with self._lock:
+            self._now -= 1
+
+
 class RelaysTestCase(SiteTestCase):
     def relays_of(self, site):
         """Return the relays in the state file of the runner, by name."""
@@ -307,25 +333,24 @@ class TestOneIsSlow(RelaysTestCase):
 
 
 class TestTheSame(RelaysTestCase):
-    def test_three_servers_are_three_times_as_quick(self):
+    def test_many_servers_are_as_many_times_as_quick(self):
         # Each takes 50 ms for a message, over four connections.
-        members, seconds, took = 600, 0.05, {}
-        for number in (1, 3):
-            times = []
-
-            def script(command, session):
-                if command == '.':
-                    times.append(time.monotonic())
-                    time.sleep(seconds)
-            servers = [self.use(Scripted(script)) for _ in range(number)]
-            site = self.site(members=members, settings=sections(**{
-                f'relay-{each}': relay(server)
-                for each, server in enumerate(servers)}))
+        members, seconds, connections, took = 480, 0.05, 4, {}
+        for number in (1, 3, 6):
+            load = Load(seconds)
+            servers = [self.use(Scripted(load)) for _ in range(number)]
+            site = self.site(
+                members=members, max_delivery_threads=connections,
+                settings=sections(**{
+                    f'relay-{each}': relay(server)
+                    for each, server in enumerate(servers)}))
             site.run({'verp': True})
             self.assertServed(site, *servers)
             for server in servers:
                 self.assertAlmostEqual(
                     len(server.served), members / number, delta=40)
-            took[number] = max(times) - min(times)
+            # They are all at work at the same time.
+            self.assertEqual(load.most, number * connections)
+            took[number] = max(load.times) - min(load.times)
         print(f'three servers are {took[1] / took[3]:.2f} times as quick as '
-              'one')
+              f'one, and six {took[1] / took[6]:.2f} times')

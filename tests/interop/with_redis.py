@@ -6,15 +6,12 @@ import signal
 import asyncio
 import unittest
 
-from collections import Counter as Counted
 from contextlib import ExitStack
 from tempfile import TemporaryDirectory
-from tests.fault.limits import ALLOWED, relay_to, StrictProvider
 from tests.limits.conformance import Conformance, limit
 from tests.limits.counting import Counter
 from tests.limits.simulated import quick_directory, SimulatedClock
 from tests.servers.redis import available, PASSWORD, Redis
-from tests.site_case import SiteTestCase
 from tests.test_throttle import kept_lines
 
 
@@ -356,53 +353,3 @@ class TestHosts(unittest.TestCase):
                 self.assertIn('can be used again', lines[number])
                 self.assertEqual(len(lines[number].splitlines()), 2)
                 self.assertNotIn(PASSWORD, lines[number])
-
-
-@unittest.skipIf(REASON, REASON)
-class TestSites(SiteTestCase):
-    """Real runners of two sites that share an account."""
-
-    def setUp(self):
-        super().setUp()
-        self.redis = self.use(Redis())
-        self.server = self.use(StrictProvider())
-        self.sites = [self.site(self.server, members=70, settings={
-            **relay_to(self.server),
-            'limits': {'storage': self.redis.url, 'hosts': HOSTS},
-            }, max_delivery_threads=2) for _ in range(HOSTS)]
-        for site in self.sites:
-            site.post(verp=True)
-            site.start_runner()
-
-    def wait(self, count):
-        self.server.wait_for(lambda server: len(server.accepted) >= count)
-
-    def finish(self, what):
-        for site in self.sites:
-            site.wait_until_empty()
-        print(f'\n{what}: {len(self.server.ended)} messages, '
-              f'{self.server.share:.1%} of the rate')
-        self.assertEqual(self.server.refused, [])
-        # At no time were there more in a second.
-        for first, last in zip(self.server.ended, self.server.ended[ALLOWED:]):
-            self.assertGreater(last - first, 1)
-        self.assertEqual(set(Counted(self.server.served).values()), {HOSTS})
-        for site in self.sites:
-            self.assertEqual(set(self.server.served), set(site.members))
-            self.assertEqual(site.waiting(), {})
-            self.assertQuiet(site)
-            self.assertNotIn(PASSWORD, site.logs())
-
-    def test_two_sites(self):
-        self.finish('Two sites')
-
-    def test_killed_and_started_again(self):
-        self.wait(30)
-        self.redis.kill()
-        self.wait(60)
-        self.redis.start()
-        self.finish('Two sites, and Redis killed in between')
-        for site in self.sites:
-            text = site.log('smtp.log')
-            self.assertEqual(text.count('one of 2'), 1, text)
-            self.assertEqual(text.count('can be used again'), 1, text)

@@ -61,10 +61,10 @@ def is_accepting(port):
 
 
 @public
-def is_listening(port):
+def is_listening(port, host=HOST):
     """Tell whether connections to the port are accepted, greeting or not."""
     try:
-        socket.create_connection((HOST, port), timeout=5).close()
+        socket.create_connection((host, port), timeout=5).close()
     except OSError:
         return False
     return True

@@ -44,6 +44,7 @@ class Redis:
     """A server on a free port that keeps nothing on the disk.
 
     :param keeps: Keep what is stored when it is killed.
+    :param host: The address of the interface on which to listen.
     :ivar url: What goes into the configuration; it has a password.
     """
 
@@ -68,7 +69,7 @@ class Redis:
              '--requirepass', PASSWORD, '--save', '', '--appendonly',
              'yes' if self._keeps else 'no', '--appendfsync', 'always',
              '--dir', self._directory), stdout=subprocess.DEVNULL)
-        wait_until(lambda: is_listening(self.port), 'Redis')
+        wait_until(lambda: is_listening(self.port, self._host), 'Redis')
 
     def kill(self):
         """Kill the server."""
