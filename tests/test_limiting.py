@@ -553,12 +553,22 @@ class TestUndivided(unittest.TestCase):
             limiter = Limiter(Budget(1), asyncio.get_running_loop())
             first, second = (Allowance(
                 (MESSAGES,), lambda: limiter, lambda: None) for _ in range(2))
-            self.assertTrue(first.look())
+            self.assertTrue(first.look(True))
             self.assertIsNone(second.request())
             # It was begun again before it has sent anything.
-            self.assertTrue(first.look())
+            self.assertTrue(first.look(True))
             self.assertIsNotNone(first.request())
-            self.assertFalse(first.look())
+            self.assertFalse(first.look(True))
+        asyncio.run(play())
+
+    def test_who_has_nothing_to_send_yet_keeps_nothing(self):
+        async def play():
+            limiter = Limiter(Budget(1), asyncio.get_running_loop())
+            first, second = (Allowance(
+                (MESSAGES,), lambda: limiter, lambda: None) for _ in range(2))
+            self.assertTrue(first.look(False))
+            self.assertIsNotNone(second.request())
+            self.assertFalse(first.look(False))
         asyncio.run(play())
 
     def test_was_sent(self):

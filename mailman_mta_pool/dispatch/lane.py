@@ -374,7 +374,7 @@ class Lane:
             return not allowance.is_waiting
         if self.is_over:
             return False
-        if allowance.look():
+        if allowance.look(bool(self.share)):
             return True
         self._bear_limit(allowance)
         return False

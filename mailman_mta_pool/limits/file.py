@@ -45,6 +45,10 @@ LOCK_PAUSE = 0.00005
 BUSY_WAIT = 0.05
 # When it is worth asking again if the files cannot be used.
 BROKEN_WAIT = 10.0
+# Nobody is told when another process gives something back.  So whoever waits
+# asks again after such a part of the shortest period, as long as another process
+# has something in flight.
+GIVEN_BACK_PART = 0.1
 # For how many seconds the others wait for one that comes too late.
 LEASE = 0.5
 
@@ -220,7 +224,11 @@ class FileStorage:
                 file.wait(ticket, ask.least(limit), lease)
             else:
                 file.leave()
-        return Refused(frozenset(lacking), seconds, ticket)
+        again = min((
+            GIVEN_BACK_PART * min(counts) / MICROSECONDS
+            for limit, file, counts, _ in begun
+            if limit.key in lacking and file.is_used_elsewhere), default=None)
+        return Refused(frozenset(lacking), seconds, ticket, again)
 
     def _take(self, taken: Taken, limit: Limit, file: LimitFile) -> None:
         amount = taken.amount(limit)

@@ -104,11 +104,15 @@ class Refused:
     :ivar seconds: After how many seconds there may be enough.
     :ivar ticket: The place in the line, for the next `Ask`; the lower is the
         earlier.
+    :ivar again: After how many seconds it is worth asking again, because
+        another process may give back what it has in flight; None if that is
+        after `seconds`.
     """
 
     lacking: FrozenSet[str]
     seconds: float
     ticket: Optional[int]
+    again: Optional[float] = None
 
 
 # What a storage answers.

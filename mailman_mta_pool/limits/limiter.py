@@ -309,11 +309,13 @@ class Limiter:
         return frozenset()
 
     def _wait(self, claimant: Claimant, lacking: FrozenSet[str],
-              seconds: Optional[float]) -> _Wait:
+              seconds: Optional[float],
+              again: Optional[float] = None) -> _Wait:
         """Have a claimant wait, at its place or at the end of the line.
 
         :param seconds: Until it can be served; None if that depends on
             others.
+        :param again: Until it asks again, if that is earlier.
         """
         wait = self._line.setdefault(claimant, _Wait())
         wait.lacking, wait.lapses = lacking, None
@@ -321,7 +323,9 @@ class Limiter:
         if seconds is not None:
             now = self._loop.time()
             wait.ready = now + seconds
-            wait.due = now + min(seconds, LONGEST_WAIT)
+            wait.due = now + min(
+                seconds, LONGEST_WAIT if again is None else again,
+                LONGEST_WAIT)
         self._promote()
         return wait
 
@@ -353,7 +357,8 @@ class Limiter:
                 claimant.wake()
         elif is_wanted:
             self._asks[claimant] = replace(ask, ticket=answer.ticket)
-            self._wait(claimant, answer.lacking, answer.seconds)
+            self._wait(
+                claimant, answer.lacking, answer.seconds, answer.again)
         else:
             self._storage.leave(ask)
 

@@ -286,6 +286,13 @@ class LimitFile:
         numbers[IN_FLIGHT] += amount - numbers[FLIGHTS + place]
         numbers[FLIGHTS + place] = amount
 
+    @property
+    def is_used_elsewhere(self) -> bool:
+        """True if another process has something in flight."""
+        elsewhere: int = (
+            self._numbers[IN_FLIGHT] - self._numbers[FLIGHTS + self._place])
+        return elsewhere > 0
+
     def use_up(self, counts: Counts, now: int) -> None:
         """Take it that others have used what is left of each period.
 

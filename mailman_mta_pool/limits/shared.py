@@ -15,6 +15,7 @@ import asyncio
 import logging
 
 from collections import deque
+from dataclasses import replace
 from mailman_mta_pool.interfaces import ILimitStorage
 from mailman_mta_pool.limits.clock import MICROSECONDS
 from mailman_mta_pool.limits.file import FileStorage, LEASE as LINE_LEASE
@@ -163,7 +164,7 @@ class SharedStorage:
             self._tickets.pop(keys, None)))
         if isinstance(found, Refused):
             self._tickets[keys] = found.ticket
-            return Refused(found.lacking, found.seconds, ask.ticket)
+            return replace(found, ticket=ask.ticket)
         return found
 
     def _take_share(self, ask: Ask) -> Answer:

@@ -164,13 +164,19 @@ class Allowance:
         self.is_waiting = False
         self._wake()
 
-    def look(self) -> bool:
-        """Return True if there is a permit, and keep it for `request`."""
+    def look(self, is_needed: bool) -> bool:
+        """Return True if there is a permit.
+
+        :param is_needed: True to keep the permit for `request`; False to give
+            it back at once.
+        """
         permit = self.request()
         if permit is None:
             return False
-        if self._claimant is not None:
+        if is_needed and self._claimant is not None:
             self._claimant.keep(permit)
+        else:
+            permit.unused()
         return True
 
     def leave(self) -> None:

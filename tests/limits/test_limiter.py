@@ -107,6 +107,34 @@ class TestLimiter(LimiterCase):
         # The first asked twice before the others came.
         self.assertEqual(''.join(self.order), 'aabcabcabcabcabcabca')
 
+    def test_another_process_gives_back(self):
+        # Nobody is told of that.
+        wanted = limit((1, 10), (100, 86400))
+        claimant = self.limiter.claimant((wanted,), self.fail)
+        permit = claimant.request()
+        other = Limiter(self.new_process(), self.loop)
+        poster = self.poster('a', wanted, limiter=other, wants=1)
+        poster.go_on()
+        self.assertAlmostEqual(poster.claimant.ready_in, 10, delta=0.1)
+        self.wait(3.5)
+        permit.unused()
+        self.wait(1.1)
+        self.assertEqual(self.order, ['a'])
+
+    def test_idle_while_nothing_is_given_back(self):
+        wanted = limit((1, 100))
+        permit = self.limiter.claimant((wanted,), self.fail).request()
+        other = Limiter(self.new_process(), self.loop)
+        self.poster('a', wanted, limiter=other, wants=1).go_on()
+        permit.replied()
+        self.wait(10)
+        fired = self.loop.fired
+        self.wait(80)
+        # It looks as often as ever: each ten seconds.
+        self.assertLess(self.loop.fired - fired, 20)
+        self.wait(11)
+        self.assertEqual(self.order, ['a'])
+
     def kept(self, wanted):
         """Return a claimant for whom something is kept; it came first."""
         claimant = self.limiter.claimant(wanted, lambda: None)
