@@ -258,7 +258,7 @@ class TestLimiter(LimiterCase):
         self.wait(0)
         self.assertEqual(len(poster.permits), 1)
 
-    def test_another_process_gives_back(self):
+    def test_another_process_gives_a_day_back(self):
         wanted = limit((1, 86400))
         other = Limiter(self.new_process(), self.loop)
         permit = other.claimant((wanted,), self.fail).request()
