@@ -5,6 +5,7 @@ import time
 import logging
 
 from contextlib import suppress
+from mailman.config import config
 from mailman.interfaces.mta import SomeRecipientsFailed
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.last_good import last_good_settings
@@ -132,11 +133,12 @@ class _Delivery:
     def _relays(self) -> List[Relay]:
         """Return the relays that the post may go over."""
         settings = self._settings
-        return kept_relays(*(
+        wanted, named = (
             [(relay, settings.pool_of(relay)) for relay in relays]
             for relays in (
                 relays_for(settings, _posting_address(self._post[0])),
-                settings.relays)))
+                settings.relays))
+        return kept_relays(wanted, named, config.VAR_DIR)
 
     def run(self) -> None:
         with self._account.keep(self._post[0], self._message_id):

@@ -12,8 +12,9 @@ import errno
 import smtplib
 
 from contextlib import contextmanager
+from mailman_mta_pool.secret import Secret
 from public import public
-from typing import Collection, Iterator, Optional, Union
+from typing import Collection, Iterable, Iterator, Optional, Union
 
 
 # What the kernel answers where this machine, or this process, has reached a
@@ -35,6 +36,16 @@ class ProtocolError(smtplib.SMTPServerDisconnected):
 @public
 class BadChallenge(ProtocolError):
     """A 334 reply to AUTH cannot be answered; the exchange is cancelled."""
+
+
+@public
+class ServerNotTrusted(BadChallenge):
+    """The server has not proved to be the one that knows our password."""
+
+
+@public
+class TokenUnavailable(Exception):
+    """There is no token to log in with; the text shows no secret."""
 
 
 @public
@@ -224,6 +235,17 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
     return (enhanced[0] if enhanced else '') + HIDDEN
 
 
+@public
+def hidden(secrets: Iterable[Secret], text: str) -> str:
+    """Return a text made printable, or what stands for it.
+
+    :param secrets: What may not show, neither as a whole nor in part.
+    :param text: What a server or the system said.
+    """
+    return _without(
+        [secret.reveal() for secret in secrets if secret], text)
+
+
 def _translation(relay: str, phase: str, secrets: Collection[str],
                  error: Exception) -> RelayUnavailable:
     """Return our own exception for `error`; see `translated`."""
@@ -242,7 +264,13 @@ def _translation(relay: str, phase: str, secrets: Collection[str],
         # A refusal for good is the same the next moment.
         unavailable.waiting_helps = error.smtp_code < 500
         return unavailable
-    if isinstance(error, UnusableValue):
+    if isinstance(error, ServerNotTrusted):
+        untrusted = RelayUnavailable(
+            relay, phase, _without(secrets, str(error)))
+        # Each login would give it more to guess the password by.
+        untrusted.waiting_helps = False
+        return untrusted
+    if isinstance(error, (TokenUnavailable, UnusableValue)):
         return UnavailableHere(relay, phase, str(error))
     reason = type(error).__name__
     if isinstance(error, OSError) or not secrets:

@@ -40,6 +40,7 @@ from mailman_mta_pool.errors import (
     RelayUnavailable,
     UnavailableHere,
 )
+from mailman_mta_pool.login.access import access_of
 from mailman_mta_pool.settings import Timeouts
 from tempfile import TemporaryDirectory
 from tests.certificates import server_context
@@ -100,8 +101,10 @@ class OpeningTestCase(unittest.TestCase):
         return loop
 
     async def outcome(self, host, port, open_one=open_connection,
-                      clock=None, **endpoint):
+                      clock=None, user='', password='', **endpoint):
         """Return the `Opened` with its socket closed, or the exception."""
+        if user:
+            endpoint['access'] = access_of('mx', user, password)
         try:
             opened = await open_one(
                 Endpoint(host, port, **endpoint), TIMEOUTS, self.addresses,
@@ -1249,7 +1252,8 @@ class TestSecrets(OpeningTestCase):
 
     def test_repr(self):
         endpoint = Endpoint(
-            'mx', 25, context_for(True, True), None, USER, PASSWORD)
+            'mx', 25, context_for(True, True), None,
+            access_of('mx', USER, PASSWORD))
         self.assertEqual(repr(endpoint), "Endpoint(host='mx', port=25)")
         self.assertEqual(endpoint.name, 'mx:25')
 

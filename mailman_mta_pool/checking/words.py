@@ -49,8 +49,9 @@ def _shapes(relay: RelaySettings) -> Iterator[str]:
     """Yield the password as it may be seen."""
     if not relay.password:
         return
-    yield relay.password
+    secret = relay.password.reveal()
+    yield secret
     user = relay.user.encode('utf-8', 'replace')
-    password = relay.password.encode('utf-8', 'replace')
+    password = secret.encode('utf-8', 'replace')
     for octets in (password, b'\0' + user + b'\0' + password):
         yield base64.b64encode(octets).decode('ascii').rstrip('=')

@@ -9,12 +9,12 @@ from dataclasses import replace
 from mailman_mta_pool.connection import SMTPConnection
 from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.foreign import as_transaction_connection
-from mailman_mta_pool.connection.opening import Endpoint
 from mailman_mta_pool.network.border import border
+from mailman_mta_pool.relays.access import access_for, name_of
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
-from mailman_mta_pool.settings import MTA, PoolSettings, RelaySettings
+from mailman_mta_pool.settings import PoolSettings, RelaySettings
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
@@ -28,6 +28,7 @@ class Relay:
     :ivar settings: Which server, and how to talk to it, as the files say now.
     :ivar others: The other relays that the mail in hand may go over.
     :ivar addresses: What is known of its addresses; of the network thread.
+    :ivar access: How we log in there; likewise.
     :ivar balance: What it is owed of the transactions; see `Choice`.
         Likewise.
     :ivar lessons: What it has taught us; likewise.
@@ -39,17 +40,22 @@ class Relay:
         '' if it could, or was not tried yet.  Likewise.
     """
 
-    def __init__(self, settings: RelaySettings, pool: PoolSettings) -> None:
+    def __init__(self, settings: RelaySettings, pool: PoolSettings,
+                 var_directory: str = '') -> None:
         """Nothing is opened before it is needed.
 
         :param settings: Which server, and how to talk to it.
         :param pool: How many connections, and for how long.
+        :param var_directory: Mailman's $VAR_DIR, where the processes of the
+            host tell each other what became of logins; '' for a process that
+            is on its own.
         """
         self.settings = settings
         self.pool_settings = pool
         self.others: Tuple['Relay', ...] = ()
         self.addresses = Addresses(
             relay=self.name, has_other_relay=self._has_other_relay)
+        self.access = access_for(settings, var_directory)
         self.balance = 0
         self.lessons = Lessons(time.monotonic)
         self.pool = Pool(self._connection, pool)
@@ -60,9 +66,7 @@ class Relay:
     @property
     def name(self) -> str:
         """The relay's section, or 'host:port' for that of [mta]."""
-        if self.settings.name != MTA:
-            return self.settings.name
-        return Endpoint(self.settings.host, self.settings.port).name
+        return name_of(self.settings)
 
     @property
     def is_up(self) -> bool:
@@ -79,6 +83,7 @@ class Relay:
         connection = connection_for(self.settings, self.lessons)
         if isinstance(connection, SMTPConnection):
             connection.addresses = self.addresses
+            connection.access = self.access
         return as_transaction_connection(
             connection, self.name, self.settings.wire.timeouts.quit)
 
@@ -104,8 +109,8 @@ class _Kept:
         self._was_running = False
         atexit.register(self.end)
 
-    def get(self, wanted: Sequence[_Key],
-            named: Collection[_Key]) -> List[Relay]:
+    def get(self, wanted: Sequence[_Key], named: Collection[_Key],
+            var_directory: str) -> List[Relay]:
         is_running = border.is_running
         if self._was_running and not is_running:
             # What belonged to a thread that has ended is of no use.
@@ -114,16 +119,16 @@ class _Kept:
         # The plugin's own configuration file may have been edited.
         kept = set(map(_lasting, named))
         self._close([key for key in self._relays if key not in kept])
-        relays = [self._get(key) for key in wanted]
+        relays = [self._get(key, var_directory) for key in wanted]
         for relay in relays:
             relay.others = tuple(
                 other for other in relays if other is not relay)
         return relays
 
-    def _get(self, key: _Key) -> Relay:
+    def _get(self, key: _Key, var_directory: str) -> Relay:
         relay = self._relays.get(_lasting(key))
         if relay is None:
-            relay = self._relays[_lasting(key)] = Relay(*key)
+            relay = self._relays[_lasting(key)] = Relay(*key, var_directory)
         relay.settings = key[0]
         return relay
 
@@ -154,7 +159,7 @@ _kept = _Kept()
 @public
 def kept_relays(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
                 named: Collection[Tuple[RelaySettings, PoolSettings]],
-                ) -> List[Relay]:
+                var_directory: str = '') -> List[Relay]:
     """Return the relays of a post, with their connections.
 
     They are kept from post to post.  The connections of a relay are closed
@@ -164,9 +169,10 @@ def kept_relays(wanted: Sequence[Tuple[RelaySettings, PoolSettings]],
     :param wanted: The settings of the relays that the post may go over.
     :param named: Those of all relays that the site has, those of the post
         among them.
+    :param var_directory: See `Relay`.
     :return: One relay for each of `wanted`, in this order.
     """
-    return _kept.get(wanted, named)
+    return _kept.get(wanted, named, var_directory)
 
 
 @public
