@@ -40,7 +40,10 @@ class BadChallenge(ProtocolError):
 
 @public
 class ServerNotTrusted(BadChallenge):
-    """The server has not proved to be the one that knows our password."""
+    """The server has not proved to be the one that knows our password.
+
+    The text quotes nothing that the server has said but a number.
+    """
 
 
 @public
@@ -265,8 +268,7 @@ def _translation(relay: str, phase: str, secrets: Collection[str],
         unavailable.waiting_helps = error.smtp_code < 500
         return unavailable
     if isinstance(error, ServerNotTrusted):
-        untrusted = RelayUnavailable(
-            relay, phase, _without(secrets, str(error)))
+        untrusted = RelayUnavailable(relay, phase, str(error))
         # Each login would give it more to guess the password by.
         untrusted.waiting_helps = False
         return untrusted

@@ -355,6 +355,7 @@ class _Files:
             if os.fstat(descriptor).st_nlink == 0:
                 # It was removed since it was opened.
                 raise BlockingIOError
+            os.utime(descriptor, (now, now))
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -400,6 +401,7 @@ class _Files:
             # Who reads it meanwhile finds nothing that is sound.
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, octets, 0)
+            os.utime(descriptor, (state.at, state.at))
         finally:
             os.close(descriptor)
 
