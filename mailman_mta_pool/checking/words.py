@@ -46,7 +46,9 @@ class Words:
 
 
 def _shapes(relay: RelaySettings) -> Iterator[str]:
-    """Yield the password as it may be seen."""
+    """Yield the password as it may be seen, and what tokens are got with."""
+    if relay.auth.token is not None and relay.auth.token.client_secret:
+        yield relay.auth.token.client_secret.reveal()
     if not relay.password:
         return
     secret = relay.password.reveal()

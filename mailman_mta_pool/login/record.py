@@ -168,6 +168,16 @@ class LoginRecord:
         """Return the code and the text of a refusal that holds, or None."""
         return self._refusal_in(self._state())
 
+    def forget(self) -> None:
+        """Forget a refusal: the login was found to be good.
+
+        Whoever finds that out may be another user, so that no file is made.
+        """
+        self._own = _UNKNOWN
+        if self.refusal() is not None:
+            with suppress(OSError):
+                self._files.remove()
+
     def _refusal_in(self, state: _State) -> Optional[Tuple[int, bytes]]:
         left = state.at + REFUSAL_PERIOD - self._clock()
         # A clock that was set back says nothing.
@@ -364,6 +374,13 @@ class _Files:
             raise
         self._sweep(now)
         return descriptor
+
+    def remove(self) -> None:
+        """Remove the file.
+
+        :raises OSError: if that cannot be done.
+        """
+        os.unlink(self._found())
 
     def _make_key(self) -> None:
         """Make the key, unless another process does so first."""

@@ -34,14 +34,27 @@ def access_for(relay: RelaySettings, var_directory: str = '') -> Access:
         tell each other what became of logins; '' for a process that is on
         its own.
     """
-    record = None
-    if var_directory:
-        keys = _keys_of(relay)
-        record = LoginRecord(
-            login_directory(var_directory), login_of(relay), name_of(relay),
-            f'correct {keys.user} and {keys.password}, or name another '
-            f'mechanism in {keys.mechanisms}')
-    return Access(lambda: _credentials(relay), record)
+    return Access(
+        lambda: _credentials(relay),
+        _record_of(relay, var_directory) if var_directory else None)
+
+
+@public
+def forget_refusal(relay: RelaySettings, var_directory: str) -> None:
+    """Let the processes of this host log in at a relay again.
+
+    :param relay: Its settings; they were found to be good.
+    :param var_directory: Mailman's $VAR_DIR.
+    """
+    _record_of(relay, var_directory).forget()
+
+
+def _record_of(relay: RelaySettings, var_directory: str) -> LoginRecord:
+    keys = _keys_of(relay)
+    return LoginRecord(
+        login_directory(var_directory), login_of(relay), name_of(relay),
+        f'correct {keys.user} and {keys.password}, or name another '
+        f'mechanism in {keys.mechanisms}')
 
 
 @public

@@ -93,6 +93,20 @@ class TestRefusals(RecordTestCase):
                 pass
         self.assertRefused(self.record())
 
+    def test_until_it_is_found_to_be_good(self):
+        self.record().forget()
+        self.assertFalse(self.directory.exists())
+        self.refuse(self.record())
+        knows = self.record()
+        self.assertRefused(knows)
+        self.record().forget()
+        self.assertEqual(self.files(), [])
+        self.assertIsNone(knows.refusal())
+        with self.turn(knows):
+            # A login that is under way is none of its business.
+            self.record().forget()
+            self.assertEqual(len(self.files()), 1)
+
     def test_a_clock_that_was_set_back(self):
         self.refuse(self.record())
         self.now -= 1

@@ -41,6 +41,7 @@ from mailman_mta_pool.errors import (
     translated,
     UnavailableHere,
 )
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import RelaySettings, Settings, Timeouts
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.table import Judge
@@ -124,7 +125,7 @@ class TestCertificate(unittest.TestCase):
 class TestWords(unittest.TestCase):
     def setUp(self):
         self.words = Words(RelaySettings(
-            user='zaphod', password='Tr0mbone-Zebra'))
+            user='zaphod', password=Secret('Tr0mbone-Zebra')))
 
     def test_usual(self):
         self.assertEqual(self.words(Reply(250, (b'2.1.5 Ok',))),
