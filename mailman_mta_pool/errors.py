@@ -24,6 +24,10 @@ LOCAL_LIMITS = frozenset([
 # So many characters in a row of a user name, a password or what was made of
 # them are not to be shown.
 PART_LENGTH = 4
+# Of what is so long, such as a token, a few characters say nothing, and would
+# be found in many a text by chance.
+LONG_LENGTH = 100
+LONG_PART_LENGTH = 12
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
 _ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
@@ -217,8 +221,9 @@ def printable(text: Union[bytes, str]) -> str:
 
 def _parts(secret: str) -> Iterator[str]:
     """Every run of `PART_LENGTH` characters; all of a shorter secret."""
-    for start in range(max(1, len(secret) - PART_LENGTH + 1)):
-        yield secret[start:start + PART_LENGTH]
+    length = PART_LENGTH if len(secret) < LONG_LENGTH else LONG_PART_LENGTH
+    for start in range(max(1, len(secret) - length + 1)):
+        yield secret[start:start + length]
 
 
 def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:

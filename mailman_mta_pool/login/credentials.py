@@ -237,11 +237,13 @@ class Credentials:
         """
         user = self._user.encode('utf-8')
         if kind is External:
-            return Authentication(External(user), (user,))
+            return Authentication(External(user), ())
         if token is not None:
+            # The user is no secret, and what the error says of a scope often
+            # has a part of it: a domain.
             return Authentication(
                 self._bearer(kind, token.reveal()),
-                (user, token.reveal().encode('utf-8')))
+                (token.reveal().encode('utf-8'),))
         assert self._pair is not None
         return Authentication(self._by_password(kind), self._pair)
 

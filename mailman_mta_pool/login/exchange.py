@@ -57,7 +57,7 @@ class Authentication:
         """Prepare the command.
 
         :param mechanism: A fresh one.
-        :param secrets: The user name, and the password or the token.
+        :param secrets: The user name and the password, or the token.
         """
         self.mechanism = mechanism.name
         self.is_slow = mechanism.is_slow

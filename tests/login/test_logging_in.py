@@ -234,6 +234,20 @@ class TestTokens(LoginTestCase):
         # The server is not asked for anything.
         self.assertEqual(self.peer.connections, 0)
 
+    def test_long_tokens_and_texts(self):
+        # A few characters of a long token are in many a text by chance.
+        self.source.name = 'Zebra ' + '0123456789abcdef' * 64 + ' {}'
+        for text, is_shown in (
+                ('5.7.8 d2e1a72fcca58-20020a05 gsmtp', True),
+                ('5.7.8 0123 4567 89ab', True),
+                ('5.7.8 Zebra 0123456', False)):
+            with self.subTest(text=text):
+                self._tokens = Tokens(self.source, clock=self.loop.time)
+                error = self.fails(
+                    AuthenticationRefused, self.access(tokens=True),
+                    hello('XOAUTH2'), b'334 \r\n', f'535 {text}\r\n'.encode())
+                self.assertEqual(text in str(error), is_shown)
+
     def test_long_tokens(self):
         token = 'x' * 500
         self.source.fetch = lambda: type(
