@@ -114,7 +114,8 @@ class Dovecot:
     :ivar auth_socket: Where a Postfix asks it about logins.
     """
 
-    def __init__(self, relay_to, users, introspection=''):
+    def __init__(self, relay_to, users,
+                 introspection='http://127.0.0.1:1/'):
         """Prepare it.
 
         :param relay_to: The server that it hands everything on to, with a
