@@ -13,9 +13,9 @@ from mailman.config import config
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.loading import load, no_password
 from mailman_mta_pool.monitoring.overview import Overview, overview
+from mailman_mta_pool.relays.access import name_of
 from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import check_limits
-from mailman_mta_pool.relays.relay import name_of
 from mailman_mta_pool.settings import Settings
 from public import public
 from typing import Optional, Tuple

@@ -12,8 +12,9 @@ import errno
 import smtplib
 
 from contextlib import contextmanager
+from mailman_mta_pool.secret import Secret
 from public import public
-from typing import Collection, Iterator, Optional, Union
+from typing import Collection, Iterable, Iterator, Optional, Union
 
 
 # What the kernel answers where this machine, or this process, has reached a
@@ -23,6 +24,10 @@ LOCAL_LIMITS = frozenset([
 # So many characters in a row of a user name, a password or what was made of
 # them are not to be shown.
 PART_LENGTH = 4
+# Of what is so long, such as a token, a few characters say nothing, and would
+# be found in many a text by chance.
+LONG_LENGTH = 100
+LONG_PART_LENGTH = 12
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
 _ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
@@ -35,6 +40,19 @@ class ProtocolError(smtplib.SMTPServerDisconnected):
 @public
 class BadChallenge(ProtocolError):
     """A 334 reply to AUTH cannot be answered; the exchange is cancelled."""
+
+
+@public
+class ServerNotTrusted(BadChallenge):
+    """The server has not proved to be the one that knows our password.
+
+    The text quotes nothing that the server has said but a number.
+    """
+
+
+@public
+class TokenUnavailable(Exception):
+    """There is no token to log in with; the text shows no secret."""
 
 
 @public
@@ -203,8 +221,9 @@ def printable(text: Union[bytes, str]) -> str:
 
 def _parts(secret: str) -> Iterator[str]:
     """Every run of `PART_LENGTH` characters; all of a shorter secret."""
-    for start in range(max(1, len(secret) - PART_LENGTH + 1)):
-        yield secret[start:start + PART_LENGTH]
+    length = PART_LENGTH if len(secret) < LONG_LENGTH else LONG_PART_LENGTH
+    for start in range(max(1, len(secret) - length + 1)):
+        yield secret[start:start + length]
 
 
 def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
@@ -222,6 +241,17 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
         return shown
     enhanced = _ENHANCED.match(shown)
     return (enhanced[0] if enhanced else '') + HIDDEN
+
+
+@public
+def hidden(secrets: Iterable[Secret], text: str) -> str:
+    """Return a text made printable, or what stands for it.
+
+    :param secrets: What may not show, neither as a whole nor in part.
+    :param text: What a server or the system said.
+    """
+    return _without(
+        [secret.reveal() for secret in secrets if secret], text)
 
 
 def _translation(relay: str, phase: str, secrets: Collection[str],
@@ -242,7 +272,12 @@ def _translation(relay: str, phase: str, secrets: Collection[str],
         # A refusal for good is the same the next moment.
         unavailable.waiting_helps = error.smtp_code < 500
         return unavailable
-    if isinstance(error, UnusableValue):
+    if isinstance(error, ServerNotTrusted):
+        untrusted = RelayUnavailable(relay, phase, str(error))
+        # Each login would give it more to guess the password by.
+        untrusted.waiting_helps = False
+        return untrusted
+    if isinstance(error, (TokenUnavailable, UnusableValue)):
         return UnavailableHere(relay, phase, str(error))
     reason = type(error).__name__
     if isinstance(error, OSError) or not secrets:

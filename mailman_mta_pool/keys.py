@@ -58,10 +58,12 @@ def key_of(relay: RelaySettings, key: str) -> str:
     :param key: A key such as 'smtp_host'.
     :return: With its section, such as '[relay.backup] host'.
     """
+    if key == 'smtp_pass' and (
+            relay.name != MTA or relay.auth.token is not None):
+        # Tokens for the server of [mta] are a matter of [relay.mta].
+        return f'[relay.{relay.name}] {relay.password_key}'
     if relay.name == MTA or key not in OF_RELAYS:
         return f'[mta] {key}'
-    if key == 'smtp_pass':
-        return f'{section_of(relay)} {relay.password_key}'
     return f'{section_of(relay)} {OF_RELAYS[key]}'
 
 

@@ -9,6 +9,7 @@ import sys
 import enum
 
 from dataclasses import dataclass, field, replace
+from mailman_mta_pool.secret import Secret
 from public import public
 from typing import FrozenSet, Optional, Tuple
 
@@ -117,6 +118,58 @@ class WireSettings:
     source_address: str = ''
 
 
+#: The mechanisms of AUTH that a password is for, strongest first.
+PASSWORD_MECHANISMS = (
+    'SCRAM-SHA-256', 'SCRAM-SHA-1', 'CRAM-MD5', 'PLAIN', 'LOGIN')
+#: Those that a token is for.
+BEARER_MECHANISMS = ('OAUTHBEARER', 'XOAUTH2')
+#: Those that are only used if they are named in the settings.
+EXPLICIT_MECHANISMS = ('EXTERNAL',)
+public(BEARER_MECHANISMS=BEARER_MECHANISMS,
+       EXPLICIT_MECHANISMS=EXPLICIT_MECHANISMS,
+       PASSWORD_MECHANISMS=PASSWORD_MECHANISMS)
+
+
+@public
+@dataclass(frozen=True)
+class TokenSettings:
+    """Where tokens come from: a program, or a token endpoint (RFC 6749).
+
+    :ivar command: The program and its arguments, as in a shell; '' if there
+        is an endpoint.  It may have a secret in it.
+    :ivar url: The token endpoint.
+    :ivar client_id: What the provider calls this site.
+    :ivar client_secret: What belongs to it.
+    :ivar scope: What the token is to be for; '' for what the provider gives.
+    :ivar refresh_token_file: The file with the refresh token (RFC 6749,
+        section 6); '' for client credentials (section 4.4).
+    """
+
+    command: Secret = Secret()
+    url: str = ''
+    client_id: str = ''
+    client_secret: Secret = Secret()
+    scope: str = ''
+    refresh_token_file: str = ''
+
+
+@public
+@dataclass(frozen=True)
+class AuthSettings:
+    """How we log in.
+
+    :ivar mechanisms: The names of the mechanisms that may be used; empty for
+        all that what we log in with is for.
+    :ivar is_insecure: True if the password may be shown to a server that is
+        not verified.
+    :ivar token: Where tokens come from; None for a password.
+    """
+
+    mechanisms: Tuple[str, ...] = ()
+    is_insecure: bool = False
+    token: Optional[TokenSettings] = None
+
+
 #: The name of the relay that [mta] of mailman.cfg describes.
 MTA = 'mta'
 public(MTA=MTA)
@@ -132,7 +185,9 @@ class RelaySettings:
         servers that the record names.
     :ivar port: Its port; 0 where an SRV record says it.
     :ivar secure_mode: The name of an `IConnectionFactory`.
-    :ivar password_key: Which key of its section says the password.
+    :ivar password_key: Which key of its section says the password, or where
+        tokens come from.
+    :ivar auth: By which mechanism we log in, and by a token where it says so.
     :ivar tls_ca: The file with the certificates of the authorities that are
         trusted; '' for those of the system.
     :ivar max_sessions_per_connection: The number of messages after which a
@@ -154,8 +209,9 @@ class RelaySettings:
     port: int = 25
     secure_mode: str = 'smtp'
     user: str = field(default='', repr=False)
-    password: str = field(default='', repr=False)
+    password: Secret = Secret()
     password_key: str = 'password'
+    auth: AuthSettings = AuthSettings()
     verify_cert: bool = True
     verify_hostname: bool = True
     tls_ca: str = ''

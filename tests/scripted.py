@@ -128,7 +128,9 @@ class _Session:
 
     def _command(self, command):
         verb, space, argument = command.partition(' ')
-        verb = verb.upper()
+        if hasattr(self, '_on_' + verb.lower()):
+            # A response to AUTH is none.
+            verb = verb.upper()
         # smtplib writes some in lower case, on Python 3.13 `to:` as well.
         command = verb + space + re.sub(
             '^(from|to):', lambda found: found[0].upper(), argument)

@@ -39,20 +39,25 @@ BELOW = {
     'settlement': set(),
     'relays': {'configuration', 'connection', 'limits', 'settlement'},
     'limits': set(),
-    'connection': {'network', 'wire'},
+    'connection': {'login', 'network', 'wire'},
+    # As whom we log in.
+    'login': {'network', 'programs'},
     'network': set(),
     'wire': set(),
-    'configuration': set(),
+    'configuration': {'programs'},
     # These hold the words that all the others speak with.
     'durations': set(),
     'errors': set(),
     'interfaces': set(),
     'keys': {'settings'},
     'posts': set(),
+    # Programs of the operator's, for passwords and tokens.
+    'programs': set(),
+    'secret': set(),
     'settings': set(),
     }
 EVERYBODYS = {
-    'durations', 'errors', 'interfaces', 'keys', 'posts', 'settings',
+    'durations', 'errors', 'interfaces', 'keys', 'posts', 'secret', 'settings',
     'wire.boundaries', 'wire.content', 'wire.replies', 'wire.transaction',
     'wire.verp',
     }
@@ -70,7 +75,7 @@ ONLY_IN = {
     # What runs in the network thread; the demo's server is a process.
     'asyncio': {
         'checking.relay', 'connection', 'demo.server', 'dispatch',
-        'limits', 'monitoring.ticker', 'network', 'relays',
+        'limits', 'login', 'monitoring.ticker', 'network', 'relays',
         },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},
@@ -250,7 +255,7 @@ class TestHouse(unittest.TestCase):
                 self.assertNotIn(room, reach(room))
 
     def test_everybodys_rooms_are_at_the_bottom(self):
-        for room in ('durations', 'errors', 'interfaces', 'posts',
+        for room in ('durations', 'errors', 'interfaces', 'posts', 'secret',
                      'settings'):
             self.assertEqual(reach(room), set())
 

@@ -584,7 +584,8 @@ class Stock:
             smtp = smtplib.SMTP(
                 self._relay.host, self._relay.port, timeout=PATIENCE)
             if self._relay.user:
-                smtp.login(self._relay.user, self._relay.password)
+                smtp.login(
+                    self._relay.user, self._relay.password.reveal())
             self._smtp = smtp
         return self._smtp.sendmail(envsender, recipients, msg)
 

@@ -97,7 +97,7 @@ class TestAnswers(ContributingTestCase):
             self.where(lambda node: self.compares({'code'})(node) and any(
                 isinstance(each, ast.Attribute)
                 for each in ast.iter_child_nodes(node)),
-                'wire', 'connection'), {'settlement.table'})
+                'wire', 'connection', 'login'), {'settlement.table'})
 
     def test_where_a_connection_is_chosen(self):
         self.assertEqual(

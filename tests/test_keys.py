@@ -8,7 +8,13 @@ import unittest
 from mailman_mta_pool.configuration.answers import shipped_answers
 from mailman_mta_pool.configuration.files import NOT_OF_MTA
 from mailman_mta_pool.keys import in_words_of, key_of, OF_RELAYS
-from mailman_mta_pool.settings import About, Answer, RelaySettings
+from mailman_mta_pool.settings import (
+    About,
+    Answer,
+    AuthSettings,
+    RelaySettings,
+    TokenSettings,
+)
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.table import Judge
 from mailman_mta_pool.wire.transaction import Stage
@@ -18,6 +24,9 @@ from tests.settlement.world import reply
 OF_MTA = RelaySettings()
 SES = RelaySettings(name='ses')
 WITH_FILE = RelaySettings(name='ses', password_key='password_file')
+WITH_TOKENS = RelaySettings(
+    password_key='token_url', auth=AuthSettings(
+        token=TokenSettings(url='https://login.example.com/token')))
 
 
 class TestKeys(unittest.TestCase):
@@ -27,6 +36,8 @@ class TestKeys(unittest.TestCase):
                 (SES, 'smtp_host', '[relay.ses] host'),
                 (SES, 'smtp_pass', '[relay.ses] password'),
                 (WITH_FILE, 'smtp_pass', '[relay.ses] password_file'),
+                (WITH_TOKENS, 'smtp_user', '[mta] smtp_user'),
+                (WITH_TOKENS, 'smtp_pass', '[relay.mta] token_url'),
                 (SES, 'max_delivery_threads', '[relay.ses] max_connections'),
                 (SES, 'verp_format', '[mta] verp_format')):
             with self.subTest(relay=relay.name, key=key):

@@ -40,6 +40,7 @@ from mailman_mta_pool.errors import (
     RelayUnavailable,
     UnavailableHere,
 )
+from mailman_mta_pool.login.access import access_of
 from mailman_mta_pool.settings import Timeouts
 from tempfile import TemporaryDirectory
 from tests.certificates import server_context
@@ -100,8 +101,10 @@ class OpeningTestCase(unittest.TestCase):
         return loop
 
     async def outcome(self, host, port, open_one=open_connection,
-                      clock=None, **endpoint):
+                      clock=None, user='', password='', **endpoint):
         """Return the `Opened` with its socket closed, or the exception."""
+        if user:
+            endpoint['access'] = access_of('mx', user, password)
         try:
             opened = await open_one(
                 Endpoint(host, port, **endpoint), TIMEOUTS, self.addresses,
@@ -1226,15 +1229,15 @@ class TestAuthentication(OpeningTestCase):
         self.assertEqual(self.said(), [])
 
     def test_unusable_credentials(self):
-        for user, password, what in (
-                ('sec\0ret', 'x', 'user'), ('x', 'sec\0ret', 'password'),
-                ('x', 'sec\ud800ret', 'password')):
-            with self.subTest(what=what):
+        for user, password, key in (
+                ('sec\0ret', 'x', 'smtp_user'), ('x', 'sec\0ret', 'smtp_pass'),
+                ('x', 'sec\ud800ret', 'smtp_pass')):
+            with self.subTest(key=key):
                 error = self.open(
                     READY, HELLO_AUTH, user=user, password=password)
                 self.assertIsInstance(error, UnavailableHere)
                 self.assertFalse(error.waiting_helps)
-                self.assertIn(f'AUTH: the {what} ', str(error))
+                self.assertIn(f'AUTH: [mta] {key} ', str(error))
                 self.assertNotIn('sec', ''.join(traceback.format_exception(
                     type(error), error, error.__traceback__)).replace(
                         'secrets', ''))
@@ -1289,7 +1292,8 @@ class TestSecrets(OpeningTestCase):
 
     def test_repr(self):
         endpoint = Endpoint(
-            'mx', 25, context_for(True, True), None, USER, PASSWORD)
+            'mx', 25, context_for(True, True), None,
+            access_of('mx', USER, PASSWORD))
         self.assertEqual(repr(endpoint), "Endpoint(host='mx', port=25)")
         self.assertEqual(endpoint.name, 'mx:25')
 

@@ -18,6 +18,7 @@ from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.configuration.answers import shipped_answers
 from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.loading import load, settings_of_plugin
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import Settings, Timeouts
 from tempfile import TemporaryDirectory
 
@@ -360,7 +361,7 @@ class TestMTA(unittest.TestCase):
         relay = settings.relay
         self.assertEqual(
             (relay.host, relay.port, relay.user, relay.password),
-            ('mail.example.net', 2525, 'anne', 'secret'))
+            ('mail.example.net', 2525, 'anne', Secret('secret')))
         self.assertEqual(relay.secure_mode, 'starttls')
         self.assertFalse(relay.verify_cert)
         self.assertFalse(relay.verify_hostname)

@@ -111,7 +111,7 @@ class Checker:
         return settings
 
     def _look_at_passwords(self) -> None:
-        """Warn of files with a password that others may read."""
+        """Warn of files with a secret that others may read."""
         try:
             exposed = exposures_in_force()
         except ConfigurationError:
@@ -120,7 +120,7 @@ class Checker:
         for each in exposed:
             path = printable(each.path)
             self._add('passwords', path, Problem(
-                f'{path} has a password, and {each.who} may read it.',
+                f'{path} has {each.what}, and {each.who} may read it.',
                 f'Run `{printable(each.remedy)}`.', (), Status.warning))
 
     def _look_at_lists(self, settings: Settings) -> None:

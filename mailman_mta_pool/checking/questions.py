@@ -29,6 +29,8 @@ class Questions(NamedTuple):
     :ivar verp: How the server would make it; None if it cannot be told.
     :ivar stand_in: Who is named in the place of the recipient, because of
         [devmode]; None otherwise.
+    :ivar var_directory: Mailman's $VAR_DIR, where the runners may know of a
+        refused login.
     """
 
     recipient: str
@@ -37,6 +39,7 @@ class Questions(NamedTuple):
     verp_sender: str
     verp: Optional[Verp]
     stand_in: Optional[str]
+    var_directory: str = ''
 
 
 @public
@@ -61,7 +64,7 @@ def questions_for(to: Optional[str]) -> Questions:
     questions = Questions(
         recipient, to is None, sender,
         _with_verp(sender, recipient, mlist),
-        verp_of(config.mta.verp_format), stand_in())
+        verp_of(config.mta.verp_format), stand_in(), config.VAR_DIR)
     # No transaction of the database stays open while the server is asked.
     config.db.commit()
     return questions

@@ -42,6 +42,8 @@ from mailman_mta_pool.connection.srv import certificate_name, Target
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
 from mailman_mta_pool.keys import key_of
+from mailman_mta_pool.login.credentials import MECHANISMS
+from mailman_mta_pool.relays.access import forget_refusal
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.settings import RelaySettings, Settings, Timeouts
 from mailman_mta_pool.settlement.catalogue import catalogue_of
@@ -150,6 +152,9 @@ class RelayChecker:
             spent = self._spent()
             await self._explain(error, spent)
             return
+        if 'mechanism' in self._found:
+            # What the runners know is not true any more.
+            forget_refusal(self._configured, self._questions.var_directory)
         try:
             self._look_at_offer()
             await self._ask_all(connection)
@@ -225,7 +230,9 @@ class RelayChecker:
 
     def _after_auth(self) -> Any:
         problem = None
-        if not encrypts(self._relay) and not is_loopback(self._found):
+        shows = MECHANISMS[self._found['mechanism']].sends_secret
+        if shows and not encrypts(self._relay) and not is_loopback(
+                self._found):
             problem = Problem(
                 'The password goes over the network in clear.',
                 'Set smtp_secure_mode: starttls.', (MODE,), Status.warning)
@@ -357,7 +364,8 @@ class RelayChecker:
         # The settings' own timeouts, not those of the check.
         self._check.limits = limits_of(
             server, self._configured, self._settings)
-        if bool(self._relay.user) != bool(self._relay.password):
+        if not mechanism and (
+                bool(self._relay.user) != bool(self._relay.password)):
             self._add('auth', 'no login', Problem(
                 'Only one of smtp_user and smtp_pass is set, so there is no '
                 'login.', 'Set both, or none.', LOGIN, Status.warning))

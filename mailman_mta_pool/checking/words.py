@@ -46,11 +46,14 @@ class Words:
 
 
 def _shapes(relay: RelaySettings) -> Iterator[str]:
-    """Yield the password as it may be seen."""
+    """Yield the password as it may be seen, and what tokens are got with."""
+    if relay.auth.token is not None and relay.auth.token.client_secret:
+        yield relay.auth.token.client_secret.reveal()
     if not relay.password:
         return
-    yield relay.password
+    secret = relay.password.reveal()
+    yield secret
     user = relay.user.encode('utf-8', 'replace')
-    password = relay.password.encode('utf-8', 'replace')
+    password = secret.encode('utf-8', 'replace')
     for octets in (password, b'\0' + user + b'\0' + password):
         yield base64.b64encode(octets).decode('ascii').rstrip('=')

@@ -18,7 +18,16 @@ from lazr.config import as_boolean, as_timedelta, ConfigSchema
 from mailman.config.config import load_external
 from mailman.interfaces.configuration import InvalidConfigurationError
 from public import public
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+)
 
 
 # What is said of all sections of a kind.
@@ -26,9 +35,14 @@ RELAY_MASTER, LIMIT_MASTER = 'relay.master', 'limit.master'
 # The section of the server named by [mta].
 RELAY_MTA = 'relay.mta'
 # The keys whose values nobody is to see; a program's arguments may be secret.
-SECRET_KEYS = frozenset(['password', 'password_command'])
+SECRET_KEYS = frozenset(['password', 'password_command', 'token_command'])
 # The keys that say a relay's password, of which a section has one at most.
 PASSWORD_KEYS = ('password', 'password_file', 'password_command')
+# What else says what to log in with.
+TOKEN_KEYS = ('token_command', 'token_url')
+# What belongs to `token_url`.
+ENDPOINT_KEYS = (
+    'client_id', 'client_secret_file', 'scope', 'refresh_token_file')
 # The keys that a relay has because it is not the server of [mta], and what
 # says the same of that one.
 NOT_OF_MTA = {
@@ -47,9 +61,9 @@ NOT_OF_MTA = {
     'for': '',
     }
 public(
-    LIMIT_MASTER=LIMIT_MASTER, NOT_OF_MTA=NOT_OF_MTA,
-    PASSWORD_KEYS=PASSWORD_KEYS, RELAY_MASTER=RELAY_MASTER,
-    RELAY_MTA=RELAY_MTA)
+    ENDPOINT_KEYS=ENDPOINT_KEYS, LIMIT_MASTER=LIMIT_MASTER,
+    NOT_OF_MTA=NOT_OF_MTA, PASSWORD_KEYS=PASSWORD_KEYS,
+    RELAY_MASTER=RELAY_MASTER, RELAY_MTA=RELAY_MTA, TOKEN_KEYS=TOKEN_KEYS)
 
 # The name of a relay or of a limit may become the name of a file.
 _NAME = re.compile(r'[a-z0-9][a-z0-9_-]{0,39}')
@@ -299,7 +313,8 @@ def with_master(schema: RawConfigParser, own: RawConfigParser, name: str,
                 master: str) -> Dict[str, Any]:
     """Return what a section says together with what it inherits.
 
-    A section that says its password in one way does not inherit another way.
+    A section that says what to log in with in one way does not inherit
+    another way.
 
     :param schema: The schema, which has the defaults in its master section.
     :param own: The file.
@@ -313,11 +328,18 @@ def with_master(schema: RawConfigParser, own: RawConfigParser, name: str,
         if own.has_section(section):
             items = {key: (value, section)
                      for key, value in own.items(section)}
-            if items.keys() & set(PASSWORD_KEYS):
-                values.update({
-                    key: ('', '') for key in PASSWORD_KEYS if key in values})
+            values.update({key: ('', '') for key in _other_ways(items)
+                           if key in values})
             values.update(items)
     return values
+
+
+def _other_ways(keys: Collection[str]) -> Collection[str]:
+    """Return what is not inherited by a section that sets some keys."""
+    ways = PASSWORD_KEYS + TOKEN_KEYS
+    if not set(ways) & set(keys):
+        return ()
+    return ways if 'token_url' in keys else ways + ENDPOINT_KEYS
 
 
 @public
@@ -329,7 +351,7 @@ def hidden_in(key: str, value: str) -> str:
     """
     if key in SECRET_KEYS:
         return '(hidden)' if value else '(empty)'
-    if key == 'storage':
+    if key in ('storage', 'token_url'):
         value = _QUERY_OF_URL.sub('', _USER_OF_URL.sub('(hidden)@', value))
     return value
 

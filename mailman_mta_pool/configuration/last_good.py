@@ -17,12 +17,16 @@ from mailman_mta_pool.configuration.loading import (
     with_mta,
 )
 from mailman_mta_pool.configuration.secrets import Exposure, Programs
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import Settings
 from public import public
-from typing import FrozenSet, Optional, Tuple
+from typing import FrozenSet, Optional, Tuple, Union
 
 
 log = logging.getLogger('mailman.smtp')
+
+# Texts and secrets of files, and what was wrong with them.
+_Seen = Tuple[Union[str, Secret], ...]
 
 
 class _LastGood:
@@ -34,9 +38,9 @@ class _LastGood:
         self._settings: Optional[Settings] = None
         # The texts of the files when they were last read, and after them
         # what was wrong.
-        self._seen: Tuple[str, ...] = ()
+        self._seen: _Seen = ()
         self._programs = Programs()
-        # The warnings about files with a password that others may read.
+        # The warnings about files with a secret that others may read.
         self._exposed: FrozenSet[Exposure] = frozenset()
 
     def settings(self) -> Settings:
@@ -54,9 +58,9 @@ class _LastGood:
         self._sources, self._settings = sources, settings
         self._seen = _texts(sources)
         exposed = frozenset(exposures(sources))
-        for path, who, remedy in sorted(exposed - self._exposed):
-            log.warning('%s has a password, and %s may read it; `%s` mends '
-                        'that', path, who, remedy)
+        for path, what, who, remedy in sorted(exposed - self._exposed):
+            log.warning('%s has %s, and %s may read it; `%s` mends that',
+                        path, what, who, remedy)
         self._exposed = exposed
 
     def _look_again(self, settings: Settings) -> Settings:
@@ -69,7 +73,7 @@ class _LastGood:
         :return: Those in force from now on.
         """
         before = self._sources
-        seen: Tuple[str, ...] = ()
+        seen: _Seen = ()
         try:
             text = read_configuration(before.path)
             seen = (text,)
@@ -98,16 +102,17 @@ class _LastGood:
         """Return the file whose change has made new settings."""
         if self._seen[:1] != (now.text,):
             return now.path
-        for section in now.readers:
-            if now.read[section.name] != before.read[section.name]:
-                return section.text('password_file')
+        for section, key in now.readers:
+            if (now.read[section.name, key] !=
+                    before.read[section.name, key]):
+                return section.text(key)
         return now.answers_path or now.path
 
 
-def _texts(sources: Sources) -> Tuple[str, ...]:
+def _texts(sources: Sources) -> _Seen:
     """Return what the files say that are read for each post."""
     return (sources.text, sources.answers_text, *(
-        sources.read[section.name] for section in sources.readers))
+        sources.read[section.name, key] for section, key in sources.readers))
 
 
 def _refuse_incomplete(path: str, text: str) -> None:

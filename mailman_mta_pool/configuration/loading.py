@@ -32,11 +32,13 @@ from mailman_mta_pool.configuration.secrets import (
     Exposure,
     exposure,
     password_key_of,
-    read_password,
+    read_secret,
     run_for_password,
 )
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
     DeliverySettings,
+    EXPLICIT_MECHANISMS,
     MetricsSettings,
     MTA,
     PoolSettings,
@@ -51,11 +53,22 @@ from typing import Any, Callable, List, Mapping, Tuple
 PYTHON = 'python:'
 # Nobody has more Mailman hosts.
 MAX_HOSTS = 1000
+# The keys of a relay that name a file with a secret, which is read for each
+# post.
+SECRET_FILES = ('password_file', 'client_secret_file')
+# What a file has that a key names, for a warning.
+_HELD = {
+    'password_file': 'a password',
+    'client_secret_file': 'a client secret',
+    'refresh_token_file': 'a refresh token',
+    }
 PLUGIN_CLASS = 'mailman_mta_pool.plugin.MTAPoolPlugin'
 
 
 # Returns the password that the program of a relay's section prints.
-Run = Callable[[Section], str]
+Run = Callable[[Section], Secret]
+# A secret by the name of a section and the key that says where it is.
+_Secrets = Mapping[Tuple[str, str], Secret]
 
 
 @public
@@ -131,18 +144,19 @@ class Sources:
     :ivar answers_path: The site's own answers, or '' for none.
     :ivar answers_text: The text of these.
     :ivar printed: The passwords that programs have printed, by the section
-        of the relay.
-    :ivar read: The passwords that were read from files, likewise.
-    :ivar readers: The sections of the relays that name these files.
+        of the relay and the key.
+    :ivar read: The secrets that were read from files, likewise.
+    :ivar readers: The sections of the relays that name files with secrets,
+        each with the key.
     """
 
     path: str = ''
     text: str = field(default='', repr=False)
     answers_path: str = ''
     answers_text: str = field(default='', repr=False)
-    printed: Mapping[str, str] = field(default_factory=dict, repr=False)
-    read: Mapping[str, str] = field(default_factory=dict, repr=False)
-    readers: Tuple[Section, ...] = field(
+    printed: _Secrets = field(default_factory=dict, repr=False)
+    read: _Secrets = field(default_factory=dict, repr=False)
+    readers: Tuple[Tuple[Section, str], ...] = field(
         default=(), compare=False, repr=False)
 
 
@@ -163,13 +177,17 @@ def sources_of(path: str, text: str,
     sources = read_again(Sources(
         path, text, own.section('delivery').text('answers'),
         readers=tuple(
-            section for section in sections if section.name != RELAY_MTA and
-            password_key_of(section) == 'password_file')))
+            (section, key) for section in sections for key in SECRET_FILES
+            if section.text(key) and (
+                # With two passwords the mistake is that, whatever the file
+                # has.
+                key != 'password_file' or password_key_of(section) == key))))
     # A program may take long, so the relays are looked at before.
     _relays(own, sources)
     return replace(sources, printed={
-        section.name: run(section) for section in sections
-        if section.name != RELAY_MTA and section.text('password_command')})
+        (section.name, key): run(section) for section in sections
+        for key in ['password_command']
+        if section.name != RELAY_MTA and section.text(key)})
 
 
 @public
@@ -184,8 +202,8 @@ def read_again(sources: Sources) -> Sources:
     return replace(
         sources,
         answers_text=read_answers(sources.path, sources.answers_path),
-        read={section.name: read_password(section)
-              for section in sources.readers})
+        read={(section.name, key): read_secret(section, key)
+              for section, key in sources.readers})
 
 
 @public
@@ -207,13 +225,14 @@ def exposures(sources: Sources) -> List[Exposure]:
     :param sources: The files.
     """
     own = OwnFile(sources.path, sources.text)
-    paths = [section.text('password_file') for section in sources.readers]
+    held = {section.text(key): what for key, what in _HELD.items()
+            for section in own.relays if section.text(key)}
     storage = own.section('limits').text('storage')
     if not sources.path.startswith(PYTHON) and (
             hidden_in('storage', storage) != storage or
             any(section.text('password') for section in own.relays)):
-        paths.insert(0, sources.path)
-    return [found for found in map(exposure, dict.fromkeys(paths))
+        held = {sources.path: 'a password', **held}
+    return [found for found in map(exposure, held, held.values())
             if found is not None]
 
 
@@ -232,12 +251,12 @@ def settings_of_plugin(path: str, text: str,
 
 
 @public
-def no_password(section: Section) -> str:
-    """Return '', where no program is to be run for a password; a `Run`.
+def no_password(section: Section) -> Secret:
+    """Return none, where no program is to be run for a password; a `Run`.
 
     :param section: The section of a relay.
     """
-    return ''
+    return Secret()
 
 
 @public
@@ -263,9 +282,9 @@ def settings_of(sources: Sources) -> Settings:
 
 
 def _relays(own: OwnFile, sources: Sources) -> Tuple[RelaySettings, ...]:
-    passwords = {**sources.printed, **sources.read}
+    secrets = {**sources.printed, **sources.read}
     depth = own.section('delivery').whole('pipeline_depth', least=1)
-    return tuple(relay_settings(section, depth, passwords)
+    return tuple(relay_settings(section, depth, secrets)
                  for section in own.relays)
 
 
@@ -332,6 +351,7 @@ def with_mta_section(settings: Settings, mta: Section) -> Settings:
     :return: The settings, complete.
     :raises ConfigurationError: as with `with_mta`.
     """
+    _check_login(settings, mta)
     relays = tuple(
         replace(
             relay,
@@ -340,7 +360,7 @@ def with_mta_section(settings: Settings, mta: Section) -> Settings:
             port=mta.whole('smtp_port', least=1, most=65535),
             secure_mode=mta.text('smtp_secure_mode').lower(),
             user=mta.text('smtp_user'),
-            password=mta.text('smtp_pass'),
+            password=Secret(mta.text('smtp_pass')),
             verify_cert=mta.boolean('smtp_verify_cert'),
             verify_hostname=mta.boolean('smtp_verify_hostname'),
             max_sessions_per_connection=max(
@@ -358,3 +378,23 @@ def with_mta_section(settings: Settings, mta: Section) -> Settings:
             max_recipients=max(0, mta.whole('max_recipients', least=-2**31)),
             ),
         )
+
+
+def _check_login(settings: Settings, mta: Section) -> None:
+    """Check that [mta] has what the plugin's own file needs to log in.
+
+    :raises ConfigurationError: if it has not.
+    """
+    for relay in settings.relays:
+        auth = relay.auth
+        if relay.name != MTA or mta.text('smtp_user'):
+            continue
+        if auth.token is not None:
+            raise mta.mistake(
+                'smtp_user', 'is empty, and the tokens of [relay.mta] in the '
+                "plugin's own file need a user; set it")
+        if set(auth.mechanisms) - set(EXPLICIT_MECHANISMS):
+            raise mta.mistake(
+                'smtp_user', 'is empty, and [relay.mta] auth in the '
+                "plugin's own file names what needs a user; set it, or remove "
+                'that key')

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from ipaddress import ip_address
 from mailman_mta_pool.configuration.files import (
+    ENDPOINT_KEYS,
     read_octets,
     RELAY_MTA,
     Section,
@@ -19,16 +20,26 @@ from mailman_mta_pool.configuration.rates import (
     parse_rates,
     REMEDY as RATES_REMEDY,
 )
-from mailman_mta_pool.configuration.secrets import command_of, password_key_of
+from mailman_mta_pool.configuration.secrets import (
+    command_of,
+    password_key_of,
+    read_secret,
+)
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
+    AuthSettings,
+    BEARER_MECHANISMS,
+    EXPLICIT_MECHANISMS,
     LimitSettings,
+    PASSWORD_MECHANISMS,
     Rate,
     RelaySettings,
     Timeouts,
+    TokenSettings,
     WireSettings,
 )
 from public import public
-from typing import Mapping, Tuple
+from typing import Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
 
@@ -39,6 +50,7 @@ SMTP_PORT = 25
 MAX_CA_SIZE = 16 * 1024 * 1024
 # Each of them is a file and a descriptor.
 MAX_CONNECTIONS = 10000
+_MECHANISMS = PASSWORD_MECHANISMS + BEARER_MECHANISMS + EXPLICIT_MECHANISMS
 SRV = 'srv:'
 SRV_HOST = (
     'srv: and the name of an SRV record, such as '
@@ -51,15 +63,20 @@ _HELLO_LITERAL = re.compile(r'\[(IPv6:)?([0-9A-Fa-f:.]+)\]')
 _CERTIFICATE = re.compile(r'-----BEGIN (TRUSTED )?CERTIFICATE-----')
 
 
+# The secrets that do not stand in a section itself, by its name and the key
+# that says where they are.
+Secrets = Mapping[Tuple[str, str], Secret]
+
+
 @public
 def relay_settings(section: Section, depth: int,
-                   passwords: Mapping[str, str]) -> RelaySettings:
+                   secrets: Secrets) -> RelaySettings:
     """Return the relay that a section describes.
 
     :param section: [relay.NAME], with all that it inherits.
     :param depth: [delivery] pipeline_depth.
-    :param passwords: Those that do not stand in the section itself, by the
-        section's name.
+    :param secrets: Those that do not stand in the section itself, by its name
+        and the key that says where they are.
     :return: The settings; what [mta] says of its own server is left at its
         default.
     :raises ConfigurationError: naming the first value that is no good.
@@ -67,7 +84,9 @@ def relay_settings(section: Section, depth: int,
     common = RelaySettings(
         name=section.name.partition('.')[2],
         wire=_wire(section, depth),
+        password_key=password_key_of(section) or 'password',
         tls_ca=_tls_ca(section),
+        auth=_auth(section, secrets),
         max_connections=(section.whole(
             'max_connections', least=1, most=MAX_CONNECTIONS)
                          if section.text('max_connections') else 0),
@@ -76,12 +95,14 @@ def relay_settings(section: Section, depth: int,
         connect_rate=_rates(section, 'connect_rate'),
         )
     if section.name == RELAY_MTA:
+        # [mta] has a user and a password, or it has not.
+        _check_mechanisms(section, common.auth, has_secret=True)
         return common
-    return _with_server(section, common, passwords)
+    return _with_server(section, common, secrets)
 
 
 def _with_server(section: Section, common: RelaySettings,
-                 passwords: Mapping[str, str]) -> RelaySettings:
+                 secrets: Secrets) -> RelaySettings:
     """Add what is not said of the server of [mta] in the plugin's file."""
     host, secure_mode = _host(section), section.text('secure_mode').lower()
     return replace(
@@ -89,9 +110,8 @@ def _with_server(section: Section, common: RelaySettings,
         host=host,
         port=_port(section, host, secure_mode),
         secure_mode=secure_mode,
-        user=_user(section),
-        password=passwords.get(section.name, section.text('password')),
-        password_key=password_key_of(section) or 'password',
+        user=_user(section, common.auth),
+        password=_password(section, secrets),
         verify_cert=section.boolean('verify_cert'),
         verify_hostname=section.boolean('verify_hostname'),
         max_sessions_per_connection=section.whole(
@@ -200,21 +220,128 @@ def _port(section: Section, host: str, secure_mode: str) -> int:
     return section.whole('port', least=1, most=65535)
 
 
-def _user(section: Section) -> str:
+def _user(section: Section, auth: AuthSettings) -> str:
     """Return the user, after a look at all that goes with one."""
     user = _one_line(section, 'user')
     _one_line(section, 'password')
     said = password_key_of(section)
-    if user and not said:
+    if user and not said and not (
+            set(EXPLICIT_MECHANISMS) & set(auth.mechanisms)):
         raise section.mistake(
-            'user', 'there is no password; set password, password_file or '
-            'password_command, too')
+            'user', 'there is no password; set password, password_file, '
+            'password_command, token_command or token_url, too')
     if said and not user:
         raise section.mistake(
             said, 'there is no user; set user, too, or remove this key')
     if said == 'password_command':
-        command_of(section)
+        command_of(section, said)
+    _check_mechanisms(section, auth, bool(said))
     return user
+
+
+def _password(section: Section, secrets: Secrets) -> Secret:
+    for key in 'password_file', 'password_command':
+        if (section.name, key) in secrets:
+            return secrets[section.name, key]
+    return Secret(section.text('password'))
+
+
+def _auth(section: Section, secrets: Secrets) -> AuthSettings:
+    return AuthSettings(
+        mechanisms=section.value(
+            'auth', _mechanisms, 'auto, or some of '
+            f'{", ".join(_MECHANISMS)}'),
+        is_insecure=section.boolean('auth_insecure'),
+        token=_token(section, secrets),
+        )
+
+
+def _mechanisms(text: str) -> Tuple[str, ...]:
+    names = text.upper().replace(',', ' ').split()
+    if names == ['AUTO']:
+        return ()
+    for name in names:
+        if name not in _MECHANISMS:
+            raise ValueError(text)
+    if not names:
+        raise ValueError(text)
+    return tuple(dict.fromkeys(names))
+
+
+def _check_mechanisms(section: Section, auth: AuthSettings,
+                      has_secret: bool) -> None:
+    """Check that there is something to log in with by these mechanisms."""
+    usable = EXPLICIT_MECHANISMS + (
+        BEARER_MECHANISMS if auth.token is not None else
+        PASSWORD_MECHANISMS if has_secret else ())
+    for name in auth.mechanisms:
+        if name not in usable:
+            raise section.mistake(
+                'auth', f'{name} needs ' + (
+                    'a password, and a token is all there is'
+                    if auth.token is not None else
+                    'a token, and a password is all there is' if has_secret
+                    else 'a user, and a password or a token') +
+                '; remove the name, or set what it needs')
+
+
+def _token(section: Section, secrets: Secrets) -> Optional[TokenSettings]:
+    """Return where tokens come from; None if there are none."""
+    if not section.text('token_url'):
+        for key in ENDPOINT_KEYS:
+            if section.text(key):
+                raise section.mistake(
+                    key, 'belongs to token_url, which is not set; set it, or '
+                    'remove this key')
+        if not section.text('token_command'):
+            return None
+        if not command_of(section, 'token_command'):
+            raise section.mistake('token_command', 'names no program')
+        return TokenSettings(command=Secret(section.text('token_command')))
+    return _endpoint(section, secrets)
+
+
+def _endpoint(section: Section, secrets: Secrets) -> TokenSettings:
+    url = section.value(
+        'token_url', _token_url, 'the URL of a token endpoint, such as '
+        'https://login.example.com/oauth2/token; with http:// it has to be on '
+        'this host')
+    for key in 'client_id', 'scope':
+        _one_line(section, key)
+    if not section.text('client_id'):
+        raise section.mistake(
+            'client_id', 'is missing; token_url needs what the provider calls '
+            'this site')
+    path = section.text('refresh_token_file')
+    if path:
+        # It is read when a token is fetched, and may change then.
+        read_secret(section, 'refresh_token_file')
+    elif not section.text('client_secret_file'):
+        raise section.mistake(
+            'client_secret_file', 'is missing; token_url needs this, or '
+            'refresh_token_file, or both')
+    return TokenSettings(
+        url=url,
+        client_id=section.text('client_id'),
+        client_secret=secrets.get(
+            (section.name, 'client_secret_file'), Secret()),
+        scope=section.text('scope'),
+        refresh_token_file=path,
+        )
+
+
+def _token_url(text: str) -> str:
+    url = urlsplit(text)
+    # Reading the port raises ValueError if it is none.
+    if (url.scheme not in ('https', 'http') or not url.hostname or
+            url.port == 0 or url.username is not None or
+            url.password is not None or url.fragment or
+            not text.isprintable() or ' ' in text):
+        raise ValueError(text)
+    if url.scheme == 'http' and url.hostname != 'localhost' and (
+            not ip_address(url.hostname).is_loopback):
+        raise ValueError(text)
+    return text
 
 
 def _one_line(section: Section, key: str) -> str:

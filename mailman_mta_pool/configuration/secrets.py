@@ -5,31 +5,25 @@ import os
 import stat
 import time
 import shlex
-import signal
-import subprocess
 
-from contextlib import suppress
 from mailman_mta_pool.configuration.files import (
     ConfigurationError,
     PASSWORD_KEYS,
     read_octets,
     Section,
+    TOKEN_KEYS,
 )
+from mailman_mta_pool.programs import (
+    arguments_in,
+    FAILURE_PAUSE,
+    line_in,
+    MAX_LENGTH,
+    output_of,
+    ProgramFailed,
+)
+from mailman_mta_pool.secret import Secret
 from public import public
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
-
-
-# How many seconds a program may take to print a password.
-COMMAND_TIMEOUT = 10.0
-# How many seconds there are between two looks at what it has printed.
-LOOK_INTERVAL = 0.02
-# How many seconds a program that has failed is not run again.
-FAILURE_PAUSE = 60.0
-# No server takes a longer password; in octets.
-MAX_LENGTH = 8192
-public(
-    COMMAND_TIMEOUT=COMMAND_TIMEOUT, FAILURE_PAUSE=FAILURE_PAUSE,
-    MAX_LENGTH=MAX_LENGTH)
 
 
 @public
@@ -39,28 +33,30 @@ class SecretUnavailable(ConfigurationError):
 
 @public
 def password_key_of(section: Section) -> str:
-    """Return the key that says the password of a relay, '' for none.
+    """Return the key that says what to log in at a relay with, '' for none.
 
     :param section: The section of the relay.
     :raises ConfigurationError: if there are two.
     """
-    said = [key for key in PASSWORD_KEYS if section.text(key)]
+    said = [key for key in PASSWORD_KEYS + TOKEN_KEYS if section.text(key)]
     if len(said) > 1:
         raise section.mistake(
-            said[1], f'{said[0]} says the password, too; remove one of them')
+            said[1], f'{said[0]} says what to log in with, too; remove one of '
+            'them')
     return said[0] if said else ''
 
 
 @public
-def read_password(section: Section) -> str:
-    """Return the password in the file that `password_file` names.
+def read_secret(section: Section, key: str) -> Secret:
+    """Return the secret in the file that a key names.
 
     :param section: The section of a relay.
+    :param key: The key, such as `password_file`.
     :raises ConfigurationError: for a file that cannot be read, or that holds
-        no password.
+        no secret.
     """
-    key = 'password_file'
     path = section.text(key)
+    what = key.rpartition('_')[0].replace('_', ' ')
     if not os.path.isabs(path):
         raise section.mistake(
             key, f'{path!r} is not the absolute path of a file')
@@ -70,23 +66,22 @@ def read_password(section: Section) -> str:
         raise section.mistake(
             key, f'{path}: {getattr(error, "strerror", None) or error}; it '
             "has to be a file that Mailman's user may read") from None
-    problem = _problem_with(octets)
-    if problem is not None:
-        raise section.mistake(
-            key, f'{path} {problem}; it has to hold the password on one line, '
-            'and nothing else')
-    return _line(octets)
+    try:
+        return Secret(line_in(octets))
+    except ValueError as error:
+        problem = str(error)
+    raise section.mistake(
+        key, f'{path} {problem}; it has to hold the {what} on one line, and '
+        'nothing else')
 
 
 @public
 def run_for_password(section: Section, *,
                      clock: Callable[[], float] = time.monotonic,
-                     sleep: Callable[[float], None] = time.sleep) -> str:
+                     sleep: Callable[[float], None] = time.sleep) -> Secret:
     """Return the password that the program of `password_command` prints.
 
-    It must not be called in the network thread, for it waits.  What the
-    program prints to standard error is read by nobody, as it may hold a
-    password, too.
+    It must not be called in the network thread, for it waits.
 
     :param section: The section of a relay.
     :param clock: Seconds that only grow.
@@ -94,46 +89,27 @@ def run_for_password(section: Section, *,
     :raises SecretUnavailable: if there is no password within
         `COMMAND_TIMEOUT`, for whatever reason.
     """
-    key = 'password_command'
-
-    def failure(problem: str) -> ConfigurationError:
-        mistake = section.mistake(key, (
-            f'the program {problem}; run it by hand as the user of Mailman, '
-            'it has to print the password on one line'))
-        return SecretUnavailable(
-            mistake.place, mistake.key, str(mistake.value))
-    arguments = command_of(section)
+    arguments = command_of(section, 'password_command')
     try:
-        # In a session of its own, so that what it starts ends with it.
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, start_new_session=True)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        number = getattr(error, 'errno', None)
-        raise failure('cannot be started: ' + (
-            os.strerror(number) if number else 'no such program')) from None
-    try:
-        octets = _output_of(process, clock() + COMMAND_TIMEOUT, clock, sleep)
-    finally:
-        _end(process)
-    if octets is None:
-        raise failure(f'has printed nothing to its end within '
-                      f'{COMMAND_TIMEOUT:g} s')
-    problem = _problem_with(octets)
-    if process.returncode and len(octets) <= MAX_LENGTH:
-        problem = f'ended with status {process.returncode}'
-    elif problem is not None:
-        problem = f'printed what {problem}'
-    if problem is not None:
-        raise failure(problem)
-    return _line(octets)
+        octets = output_of(arguments, clock=clock, sleep=sleep)
+    except ProgramFailed as error:
+        problem = str(error)
+    else:
+        try:
+            return Secret(line_in(octets))
+        except ValueError as error:
+            problem = f'printed what {error}'
+    mistake = section.mistake('password_command', (
+        f'the program {problem}; run it by hand as the user of Mailman, it '
+        'has to print the password on one line'))
+    raise SecretUnavailable(mistake.place, mistake.key, str(mistake.value))
 
 
 @public
 class Programs:
     """Runs programs for passwords, and none too often that has failed."""
 
-    def __init__(self, run: Callable[[Section], str] = run_for_password,
+    def __init__(self, run: Callable[[Section], Secret] = run_for_password,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Nothing is run yet.
 
@@ -146,7 +122,7 @@ class Programs:
         self._failures: Dict[
             Tuple[str, ...], Tuple[float, SecretUnavailable]] = {}
 
-    def __call__(self, section: Section) -> str:
+    def __call__(self, section: Section) -> Secret:
         """Return the password that the program of a relay's section prints.
 
         After a failure the same program is not run for `FAILURE_PAUSE`, so
@@ -169,115 +145,51 @@ class Programs:
 
 
 @public
-def command_of(section: Section) -> List[str]:
-    """Return `password_command` as arguments; no shell looks at them.
+def command_of(section: Section, key: str) -> List[str]:
+    """Return the program and the arguments that a key names.
 
     :param section: The section of a relay.
+    :param key: The key, such as `password_command`.
     :raises ConfigurationError: for a text that cannot be divided into
         arguments.  The text is not shown, as a password may be among them.
     """
     try:
-        return shlex.split(section.text('password_command'))
+        return arguments_in(section.text(key))
     except ValueError as error:
         raise section.mistake(
-            'password_command', f'{error}; every quotation mark needs '
-            'another one that ends it') from None
-
-
-def _output_of(process: 'subprocess.Popen[bytes]', deadline: float,
-               clock: Callable[[], float],
-               sleep: Callable[[float], None]) -> Optional[bytes]:
-    """Return what a program prints until it ends; None if it does not end.
-
-    Somebody who has inherited the pipe may keep it open for longer, so it is
-    the end of the program that counts.
-    """
-    assert process.stdout is not None
-    descriptor = process.stdout.fileno()
-    os.set_blocking(descriptor, False)
-    octets = b''
-    while True:
-        has_ended = process.poll() is not None
-        with suppress(BlockingIOError):
-            while len(octets) <= MAX_LENGTH + 2:
-                more = os.read(descriptor, MAX_LENGTH + 3)
-                octets += more
-                if not more:
-                    break
-        if has_ended or len(octets) > MAX_LENGTH + 2:
-            return octets
-        if clock() >= deadline:
-            return None
-        sleep(LOOK_INTERVAL)
-
-
-def _end(process: 'subprocess.Popen[bytes]') -> None:
-    """End a program that is still there, and what it has started.
-
-    What a program leaves behind that has ended by itself, an agent with the
-    key for the next time, is left alone.
-    """
-    assert process.stdout is not None
-    process.stdout.close()
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _problem_with(octets: bytes) -> Optional[str]:
-    """Return why some octets are no password, or None."""
-    line = _without_line_end(octets)
-    if not line:
-        return 'is empty'
-    if len(line) > MAX_LENGTH:
-        return f'is longer than {MAX_LENGTH} octets'
-    if b'\n' in line or b'\r' in line or b'\0' in line:
-        return 'is more than one line of text'
-    try:
-        line.decode('utf-8')
-    except UnicodeDecodeError:
-        return 'is not text in UTF-8'
-    return None
-
-
-def _without_line_end(octets: bytes) -> bytes:
-    for end in (b'\r\n', b'\n'):
-        if octets.endswith(end):
-            return octets[:-len(end)]
-    return octets
-
-
-def _line(octets: bytes) -> str:
-    return _without_line_end(octets).decode('utf-8')
+            key, f'{error}; every quotation mark needs another one that ends '
+            'it') from None
 
 
 @public
 class Exposure(NamedTuple):
-    """A file that has a password, and that others may read.
+    """A file that has a secret, and that others may read.
 
     :ivar path: The file.
+    :ivar what: What it has, such as 'a password'.
     :ivar who: Who else may read it.
     :ivar remedy: The command that mends that.
     """
 
     path: str
+    what: str
     who: str
     remedy: str
 
     def __str__(self) -> str:
-        return (f'{self.path} has a password, and {self.who} may read it; '
+        return (f'{self.path} has {self.what}, and {self.who} may read it; '
                 f'`{self.remedy}` mends that')
 
 
 @public
-def exposure(path: str) -> Optional[Exposure]:
-    """Return who else may read a file that has a password, and the remedy.
+def exposure(path: str, what: str = 'a password') -> Optional[Exposure]:
+    """Return who else may read a file that has a secret, and the remedy.
 
     A group may be the way by which Mailman's user reads the file of another
     user; so Debian has it.
 
     :param path: The file.
+    :param what: What it has.
     :return: None if nobody else may read it, or if that cannot be found out.
     """
     try:
@@ -293,4 +205,4 @@ def exposure(path: str) -> Optional[Exposure]:
         who, remedy = 'its group', 'g-r'
     else:
         return None
-    return Exposure(path, who, f'chmod {remedy} {shlex.quote(path)}')
+    return Exposure(path, what, who, f'chmod {remedy} {shlex.quote(path)}')

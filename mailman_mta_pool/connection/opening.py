@@ -8,6 +8,7 @@ the session that takes a socket over counts what was handed to the kernel.
 
 import ssl
 import time
+import errno
 import socket
 import asyncio
 import smtplib
@@ -25,13 +26,9 @@ from mailman_mta_pool.connection.addresses import (
     unobserved,
     Use,
 )
-from mailman_mta_pool.connection.auth import (
-    Authentication,
-    CANCEL,
-    Credentials,
-)
 from mailman_mta_pool.connection.srv import certificate_name, is_service
 from mailman_mta_pool.errors import (
+    AuthenticationRefused,
     BadChallenge,
     ConnectionLost,
     PhaseTimeout,
@@ -41,6 +38,9 @@ from mailman_mta_pool.errors import (
     translated,
     UnavailableHere,
 )
+from mailman_mta_pool.login.access import Access, NO_ACCESS
+from mailman_mta_pool.login.credentials import Attempt
+from mailman_mta_pool.login.exchange import Authentication, CANCEL
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
@@ -70,8 +70,7 @@ class Endpoint:
     :ivar implicit_tls: The TLS context, if TLS starts with the first octet
         (RFC 8314, section 3.3).
     :ivar starttls: The TLS context, if STARTTLS is demanded (RFC 3207).
-    :ivar user: The user name; there is no AUTH if it is empty.
-    :ivar password: The password; likewise.
+    :ivar access: Who we are there, and whether there is AUTH.
     :ivar hello_name: The name to give in EHLO; '' for that of this host.
     :ivar source_address: The IP address to connect from; '' for the one that
         the system chooses.
@@ -82,8 +81,7 @@ class Endpoint:
     port: int
     implicit_tls: Optional[ssl.SSLContext] = field(default=None, repr=False)
     starttls: Optional[ssl.SSLContext] = field(default=None, repr=False)
-    user: str = field(default='', repr=False)
-    password: str = field(default='', repr=False)
+    access: Access = field(default=NO_ACCESS, repr=False)
     hello_name: str = field(default='', repr=False)
     source_address: str = field(default='', repr=False)
     relay: str = field(default='', repr=False)
@@ -146,7 +144,7 @@ async def open_connection(
     :raises RelayUnavailable: or the subclass that fits, whatever goes wrong.
     """
     with translated(endpoint.name, 'AUTH'):
-        credentials = Credentials(endpoint.user, endpoint.password)
+        attempt = await endpoint.access.attempt()
     with translated(endpoint.name, 'connect'):
         sock, use = await connect(
             endpoint.host, endpoint.port, timeouts.connect, addresses,
@@ -154,7 +152,7 @@ async def open_connection(
     dialogue = _Dialogue(sock, clock)
     try:
         opened = await _Opening(
-            endpoint, credentials, timeouts, dialogue, use,
+            endpoint, attempt, timeouts, dialogue, use,
             _Watch(observe, note)).run()
     except BaseException as error:
         dialogue.sock.close()
@@ -194,12 +192,12 @@ class _Watch(NamedTuple):
 class _Opening:
     """The steps after connect, in their order."""
 
-    def __init__(self, endpoint: Endpoint, credentials: Credentials,
+    def __init__(self, endpoint: Endpoint, attempt: Optional[Attempt],
                  timeouts: Timeouts, dialogue: '_Dialogue', use: Use,
                  watch: _Watch) -> None:
         self._relay = endpoint.name
         self._endpoint = endpoint
-        self._credentials = credentials
+        self._attempt = attempt
         self._timeouts = timeouts
         self._dialogue = dialogue
         self._use = use
@@ -224,19 +222,14 @@ class _Opening:
                 await self._starttls(endpoint.starttls, server)
             with translated(self._relay, 'EHLO'):
                 server = await self._hello(hostname)
-        if self._credentials:
-            with translated(self._relay, 'AUTH'):
-                authentication = self._credentials.authentication(server.auth)
-            self._watch.note('mechanism', authentication.mechanism)
-            with translated(self._relay, 'AUTH', authentication.secrets):
-                with self._watch.step('auth'):
-                    await self._authenticate(authentication)
-                self._dialogue.check_for_surplus()
+        if self._attempt is not None:
+            await self._log_in(self._attempt, server)
         with translated(self._relay, 'EHLO'):
             self._dialogue.check_for_surplus()
         return Opened(
             self._dialogue.sock, server, printable(greeting.text), hostname,
-            self._dialogue.round_trip, bool(self._credentials), self._use)
+            self._dialogue.round_trip, self._attempt is not None,
+            self._use)
 
     async def _hello(self, hostname: str) -> Capabilities:
         """Say EHLO, or HELO to a server that does not know EHLO."""
@@ -272,19 +265,83 @@ class _Opening:
                 self._timeouts.hello)
             self._watch.note('tls', self._dialogue.sock)
 
-    async def _authenticate(self, authentication: Authentication) -> None:
+    async def _log_in(self, attempt: Attempt, server: Capabilities) -> None:
+        """Log in; with another token once more, if the first is refused."""
+        with translated(self._relay, 'AUTH'):
+            turn = await self._endpoint.access.turn(self._timeouts.hello)
+        with turn:
+            try:
+                await self._authenticate(attempt, server)
+            except AuthenticationRefused as error:
+                if error.waiting_helps:
+                    raise
+                with translated(self._relay, 'AUTH'):
+                    again = await attempt.renewed()
+                if again is None:
+                    turn.refused(error.smtp_code, error.smtp_error)
+                    raise
+            else:
+                turn.accepted()
+                return
+            try:
+                await self._authenticate(again, server)
+            except AuthenticationRefused as error:
+                if not error.waiting_helps:
+                    turn.refused(error.smtp_code, error.smtp_error)
+                raise
+            turn.accepted()
+
+    async def _authenticate(self, attempt: Attempt,
+                            server: Capabilities) -> None:
+        """Log in, or raise why not."""
+        with translated(self._relay, 'AUTH'):
+            authentication = attempt.authentication(
+                server.auth, self._is_verified)
+        self._watch.note('mechanism', authentication.mechanism)
+        with translated(self._relay, 'AUTH', authentication.secrets):
+            with self._watch.step('auth'):
+                await self._exchange(authentication)
+            self._dialogue.check_for_surplus()
+
+    @property
+    def _is_verified(self) -> bool:
+        """True if nobody but the server that is meant can read what we send.
+
+        TLS to this host may be a tunnel that ends elsewhere.
+        """
+        sock = self._dialogue.sock
+        if isinstance(sock, ssl.SSLSocket):
+            return (sock.context.verify_mode is ssl.CERT_REQUIRED and
+                    sock.context.check_hostname)
+        peer = ip_address(sock.getpeername()[0].partition('%')[0])
+        return (getattr(peer, 'ipv4_mapped', None) or peer).is_loopback
+
+    async def _exchange(self, authentication: Authentication) -> None:
         dialogue, timeout = self._dialogue, self._timeouts.hello
         line: Optional[bytes] = authentication.command
         while line is not None:
             reply = await dialogue.ask(line, timeout)
             try:
-                line = authentication.answer(reply)
+                line = await self._answer(authentication, reply)
             except BadChallenge:
                 # RFC 4954, section 4.  The 501 is not waited for: the
                 # connection is given up in any case.
-                with suppress(OSError):
-                    await dialogue.send(CANCEL, timeout)
+                if reply.code == 334:
+                    with suppress(OSError):
+                        await dialogue.send(CANCEL, timeout)
                 raise
+
+    async def _answer(self, authentication: Authentication,
+                      reply: Reply) -> Optional[bytes]:
+        if not authentication.is_slow or reply.code != 334:
+            return authentication.answer(reply)
+        try:
+            call = asyncio.get_running_loop().run_in_executor(
+                None, authentication.answer, reply)
+        except RuntimeError as error:
+            # The executor cannot start a thread.
+            raise OSError(errno.EAGAIN, str(error)) from error
+        return await call
 
 
 def _expect(code: int, reply: Reply) -> None:

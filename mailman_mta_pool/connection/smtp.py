@@ -27,7 +27,9 @@ from mailman_mta_pool.connection.session import Session
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.errors import translated
 from mailman_mta_pool.interfaces import Given, ITransactionConnection
+from mailman_mta_pool.login.access import Access, access_of
 from mailman_mta_pool.network.border import border
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import WireSettings
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.conversation import Conversation
@@ -53,10 +55,11 @@ class SMTPConnection:
 
     def __init__(self, host: str, port: int, sessions_per_connection: int,
                  smtp_user: Optional[str] = None,
-                 smtp_pass: Optional[str] = None, *,
+                 smtp_pass: Union[str, Secret, None] = None, *,
                  wire: WireSettings = WireSettings(),
                  lessons: Optional[Lessons] = None,
-                 addresses: Optional[Addresses] = None) -> None:
+                 addresses: Optional[Addresses] = None,
+                 access: Optional[Access] = None) -> None:
         """Prepare a connection; nothing is opened before the first message.
 
         :param host: The host name of the server, or its service.
@@ -73,6 +76,8 @@ class SMTPConnection:
         :param addresses: What is known of the server's addresses, likewise;
             None for what is known of this host and port.  The attribute may
             be set before the connection is opened.
+        :param access: Who we are there, to be shared by all connections; None
+            for the user and the password.  The attribute may be set, too.
         """
         self.host = host
         self.port = port
@@ -80,8 +85,8 @@ class SMTPConnection:
         self.addresses = (
             _addresses_of(host, port) if addresses is None else addresses)
         self._sessions_per_connection = max(0, sessions_per_connection)
-        self._user = smtp_user or ''
-        self._password = smtp_pass or ''
+        self.access = access or access_of(
+            self.addresses.relay, smtp_user or '', smtp_pass or '')
         self._wire = wire
         self._lessons = Lessons(time.monotonic) if lessons is None else lessons
         self._session: Optional[Session] = None
@@ -242,7 +247,7 @@ class SMTPConnection:
 
     def _endpoint(self) -> Endpoint:
         return Endpoint(
-            self.host, self.port, user=self._user, password=self._password,
+            self.host, self.port, access=self.access,
             hello_name=self._wire.hello_name,
             source_address=self._wire.source_address,
             relay=self.addresses.relay)
@@ -259,10 +264,11 @@ class _TLSConnection(SMTPConnection):
     def __init__(self, host: str, port: int, sessions_per_connection: int,
                  verify_cert: bool = True, verify_hostname: bool = True,
                  smtp_user: Optional[str] = None,
-                 smtp_pass: Optional[str] = None, *,
+                 smtp_pass: Union[str, Secret, None] = None, *,
                  wire: WireSettings = WireSettings(),
                  lessons: Optional[Lessons] = None,
                  addresses: Optional[Addresses] = None,
+                 access: Optional[Access] = None,
                  tls_ca: str = '') -> None:
         """Prepare a connection; nothing is opened before the first message.
 
@@ -277,7 +283,7 @@ class _TLSConnection(SMTPConnection):
         """
         super().__init__(
             host, port, sessions_per_connection, smtp_user, smtp_pass,
-            wire=wire, lessons=lessons, addresses=addresses)
+            wire=wire, lessons=lessons, addresses=addresses, access=access)
         self.verify_cert = verify_cert
         self.verify_hostname = verify_hostname and verify_cert
         self.tls_ca = tls_ca

@@ -41,7 +41,8 @@ DEVMODE_KEYS = ('enabled', 'recipient')
 # The words in the name of a key whose value nobody else is to see.
 SECRETS = frozenset(['pass', 'passwd', 'password', 'secret', 'token'])
 # The path of a file shows nothing that is in it.
-NOT_SECRET = frozenset(['password_file'])
+NOT_SECRET = frozenset([
+    'client_secret_file', 'password_file', 'refresh_token_file', 'token_url'])
 public(DEFAULT=DEFAULT, MTA_KEYS=MTA_KEYS)
 
 

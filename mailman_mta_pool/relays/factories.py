@@ -16,6 +16,7 @@ from mailman_mta_pool.connection import (
     STARTTLSConnection,
 )
 from mailman_mta_pool.interfaces import IConnectionFactory
+from mailman_mta_pool.relays.access import access_for
 from mailman_mta_pool.settings import MTA, RelaySettings, Settings
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
@@ -30,7 +31,7 @@ def smtp(relay: RelaySettings, lessons: Lessons) -> SMTPConnection:
     """See `IConnectionFactory`."""
     return SMTPConnection(
         relay.host, relay.port, relay.max_sessions_per_connection,
-        relay.user, relay.password, wire=relay.wire, lessons=lessons)
+        wire=relay.wire, lessons=lessons, access=access_for(relay))
 
 
 @public
@@ -40,7 +41,7 @@ def smtps(relay: RelaySettings, lessons: Lessons) -> SMTPSConnection:
     return SMTPSConnection(
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
-        relay.user, relay.password, wire=relay.wire, lessons=lessons,
+        wire=relay.wire, lessons=lessons, access=access_for(relay),
         tls_ca=relay.tls_ca)
 
 
@@ -51,7 +52,7 @@ def starttls(relay: RelaySettings, lessons: Lessons) -> STARTTLSConnection:
     return STARTTLSConnection(
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
-        relay.user, relay.password, wire=relay.wire, lessons=lessons,
+        wire=relay.wire, lessons=lessons, access=access_for(relay),
         tls_ca=relay.tls_ca)
 
 

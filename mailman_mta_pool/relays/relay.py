@@ -10,29 +10,18 @@ from functools import partial
 from mailman_mta_pool.connection import SMTPConnection
 from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.foreign import as_transaction_connection
-from mailman_mta_pool.connection.opening import Endpoint
 from mailman_mta_pool.network.border import border
+from mailman_mta_pool.relays.access import access_for, name_of
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.relays.limiting import close_limiter, connect_allowance
 from mailman_mta_pool.relays.pool import EndlessSlots, Pool
 from mailman_mta_pool.relays.slots import slot_directory, Slots
 from mailman_mta_pool.relays.throttle import Throttle
-from mailman_mta_pool.settings import MTA, PoolSettings, RelaySettings
+from mailman_mta_pool.settings import PoolSettings, RelaySettings
 from mailman_mta_pool.settlement.memory import Memory
 from mailman_mta_pool.wire.lessons import Lessons
 from public import public
 from typing import Any, Collection, Dict, List, Sequence, Tuple
-
-
-@public
-def name_of(settings: RelaySettings) -> str:
-    """Return the relay's section, or 'host:port' for that of [mta].
-
-    :param settings: The relay.
-    """
-    if settings.name != MTA:
-        return settings.name
-    return Endpoint(settings.host, settings.port).name
 
 
 @public
@@ -42,6 +31,7 @@ class Relay:
     :ivar settings: Which server, and how to talk to it, as the files say now.
     :ivar others: The other relays that the mail in hand may go over.
     :ivar addresses: What is known of its addresses; of the network thread.
+    :ivar access: How we log in there; likewise.
     :ivar balance: What it is owed of the transactions; see `Choice`.
         Likewise.
     :ivar lessons: What it has taught us; likewise.
@@ -60,12 +50,14 @@ class Relay:
         :param settings: Which server, and how to talk to it.
         :param pool: How many connections, and for how long.
         :param var_directory: Mailman's $VAR_DIR, where the processes of the
-            host share the connections of a relay with `max_connections`; ''
-            for a process that is on its own.
+            host share the connections of a relay with `max_connections`, and
+            tell each other what became of logins; '' for a process that is
+            on its own.
         """
         self.settings = settings
         self.pool_settings = pool
         self.others: Tuple['Relay', ...] = ()
+        self.access = access_for(settings, var_directory)
         self.balance = 0
         self.lessons = Lessons(time.monotonic)
         self.pool = Pool(
@@ -107,6 +99,7 @@ class Relay:
         connection = connection_for(self.settings, self.lessons)
         if isinstance(connection, SMTPConnection):
             connection.addresses = self.addresses
+            connection.access = self.access
         return as_transaction_connection(
             connection, self.name, self.settings.wire.timeouts.quit)
 

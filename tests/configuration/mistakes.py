@@ -38,7 +38,7 @@ MISTAKES = {
         f'{A}secure_mode: tls\n', '[relay.a] secure_mode', 'one of smtp'),
     # Logins.
     'a user without a password': (
-        LOGIN, '[relay.a] user', 'set password, password_file or'),
+        LOGIN, '[relay.a] user', 'set password, password_file'),
     'a password without a user': (
         f'{A}password: {SECRET}\n', '[relay.a] password', 'set user'),
     'a password and a file': (

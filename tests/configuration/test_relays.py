@@ -8,7 +8,9 @@ from hypothesis import given, strategies as st
 from importlib.resources import files
 from mailman_mta_pool.configuration.files import NOT_OF_MTA, schema_text
 from mailman_mta_pool.configuration.loading import settings_of_plugin
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
+    AuthSettings,
     MTA,
     PoolSettings,
     Rate,
@@ -28,7 +30,9 @@ VALUES = {
     'port': ('2525', 'port', 2525),
     'secure_mode': ('SMTPS', 'secure_mode', 'smtps'),
     'user': ('ant', 'user', 'ant'),
-    'password': ('formic', 'password', 'formic'),
+    'password': ('formic', 'password', Secret('formic')),
+    'auth': ('external', 'auth', AuthSettings(('EXTERNAL',))),
+    'auth_insecure': ('yes', 'auth', AuthSettings(is_insecure=True)),
     'verify_cert': ('no', 'verify_cert', False),
     'verify_hostname': ('no', 'verify_hostname', False),
     'hello_name': (
@@ -44,8 +48,12 @@ VALUES = {
     'recipient_rate': ('14/second; 50000/day', 'recipient_rate', RATES),
     'connect_rate': ('14/second; 50000/day', 'connect_rate', RATES),
     }
-#: The keys that name something outside the file; see test_secrets.py.
-OUTSIDE = {'tls_ca', 'password_file', 'password_command'}
+#: The keys that name something outside the file; see test_secrets.py and
+#: test_login.py.
+OUTSIDE = {
+    'tls_ca', 'password_file', 'password_command', 'token_command',
+    'token_url', 'client_id', 'client_secret_file', 'scope',
+    'refresh_token_file'}
 #: What one key needs besides.
 BESIDES = {
     'secure_mode': 'port: 25\n', 'user': 'password: formic\n',
@@ -63,6 +71,9 @@ BAD = {
              '65536': 'to 65535'},
     'verify_cert': {'': 'yes or no', 'perhaps': 'yes or no'},
     'verify_hostname': {'': 'yes or no', 'perhaps': 'yes or no'},
+    'auth': {'': 'auto, or some of', 'auto, PLAIN': 'SCRAM-SHA-256',
+             'NTLM': 'SCRAM-SHA-256', 'yes': 'auto'},
+    'auth_insecure': {'': 'yes or no', 'perhaps': 'yes or no'},
     'pipelining': {'yes': 'auto or no'},
     'chunking': {'': 'auto or no'},
     'hello_name': {'ant example': 'host name', '[192.0.2]': 'address',
@@ -225,8 +236,9 @@ class TestSeveral(FileTestCase):
             '[relay.b]\nhost: b\nuser:\npassword:\nport:\n'
             'message_rate:\nsecure_mode: smtps\n')
         a, b = settings.relays
-        self.assertEqual((a.user, a.password, a.port), ('ant', SECRET, 25))
-        self.assertEqual((b.user, b.password, b.port), ('', '', 465))
+        self.assertEqual(
+            (a.user, a.password, a.port), ('ant', Secret(SECRET), 25))
+        self.assertEqual((b.user, b.password, b.port), ('', Secret(), 465))
         self.assertEqual((a.message_rate, b.message_rate),
                          ((Rate(1, 1.0),), ()))
 

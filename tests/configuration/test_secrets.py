@@ -24,12 +24,12 @@ from mailman_mta_pool.configuration.loading import (
 )
 from mailman_mta_pool.configuration.secrets import (
     exposure,
-    FAILURE_PAUSE,
-    MAX_LENGTH,
     Programs,
-    read_password,
+    read_secret,
     SecretUnavailable,
 )
+from mailman_mta_pool.programs import FAILURE_PAUSE, MAX_LENGTH
+from mailman_mta_pool.secret import Secret
 from tests.configuration.case import FileTestCase, PATH, SECRET
 
 
@@ -86,9 +86,10 @@ class TestLogins(FileTestCase):
             f'[relay.master]\nuser: ant\npassword_file: {path}\n'
             '[relay.a]\nhost: a\n[relay.b]\nhost: b\npassword: formic\n'
             '[relay.c]\nhost: c\npassword_command: program\n',
-            lambda section: f'of {section.name}').relays
+            lambda section: Secret(f'of {section.name}')).relays
         self.assertEqual((a.password, b.password, c.password),
-                         (SECRET, 'formic', 'of relay.c'))
+                         (Secret(SECRET), Secret('formic'),
+                          Secret('of relay.c')))
 
     def test_no_secret_in_a_repr(self):
         path = self.file('password', SECRET)
@@ -97,10 +98,10 @@ class TestLogins(FileTestCase):
             f'password_file: {path}\n[relay.c]\nhost: c\nuser: u\n'
             f'password_command: echo {SECRET}\n'
             f'[limits]\nstorage: redis://:{SECRET}@h\n',
-            lambda section: SECRET)
+            lambda section: Secret(SECRET))
         settings = settings_of(sources)
         for relay in settings.relays:
-            self.assertEqual(relay.password, SECRET)
+            self.assertEqual(relay.password, Secret(SECRET))
         for value in (sources, settings, *settings.relays, *sources.readers):
             self.assertNotIn(SECRET, repr(value))
             self.assertNotIn(SECRET, str(value))
@@ -128,7 +129,8 @@ class TestFiles(FileTestCase):
     def read(self, octets):
         path = self.directory / 'password'
         path.write_bytes(octets)
-        return read_password(section(password_file=str(path)))
+        return read_secret(
+            section(password_file=str(path)), 'password_file')
 
     def test_one_line(self):
         for octets, password in (
@@ -137,13 +139,14 @@ class TestFiles(FileTestCase):
                 (b'#x\n', '#x'), (b'\xe2\x82\xac\n', '\N{EURO SIGN}'),
                 (b'x' * MAX_LENGTH + b'\r\n', 'x' * MAX_LENGTH)):
             with self.subTest(octets=octets[:20]):
-                self.assertEqual(self.read(octets), password)
+                self.assertEqual(self.read(octets), Secret(password))
 
     @given(st.text(st.characters(
         blacklist_categories=['Cs'], blacklist_characters='\r\n\0'),
         min_size=1))
     def test_any_password(self, password):
-        self.assertEqual(self.read(f'{password}\n'.encode()), password)
+        self.assertEqual(
+            self.read(f'{password}\n'.encode()), Secret(password))
 
     def test_mistakes(self):
         secret = SECRET.encode()
@@ -172,7 +175,8 @@ class TestFiles(FileTestCase):
                 (self.directory / 'none', 'No such file')):
             with self.subTest(path=path):
                 with self.assertRaises(ConfigurationError) as caught:
-                    read_password(section(password_file=str(path)))
+                    read_secret(
+                        section(password_file=str(path)), 'password_file')
                 self.assertIn(str(path), str(caught.exception))
                 self.assertIn(words, str(caught.exception))
 
@@ -183,7 +187,7 @@ class TestFiles(FileTestCase):
         path.write_text('acid\n')
         again = read_again(sources)
         self.assertNotEqual(again, sources)
-        self.assertEqual(settings_of(again).relay.password, 'acid')
+        self.assertEqual(settings_of(again).relay.password, Secret('acid'))
 
 
 class TestPrograms(FileTestCase):
@@ -295,7 +299,7 @@ class TestInForce(FileTestCase):
         return lines.splitlines()
 
     def password(self):
-        return last_good_settings().relay.password
+        return last_good_settings().relay.password.reveal()
 
     def test_a_new_password(self):
         self.write(f'{RELAY}password_file: {self.secret}\n')

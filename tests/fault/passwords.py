@@ -10,11 +10,10 @@ import unittest
 from contextlib import suppress
 from mailman_mta_pool.configuration.files import Section
 from mailman_mta_pool.configuration.secrets import (
-    COMMAND_TIMEOUT,
-    MAX_LENGTH,
     run_for_password,
     SecretUnavailable,
 )
+from mailman_mta_pool.programs import COMMAND_TIMEOUT, MAX_LENGTH
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -80,7 +79,8 @@ class TestPrograms(unittest.TestCase):
                 ("sh -c 'sleep 60 & echo $! >%s; echo formic'" % (
                     self.directory / 'agent'), 'formic')):
             with self.subTest(command=command):
-                self.assertEqual(self.run_program(command), password)
+                self.assertEqual(
+                    self.run_program(command).reveal(), password)
         # It may be of use for the next time.
         os.kill(int((self.directory / 'agent').read_text()), signal.SIGKILL)
 

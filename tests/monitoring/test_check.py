@@ -42,6 +42,7 @@ from mailman_mta_pool.errors import (
     translated,
     UnavailableHere,
 )
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
     MTA,
     PoolSettings,
@@ -131,7 +132,7 @@ class TestCertificate(unittest.TestCase):
 class TestWords(unittest.TestCase):
     def setUp(self):
         self.words = Words(RelaySettings(
-            user='zaphod', password='Tr0mbone-Zebra'))
+            user='zaphod', password=Secret('Tr0mbone-Zebra')))
 
     def test_usual(self):
         self.assertEqual(self.words(Reply(250, (b'2.1.5 Ok',))),

@@ -37,6 +37,27 @@ install_postgresql() {
     install_packages postgresql
 }
 
+# Run a command while no package may start its server.
+without_services() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+    "$@"
+    rm -f "$policy"
+    trap - EXIT
+}
+
+# Its paths are compiled in, so that it cannot be unpacked elsewhere.
+install_dovecot() {
+    test -x /usr/lib/dovecot/submission && return
+    without_services install_packages dovecot-core dovecot-submissiond
+}
+
 # Unpack packages into a directory below the cache, and install the libraries
 # that they need: unpack DIRECTORY PACKAGE...  The libraries have other names in
 # each release, and the packages know them.  What else the packages depend on is
@@ -98,3 +119,4 @@ install_exim
 install_postgresql
 install_nginx
 install_redis
+install_dovecot

@@ -135,11 +135,15 @@ class Postfix:
             self._postfix('start')
             with open(self._path('queue', 'pid', 'master.pid')) as fp:
                 self._master = int(fp.read())
-            wait_until(lambda: is_accepting(self.port), 'Postfix')
+            wait_until(self.is_ready, 'Postfix')
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def is_ready(self):
+        """Tell whether the server greets."""
+        return is_accepting(self.port)
 
     def __exit__(self, *ignore):
         if self._master is not None:

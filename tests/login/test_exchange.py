@@ -7,15 +7,6 @@ import smtplib
 import unittest
 
 from hypothesis import given, strategies as st
-from mailman_mta_pool.connection.auth import (
-    CramMD5,
-    Credentials,
-    Login,
-    MAX_COMMAND,
-    MAX_RESPONSE,
-    MECHANISMS,
-    Plain,
-)
 from mailman_mta_pool.errors import (
     BadChallenge,
     ProtocolError,
@@ -23,6 +14,10 @@ from mailman_mta_pool.errors import (
     translated,
     UnusableValue,
 )
+from mailman_mta_pool.login.credentials import Attempt, Credentials
+from mailman_mta_pool.login.exchange import MAX_COMMAND, MAX_RESPONSE
+from mailman_mta_pool.login.mechanisms import CramMD5, Login, Plain
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from unittest import mock
 
@@ -31,12 +26,18 @@ from unittest import mock
 USER, PASSWORD = 'tim', 'tanstaaftanstaaf'
 CHALLENGE = b'PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+'
 RESPONSE = b'dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw'
-ALL = frozenset(MECHANISMS)
+# SCRAM has a file of its own.
+MECHANISMS = ('CRAM-MD5', 'PLAIN', 'LOGIN')
 
 
 def authentication(*offered, user=USER, password=PASSWORD):
-    return Credentials(user, password).authentication(
-        frozenset(offered) or ALL)
+    return begin(user, password, *(offered or MECHANISMS))
+
+
+def begin(user, password, *offered):
+    """Begin an exchange with a server that offers some mechanisms."""
+    return Attempt(Credentials(user, Secret(password))).authentication(
+        frozenset(offered), True)
 
 
 def reply(code, *lines):
@@ -65,7 +66,9 @@ class TestMechanisms(unittest.TestCase):
         mechanism = Plain(b'tim', b'tanstaaftanstaaf')
         message = b'\0tim\0tanstaaftanstaaf'
         self.assertEqual(mechanism.initial(), message)
-        self.assertEqual(mechanism.answer(b''), message)
+        # It has no challenge.
+        with self.assertRaises(BadChallenge):
+            mechanism.answer(b'')
 
     def test_login(self):
         mechanism = Login(b'tim', b'tanstaaftanstaaf')
@@ -94,7 +97,7 @@ class TestChoice(unittest.TestCase):
     def test_nothing_offered(self):
         with self.assertRaisesRegex(
                 smtplib.SMTPNotSupportedError, 'does not offer AUTH'):
-            Credentials(USER, PASSWORD).authentication(frozenset())
+            begin(USER, PASSWORD)
 
     def test_nothing_in_common(self):
         with self.assertRaisesRegex(
@@ -106,8 +109,7 @@ class TestSecrets(unittest.TestCase):
     def test_a_line_that_is_no_reply(self):
         # It is quoted as Python writes octets.
         for password in ('p\xe4ssw\xf6rd!', 'a\\b\\c\\d'):
-            secrets = Credentials('anne', password).authentication(
-                frozenset(['PLAIN'])).secrets
+            secrets = begin('anne', password, 'PLAIN').secrets
             with self.subTest(password=password):
                 with self.assertRaises(RelayUnavailable) as caught:
                     with translated('relay:25', 'AUTH', secrets):
@@ -124,20 +126,21 @@ class TestCredentials(unittest.TestCase):
                 ('u', 'p', True)):
             with self.subTest(user=user, password=password):
                 self.assertEqual(
-                    bool(Credentials(user, password)), demanded)
+                    bool(Credentials(user, Secret(password))), demanded)
 
     def test_repr(self):
-        self.assertNotIn('tanstaaf', repr(Credentials(USER, PASSWORD)))
+        self.assertNotIn('tanstaaf', repr(Credentials(USER, Secret(PASSWORD))))
 
     def test_unusable(self):
         for bad, reason in (('sec\0ret', 'NUL'), ('sec\ud800ret', 'UTF-8')):
-            for what, pair in (('user', (bad, 'password')),
-                               ('password', ('user', bad))):
-                with self.subTest(what=what, reason=reason):
+            for key, pair in (('smtp_user', (bad, 'password')),
+                              ('smtp_pass', ('user', bad))):
+                with self.subTest(key=key, reason=reason):
                     with self.assertRaises(UnusableValue) as caught:
-                        Credentials(*pair)
+                        user, password = pair
+                        Credentials(user, Secret(password))
                     text = str(caught.exception)
-                    self.assertIn(f'the {what} ', text)
+                    self.assertIn(f'[mta] {key}', text)
                     self.assertIn(reason, text)
                     self.assertNotIn('sec', text)
                     # It would hold the value.
@@ -145,7 +148,7 @@ class TestCredentials(unittest.TestCase):
 
     def test_too_long_for_any_mechanism(self):
         with self.assertRaises(UnusableValue):
-            Credentials('u', 'p' * MAX_RESPONSE)
+            Credentials('u', Secret('p' * MAX_RESPONSE))
 
 
 class TestExchange(unittest.TestCase):
@@ -254,8 +257,7 @@ class TestExchange(unittest.TestCase):
                st.binary(max_size=9).map(base64.b64encode)), max_size=5))
     def test_any_replies(self, name, user, password, replies):
         try:
-            exchange = Credentials(user, password).authentication(
-                frozenset([name]))
+            exchange = begin(user, password, name)
         except UnusableValue:
             return
         line, answered = exchange.command, 0

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tokens from a token endpoint: client credentials and refresh tokens.
+
+RFC 6749, sections 4.4 and 6.  It is not for the network thread, for it waits.
+"""
+
+import os
+import fcntl
+import logging
+import tempfile
+
+from contextlib import contextmanager, suppress
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+)
+from mailman_mta_pool.errors import hidden, printable, TokenUnavailable
+from mailman_mta_pool.login.grant import Grant, grant_in, json_in
+from mailman_mta_pool.programs import line_in, MAX_LENGTH
+from mailman_mta_pool.secret import Secret
+from mailman_mta_pool.settings import TokenSettings
+from public import public
+from typing import Any, Dict, Iterator, Optional
+from urllib.parse import urlencode, urlsplit
+
+
+log = logging.getLogger('mailman.smtp')
+
+# How many seconds the endpoint may take for each step; all of it may take
+# `tokens.FETCH_TIMEOUT`.
+STEP_TIMEOUT = 10.0
+# No response is longer, in octets.
+MAX_RESPONSE = 64 * 1024
+# Of what an error says this much is shown, in characters.
+MAX_SHOWN = 200
+FORM = 'application/x-www-form-urlencoded'
+PERMISSIONS = 0o600
+# The keys of an error (RFC 6749, section 5.2).
+_TOLD = ('error', 'error_description')
+
+
+@public
+class EndpointSource:
+    """Gets tokens from a token endpoint; see `Tokens`."""
+
+    def __init__(self, settings: TokenSettings, section: str) -> None:
+        """Prepare; nothing is opened.
+
+        :param settings: The endpoint, and who we are there.
+        :param section: Where these are set, for errors.
+        """
+        self._settings = settings
+        self._section = section
+        self._connection: Optional[HTTPConnection] = None
+        # Another refresh token than the file has, if that cannot be written.
+        self._unwritten = Secret()
+
+    def fetch(self) -> Grant:
+        """See `Tokens`."""
+        if not self._settings.refresh_token_file:
+            return self._ask(Secret())
+        with self._refresh_token() as token:
+            grant = self._ask(self._unwritten or token)
+            if grant.refresh_token and grant.refresh_token != token:
+                self._keep(grant.refresh_token)
+            return grant
+
+    def abort(self) -> None:
+        """See `Tokens`."""
+        connection = self._connection
+        sock = None if connection is None else connection.sock
+        if sock is not None:
+            with suppress(OSError):
+                # Whoever waits for it gets an error.
+                sock.shutdown(2)
+
+    def _failure(self, problem: str) -> TokenUnavailable:
+        return TokenUnavailable(printable(
+            f'there is no token: {self._settings.url} {problem}; look at the '
+            f'keys of {self._section}'))
+
+    # The request.
+
+    def _ask(self, refresh_token: Secret) -> Grant:
+        secrets = [refresh_token, self._settings.client_secret]
+        form = self._form(refresh_token)
+        try:
+            status, octets = self._post(form)
+        except (OSError, HTTPException, ValueError) as error:
+            # Of a foreign text only what quotes nothing of ours.
+            problem = hidden(secrets, str(error) or type(error).__name__)
+        else:
+            try:
+                found = json_in(octets)
+                if status == 200:
+                    return grant_in(found)
+                problem = f'answers {status}{_told(found, secrets)}'
+            except ValueError as error:
+                problem = f'answers {status} with what {error}'
+        raise self._failure(problem)
+
+    def _form(self, refresh_token: Secret) -> str:
+        settings = self._settings
+        form: Dict[str, str] = {'client_id': settings.client_id}
+        if settings.client_secret:
+            form['client_secret'] = settings.client_secret.reveal()
+        if settings.scope:
+            form['scope'] = settings.scope
+        if refresh_token:
+            form['grant_type'] = 'refresh_token'
+            form['refresh_token'] = refresh_token.reveal()
+        else:
+            form['grant_type'] = 'client_credentials'
+        return urlencode(form)
+
+    def _post(self, form: str) -> Any:
+        """Return the status and the content of the response.
+
+        Nothing follows a redirection, which would take the secrets elsewhere.
+        """
+        url = urlsplit(self._settings.url)
+        assert url.hostname is not None
+        kind = HTTPConnection if url.scheme == 'http' else HTTPSConnection
+        connection = self._connection = kind(
+            url.hostname, url.port, timeout=STEP_TIMEOUT)
+        path = (url.path or '/') + (f'?{url.query}' if url.query else '')
+        try:
+            connection.request('POST', path, form.encode('ascii'), {
+                'Content-Type': FORM, 'Accept': 'application/json'})
+            response: HTTPResponse = connection.getresponse()
+            octets = response.read(MAX_RESPONSE + 1)
+            if len(octets) > MAX_RESPONSE:
+                raise ValueError(f'answers more than {MAX_RESPONSE} octets')
+            return response.status, octets
+        finally:
+            self._connection = None
+            connection.close()
+
+    # The refresh token.
+
+    @contextmanager
+    def _refresh_token(self) -> Iterator[Secret]:
+        """Read the refresh token, and keep other processes from using it.
+
+        Some providers take each one once.
+        """
+        path = self._settings.refresh_token_file
+        try:
+            file = _locked(path)
+        except OSError as error:
+            raise self._failure(
+                f'needs {path}: {error.strerror or error}') from None
+        with file:
+            octets = file.read(MAX_LENGTH + 3)
+            try:
+                token = Secret(line_in(octets))
+            except ValueError as error:
+                problem = str(error)
+            else:
+                yield token
+                return
+        raise self._failure(f'needs {path}, and that {problem}')
+
+    def _keep(self, token: Secret) -> None:
+        path = self._settings.refresh_token_file
+        try:
+            _replace(path, token.reveal().encode('utf-8') + b'\n')
+        except OSError as error:
+            self._unwritten = token
+            log.warning(
+                '%s: the provider has sent another refresh token, which '
+                'cannot be written to %s: %s; let the user of Mailman write '
+                'that file and its directory', self._section, path,
+                error.strerror or error)
+        else:
+            self._unwritten = Secret()
+
+
+def _told(found: Any, secrets: Any) -> str:
+    """Return what an error says, in words."""
+    if not isinstance(found, dict):
+        return ''
+    words = ', '.join(
+        printable(found[key])[:MAX_SHOWN] for key in _TOLD
+        if isinstance(found.get(key), str))
+    return f': {hidden(secrets, words)}' if words else ''
+
+
+def _locked(path: str) -> Any:
+    """Return a file that no other process has locked, open for reading.
+
+    :raises OSError: if it cannot be read.
+    """
+    while True:
+        file = open(path, 'rb')
+        try:
+            # For as long as another process asks the endpoint.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        # It was replaced meanwhile.
+        file.close()
+
+
+def _replace(path: str, octets: bytes) -> None:
+    """Write a file anew, so that it is never there by half.
+
+    :raises OSError: if that cannot be done.
+    """
+    descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path))
+    try:
+        with open(descriptor, 'wb') as file:
+            file.write(octets)
+            os.fchmod(descriptor, PERMISSIONS)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Logins at Dovecot's submission service, and at a Postfix that asks it."""
+
+import unittest
+
+from contextlib import ExitStack
+from importlib.resources import files
+from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.errors import AuthenticationRefused, NotOffered
+from mailman_mta_pool.network.border import border
+from mailman_mta_pool.relays.factories import connection_for
+from mailman_mta_pool.secret import Secret
+from mailman_mta_pool.settings import (
+    AuthSettings,
+    BEARER_MECHANISMS,
+    PASSWORD_MECHANISMS,
+    RelaySettings,
+    TokenSettings,
+)
+from tempfile import NamedTemporaryFile
+from tests.fault.relays import relay, sections
+from tests.servers import dovecot, postfix
+from tests.servers.dovecot import Dovecot
+from tests.servers.loopback import is_listening
+from tests.servers.postfix import Postfix
+from tests.servers.recorder import Recorder
+from tests.servers.tokens import TokenEndpoint
+from tests.site_case import SiteTestCase
+
+
+REASON = dovecot.available() or postfix.available()
+#: Passwords and tokens with every awkward character.
+AWKWARD = {
+    'ant': 'formic',
+    'utf8': 'p\xe4ssw\xf6rd \N{EURO SIGN} \U0001f41c',
+    'percent': '%s%u%%20%{user} 100%',
+    'hash': '#x # y#',
+    'spaces': '  a  b  ',
+    'rest': '"\'\\`$(x);:{PLAIN}=,<>&|!*?~^',
+    'long': 'x' * 250 + '\xe4' * 125,
+    }
+SUBJECT = 'Subject: x\r\n\r\nx'
+MODES = ('smtps', 'starttls')
+SLICES = 4
+CA = str(files('mailman.testing') / 'ssl_test_cert.crt')
+
+
+class WrappedPostfix(Postfix):
+    """A Postfix that greets within TLS only."""
+
+    def is_ready(self):
+        """See `Postfix`."""
+        return is_listening(self.port)
+
+
+class Logins:
+    """The same for both servers."""
+
+    layer = ConfigLayer
+
+    def setUp(self):
+        resources = ExitStack()
+        self.addCleanup(resources.close)
+        self.use = resources.enter_context
+        self.recorder = self.use(Recorder())
+        self.introspection = self.use(TokenEndpoint(self.introspected))
+
+    def introspected(self, form):
+        """What the endpoint says of a token to Dovecot."""
+        for user, token in AWKWARD.items():
+            if form['token'] == token:
+                return 200, {'active': True, 'username': user}
+        return 200, {'active': False}
+
+    def relay(self, mode, mechanism, user, secret):
+        token = password = None
+        if mechanism in BEARER_MECHANISMS:
+            # A program that prints it, by way of a file.
+            path = self.use_file(secret)
+            token = TokenSettings(command=Secret(f'cat {path}'))
+        else:
+            password = secret
+        return RelaySettings(
+            name='a', host='localhost', port=self.ports[mode],
+            secure_mode=mode, user=user, password=Secret(password or ''),
+            tls_ca=CA, auth=AuthSettings((mechanism,), token=token))
+
+    def use_file(self, text):
+        file = self.use(NamedTemporaryFile('w', encoding='utf-8'))
+        file.write(text + '\n')
+        file.flush()
+        return file.name
+
+    def log_in(self, *args):
+        """Log in, send something, and return the mechanism."""
+        found = {}
+        connection = connection_for(self.relay(*args))
+        border.call(lambda: connection.open(
+            note=lambda name, value: found.setdefault(name, value)))
+        try:
+            self.assertEqual(connection.sendmail(
+                'a@example.com', ['b@example.com'], SUBJECT), {})
+        finally:
+            connection.quit()
+        return found['mechanism']
+
+    def test_right(self):
+        for mode in MODES:
+            for mechanism in PASSWORD_MECHANISMS + BEARER_MECHANISMS:
+                for user, secret in AWKWARD.items():
+                    with self.subTest(mode=mode, mechanism=mechanism,
+                                      user=user):
+                        self.assertEqual(self.log_in(
+                            mode, mechanism, user, secret), mechanism)
+        self.assertEqual(self.refused(), [])
+
+    def test_wrong(self):
+        count = 0
+        for mode in MODES:
+            for mechanism in PASSWORD_MECHANISMS + BEARER_MECHANISMS:
+                with self.subTest(mode=mode, mechanism=mechanism):
+                    connection = connection_for(self.relay(
+                        mode, mechanism, 'ant', 'Wr0ng-Zebra'))
+                    with self.assertRaises(AuthenticationRefused) as caught:
+                        border.call(connection.open)
+                    self.assertEqual(caught.exception.code, 535)
+                    self.assertFalse(caught.exception.waiting_helps)
+                    if mechanism in BEARER_MECHANISMS:
+                        # The error in JSON.
+                        self.assertIn('status', str(caught.exception))
+                    count += 1
+                    self.assertEqual(len(self.refused()), count)
+
+    def test_strongest(self):
+        relay = self.relay('starttls', 'PLAIN', 'ant', AWKWARD['ant'])
+        found = {}
+        connection = connection_for(RelaySettings(
+            **{**vars(relay), 'auth': AuthSettings()}))
+        border.call(lambda: connection.open(
+            note=lambda name, value: found.setdefault(name, value)))
+        connection.quit()
+        self.assertEqual(found['mechanism'], 'SCRAM-SHA-256')
+
+    def test_not_verified(self):
+        relay = self.relay('starttls', 'PLAIN', 'ant', AWKWARD['ant'])
+        connection = connection_for(RelaySettings(
+            **{**vars(relay), 'verify_cert': False}))
+        with self.assertRaises(NotOffered):
+            border.call(connection.open)
+        self.assertEqual(self.refused(), [])
+
+
+@unittest.skipIf(REASON, REASON)
+class TestDovecot(Logins, unittest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.dovecot = self.use(Dovecot(
+            self.recorder, AWKWARD, self.introspection.url))
+        self.ports = {'smtps': self.dovecot.tls_port,
+                      'starttls': self.dovecot.port}
+
+    def refused(self):
+        return self.dovecot.failures()
+
+
+@unittest.skipIf(REASON, REASON)
+class TestPostfix(Logins, unittest.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.dovecot = self.use(Dovecot(
+            self.recorder, AWKWARD, self.introspection.url))
+        keys = {'smtpd_tls_cert_file': CA,
+                'smtpd_tls_key_file': str(
+                    files('mailman.testing') / 'ssl_test_key.key'),
+                'smtpd_sasl_auth_enable': 'yes',
+                'smtpd_sasl_type': 'dovecot',
+                'smtpd_sasl_path': self.dovecot.auth_socket,
+                'smtpd_tls_auth_only': 'yes',
+                'smtpd_error_sleep_time': '0',
+                'smtpd_relay_restrictions':
+                    'permit_sasl_authenticated, reject'}
+        self.servers = {
+            'starttls': self.use(Postfix(
+                smtpd_tls_security_level='may', **keys)),
+            'smtps': self.use(WrappedPostfix(
+                smtpd_tls_wrappermode='yes',
+                smtpd_tls_security_level='encrypt', **keys))}
+        self.ports = {
+            mode: server.port for mode, server in self.servers.items()}
+
+    def refused(self):
+        for server in self.servers.values():
+            # All that was logged by now is in the file then.
+            server.wait_until_delivered()
+        return [line for server in self.servers.values()
+                for line in server.log().text.splitlines()
+                if 'authentication failed' in line]
+
+
+@unittest.skipIf(REASON, REASON)
+class TestRunners(SiteTestCase):
+    def test_wrong_password(self):
+        # Eight connections of each of four runners: one login.
+        recorder = self.use(Recorder())
+        server = self.use(Dovecot(recorder, {'ant': 'formic'}))
+        site = self.site(server)
+        site.set_up(settings=sections({'delivery': {'split': 5}}, a=relay(
+            server, host='localhost', secure_mode='starttls', tls_ca=CA,
+            user='ant', password='Wr0ng-Zebra', max_connections=8)),
+            extra=f'[runner.out]\ninstances: {SLICES}\n')
+        for _ in range(SLICES):
+            site.post(verp=True)
+        with ExitStack() as resources:
+            for number in range(SLICES):
+                resources.enter_context(
+                    site.runner(f'out:{number}:{SLICES}'))
+            site.wait_until_empty()
+        self.assertEqual(len(server.failures()), 1, server.log())
+        self.assertEqual(site.bounced(), [])
+        self.assertEqual(set(site.waiting()), {'retry'})
+        logs = site.logs()
+        self.assertEqual(logs.count('the login is refused with'), 1)
+        self.assertNotIn('Zebra', logs)
+        self.assertQuiet(site)

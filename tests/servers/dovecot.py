@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A real Dovecot: its submission service, and SASL for a Postfix."""
+
+import os
+import re
+import base64
+import shutil
+import tempfile
+import subprocess
+
+from importlib.resources import files
+from public import public
+from tests.servers.loopback import (
+    end_group,
+    free_port,
+    HOST,
+    is_accepting,
+    make_passable,
+    wait_until,
+)
+
+
+SUBMISSION = '/usr/lib/dovecot/submission'
+MECHANISMS = ('plain', 'login', 'cram-md5', 'scram-sha-1', 'scram-sha-256',
+              'oauthbearer', 'xoauth2')
+CONFIGURATION = """\
+base_dir = {directory}/run
+state_dir = {directory}/state
+log_path = {directory}/dovecot.log
+auth_verbose = yes
+auth_failure_delay = 0
+protocols = submission
+hostname = dovecot.example.net
+ssl = yes
+ssl_cert = <{directory}/cert.pem
+ssl_key = <{directory}/key.pem
+auth_mechanisms = {mechanisms}
+disable_plaintext_auth = yes
+auth_username_chars =
+first_valid_uid = 1
+mail_uid = nobody
+mail_gid = nogroup
+mail_location = maildir:{directory}/mail/%u
+submission_relay_host = {relay_host}
+submission_relay_port = {relay_port}
+submission_relay_trusted = no
+passdb {{
+  driver = passwd-file
+  mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
+  args = username_format=%u {directory}/users
+}}
+passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = {directory}/oauth2.conf.ext
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={directory}/mail/%u
+}}
+service submission-login {{
+  inet_listener submission {{
+    address = {host}
+    port = {port}
+  }}
+  inet_listener submissions {{
+    address = {host}
+    port = {tls_port}
+    ssl = yes
+  }}
+}}
+# No pause after a wrong password.
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service auth {{
+  unix_listener {directory}/auth-client {{
+    mode = 0666
+  }}
+}}
+"""
+OAUTH2 = """\
+introspection_mode = post
+introspection_url = {url}
+username_attribute = username
+active_attribute = active
+active_value = true
+"""
+FAILURE = re.compile(r'auth: (?:Info|Error): [\w-]+\(.*')
+
+
+@public
+def available():
+    """Tell why Dovecot cannot be run here.
+
+    :return: The empty string if it can, else the reason.
+    """
+    if os.geteuid() != 0:
+        return 'Dovecot needs root'
+    if shutil.which('dovecot') is None or not os.path.exists(SUBMISSION):
+        return 'not installed: dovecot (see tests/servers/install.sh)'
+    return ''
+
+
+@public
+class Dovecot:
+    """A Dovecot; a context manager.
+
+    :ivar port: Where its submission service is, with STARTTLS.
+    :ivar tls_port: Where it is with TLS from the start.
+    :ivar auth_socket: Where a Postfix asks it about logins.
+    """
+
+    def __init__(self, relay_to, users,
+                 introspection='http://127.0.0.1:1/'):
+        """Prepare it.
+
+        :param relay_to: The server that it hands everything on to, with a
+            `host` and a `port`.
+        :param users: The passwords of its users, by their names.
+        :param introspection: The URL where it asks about tokens.
+        """
+        self.host = HOST
+        self._relay = relay_to
+        self._users = users
+        self._introspection = introspection
+        self._process = None
+
+    def __enter__(self):
+        self.directory = tempfile.mkdtemp(prefix='dovecot-')
+        make_passable(self.directory)
+        self.port, self.tls_port = free_port(), free_port()
+        self.auth_socket = self._path('auth-client')
+        try:
+            self._configure()
+            self._process = subprocess.Popen(
+                ('dovecot', '-F', '-c', self._path('dovecot.conf')),
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, start_new_session=True,
+                umask=0o022)
+            wait_until(lambda: self._process.poll() is not None or
+                       is_accepting(self.port), 'Dovecot')
+            if self._process.poll() is not None:
+                raise RuntimeError(self._complaint())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *ignore):
+        if self._process is not None:
+            end_group(self._process.pid)
+            self._process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _complaint(self):
+        return subprocess.run(
+            ('dovecot', '-F', '-c', self._path('dovecot.conf')),
+            capture_output=True, text=True, timeout=10).stderr
+
+    def _path(self, name):
+        return os.path.join(self.directory, name)
+
+    def _configure(self):
+        for name in ('run', 'state', 'mail'):
+            os.mkdir(self._path(name))
+            make_passable(self._path(name))
+        shutil.chown(self._path('mail'), 'nobody', 'nogroup')
+        source = files('mailman.testing')
+        self._write('cert.pem', (source / 'ssl_test_cert.crt').read_text())
+        self._write('key.pem', (source / 'ssl_test_key.key').read_text(),
+                    0o600)
+        # Base64, because a colon divides the fields.
+        self._write('users', ''.join(
+            '{}:{{PLAIN.b64}}{}\n'.format(
+                user, base64.b64encode(password.encode()).decode())
+            for user, password in self._users.items()))
+        self._write('oauth2.conf.ext', OAUTH2.format(
+            url=self._introspection))
+        self._write('dovecot.conf', CONFIGURATION.format(
+            directory=self.directory, host=HOST, port=self.port,
+            tls_port=self.tls_port, relay_host=self._relay.host,
+            relay_port=self._relay.port, mechanisms=' '.join(MECHANISMS)))
+
+    def _write(self, name, text, mode=0o644):
+        with open(self._path(name), 'w', encoding='utf-8') as fp:
+            fp.write(text)
+        os.chmod(self._path(name), mode)
+
+    def log(self):
+        """Return what its log holds now."""
+        with open(self._path('dovecot.log'), encoding='utf-8',
+                  errors='replace') as fp:
+            return fp.read()
+
+    def failures(self):
+        """Return the lines about logins that it has refused."""
+        return [line for line in self.log().splitlines()
+                if FAILURE.search(line)]
