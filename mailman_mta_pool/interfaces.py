@@ -147,6 +147,7 @@ class IConnectionFactory(Interface):
         """Make a connection; nothing is opened.
 
         :param relay: The server, and the settings of the dialogue with it.
+            Its `password` is a `Secret`; `reveal` returns the text.
         :type relay: `mailman_mta_pool.settings.RelaySettings`
         :param lessons: What was learnt about that server, shared by all
             connections to it.

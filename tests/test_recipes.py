@@ -17,6 +17,7 @@ SERVERS = {
     'Exim': 'localhost',
     'Amazon SES': 'email-smtp.eu-west-1.amazonaws.com',
     'Exchange Online': 'example-com.mail.protection.outlook.com',
+    'A mailbox of Microsoft 365': 'smtp.office365.com',
     'Gmail and Google Workspace': 'smtp-relay.gmail.com',
     'A provider account for each domain': 'smtp.provider.example',
     'A second smarthost as backup': 'smtp1.example.com',
