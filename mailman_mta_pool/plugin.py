@@ -22,6 +22,7 @@ from mailman_mta_pool.configuration.loading import (
 from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.relays.factories import check_modes, register
 from mailman_mta_pool.relays.routing import routing_warnings
+from mailman_mta_pool.relays.safety import safety_warnings
 from mailman_mta_pool.resource import StateResource
 from public import public
 from typing import Iterator, List, Optional
@@ -99,14 +100,16 @@ def _check_start() -> None:
     :raises ConfigurationError: if there is a mistake in it.
     """
     if _is_outgoing_runner():
-        check_modes(last_good_settings())
-        for warning in routing_warnings(
-                last_good_settings(), _posting_addresses()):
+        settings = last_good_settings()
+        check_modes(settings)
+        for warning in safety_warnings(settings):
+            smtp_log.warning('Not safe: %s', warning)
+        for warning in routing_warnings(settings, _posting_addresses()):
             smtp_log.warning('%s: %s', configuration_path(), warning)
     elif _subcommand()[:1] in START_RUNNERS:
         settings = load()
         check_modes(settings)
-        for warning in exposures_in_force():
+        for warning in exposures_in_force() + safety_warnings(settings):
             _print(warning)
         for warning in routing_warnings(settings, _posting_addresses()):
             _print(f'{configuration_path()}: {warning}')

@@ -12,7 +12,6 @@ import smtplib
 
 from contextlib import suppress
 from dataclasses import fields, replace
-from mailman_mta_pool.checking.certificate import chain_of, read_certificate
 from mailman_mta_pool.checking.offers import encrypts, extensions_of, limits_of
 from mailman_mta_pool.checking.problems import (
     HOST,
@@ -31,13 +30,14 @@ from mailman_mta_pool.checking.questions import Questions
 from mailman_mta_pool.checking.steps import Problem, RelayCheck, Status, Step
 from mailman_mta_pool.checking.words import Words
 from mailman_mta_pool.connection.addresses import Addresses
+from mailman_mta_pool.connection.certificate import chain_of, read_certificate
 from mailman_mta_pool.connection.opening import (
     Endpoint,
     open_connection,
     Opened,
 )
 from mailman_mta_pool.connection.smtp import SMTPConnection
-from mailman_mta_pool.connection.tls import context_for
+from mailman_mta_pool.connection.tls import unverified_context
 from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
 from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.settings import RelaySettings, Settings, Timeouts
@@ -230,6 +230,7 @@ class RelayChecker:
         days = certificate.days_left(self._now)
         relay = self._relay
         checked = (
+            'verified by tls_fingerprint' if relay.tls.fingerprints else
             'not verified, because of [mta] smtp_verify_cert: no'
             if not relay.verify_cert else
             'verified, but for the name ([mta] smtp_verify_hostname: no)'
@@ -263,7 +264,7 @@ class RelayChecker:
     async def _explain(self, error: RelayUnavailable, spent: float) -> None:
         situation = Situation(self._relay, self._found)
         if isinstance(error, CertificateRefused):
-            unverified = context_for(False, False)
+            unverified = unverified_context(self._relay.tls)
             plain = self._plain_endpoint()
             await self._try_otherwise(
                 replace(plain, implicit_tls=unverified)
@@ -276,7 +277,7 @@ class RelayChecker:
                 self._relay.secure_mode != 'smtps'):
             found, _ = await self._try_otherwise(replace(
                 self._plain_endpoint(),
-                implicit_tls=context_for(False, False)))
+                implicit_tls=unverified_context(self._relay.tls)))
             situation = situation._replace(speaks_tls='tls' in found)
         elif error.phase == 'TLS' and self._relay.secure_mode == 'smtps':
             found, opened = await self._try_otherwise(

@@ -29,6 +29,8 @@ RELAY_MTA = 'relay.mta'
 SECRET_KEYS = frozenset(['password', 'password_command'])
 # The keys that say a relay's password, of which a section has one at most.
 PASSWORD_KEYS = ('password', 'password_file', 'password_command')
+# What one section says of these together, no other one says a part of.
+KEPT_TOGETHER = (PASSWORD_KEYS, ('tls_cert', 'tls_key'))
 # The keys that a relay has because it is not the server of [mta], and what
 # says the same of that one.
 NOT_OF_MTA = {
@@ -50,6 +52,10 @@ public(
     LIMIT_MASTER=LIMIT_MASTER, NOT_OF_MTA=NOT_OF_MTA,
     PASSWORD_KEYS=PASSWORD_KEYS, RELAY_MASTER=RELAY_MASTER,
     RELAY_MTA=RELAY_MTA)
+
+#: What may be a host name, with or without the dot of an absolute one.
+HOST_NAME = re.compile(r'[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?')
+public(HOST_NAME=HOST_NAME)
 
 # The name of a relay or of a limit may become the name of a file.
 _NAME = re.compile(r'[a-z0-9][a-z0-9_-]{0,39}')
@@ -299,7 +305,8 @@ def with_master(schema: RawConfigParser, own: RawConfigParser, name: str,
                 master: str) -> Dict[str, Any]:
     """Return what a section says together with what it inherits.
 
-    A section that says its password in one way does not inherit another way.
+    A section that says its password in one way does not inherit another way,
+    and one that names a certificate inherits no key.
 
     :param schema: The schema, which has the defaults in its master section.
     :param own: The file.
@@ -313,9 +320,10 @@ def with_master(schema: RawConfigParser, own: RawConfigParser, name: str,
         if own.has_section(section):
             items = {key: (value, section)
                      for key, value in own.items(section)}
-            if items.keys() & set(PASSWORD_KEYS):
-                values.update({
-                    key: ('', '') for key in PASSWORD_KEYS if key in values})
+            for keys in KEPT_TOGETHER:
+                if items.keys() & set(keys):
+                    values.update({
+                        key: ('', '') for key in keys if key in values})
             values.update(items)
     return values
 

@@ -36,7 +36,7 @@ class _LastGood:
         # what was wrong.
         self._seen: Tuple[str, ...] = ()
         self._programs = Programs()
-        # The warnings about files with a password that others may read.
+        # The warnings about files with a secret that others may read.
         self._exposed: FrozenSet[str] = frozenset()
 
     def settings(self) -> Settings:

@@ -69,7 +69,7 @@ def load(run: Run = run_for_password) -> Settings:
 
 @public
 def exposures_in_force() -> List[str]:
-    """Return a warning for each file with a password that others may read.
+    """Return a warning for each file with a secret that others may read.
 
     :raises ConfigurationError: as with `load`.
     """
@@ -97,6 +97,12 @@ def configuration_path() -> str:
         if is_ours(section) and as_boolean(section['enabled']):
             return section['configuration'].strip()
     return ''
+
+
+@public
+def mailman_path() -> str:
+    """Return the path of Mailman's own configuration file."""
+    return config.filename or 'mailman.cfg'
 
 
 @public
@@ -182,7 +188,7 @@ def read_answers(path: str, answers_path: str) -> str:
 
 @public
 def exposures(sources: Sources) -> List[str]:
-    """Return a warning for each file with a password that others may read.
+    """Return a warning for each file with a secret that others may read.
 
     :param sources: The files.
     """
@@ -193,8 +199,12 @@ def exposures(sources: Sources) -> List[str]:
             hidden_in('storage', storage) != storage or
             any(section.text('password') for section in own.relays)):
         paths.insert(0, sources.path)
-    return [line for line in map(exposure, dict.fromkeys(paths))
-            if line is not None]
+    keys = [section.text('tls_key') or section.text('tls_cert')
+            for section in own.relays]
+    lines = [exposure(path) for path in dict.fromkeys(paths)] + [
+        exposure(path, 'a private key')
+        for path in dict.fromkeys(filter(None, keys))]
+    return [line for line in lines if line is not None]
 
 
 @public
@@ -300,7 +310,7 @@ def with_mta(settings: Settings) -> Settings:
         the first value that is no good.
     """
     return with_mta_section(settings, Section(
-        config.filename or 'mailman.cfg', 'mta', config.mta))
+        mailman_path(), 'mta', config.mta))
 
 
 @public

@@ -238,13 +238,14 @@ def _line(octets: bytes) -> str:
 
 
 @public
-def exposure(path: str) -> Optional[str]:
-    """Return who else may read a file that has a password, and the remedy.
+def exposure(path: str, what: str = 'a password') -> Optional[str]:
+    """Return who else may read a file that has a secret, and the remedy.
 
     A group may be the way by which Mailman's user reads the file of another
     user; so Debian has it.
 
     :param path: The file.
+    :param what: What is in it that nobody else is to know.
     :return: A phrase, or None if nobody else may read it, or if that cannot
         be found out.
     """
@@ -261,5 +262,5 @@ def exposure(path: str) -> Optional[str]:
         who, remedy = 'its group', 'g-r'
     else:
         return None
-    return (f'{path} has a password, and {who} may read it; '
+    return (f'{path} has {what}, and {who} may read it; '
             f'`chmod {remedy} {shlex.quote(path)}` mends that')

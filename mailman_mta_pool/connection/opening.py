@@ -31,13 +31,17 @@ from mailman_mta_pool.connection.auth import (
     Credentials,
 )
 from mailman_mta_pool.connection.srv import certificate_name, is_service
+from mailman_mta_pool.connection.tls import Identity
 from mailman_mta_pool.errors import (
     BadChallenge,
+    ClearTextInjected,
     ConnectionLost,
+    LostAfterHandshake,
     PhaseTimeout,
     printable,
     ProtocolError,
     RelayUnavailable,
+    TLSMissing,
     translated,
     UnavailableHere,
 )
@@ -56,6 +60,8 @@ RECEIVE_SIZE = 32 * 1024
 OWN_NAME_TIMEOUT = 5.0
 # The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
 EHLO_UNKNOWN = frozenset([500, 502])
+# What firewalls that meddle with SMTP make of STARTTLS in an offer.
+HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 
 Result = TypeVar('Result')
 
@@ -76,6 +82,8 @@ class Endpoint:
     :ivar source_address: The IP address to connect from; '' for the one that
         the system chooses.
     :ivar relay: What the relay is called in errors; '' for its host and port.
+    :ivar identity: Whose the server's certificate has to be, beyond what the
+        context verifies.
     """
 
     host: str
@@ -87,6 +95,7 @@ class Endpoint:
     hello_name: str = field(default='', repr=False)
     source_address: str = field(default='', repr=False)
     relay: str = field(default='', repr=False)
+    identity: Identity = field(default=Identity(), repr=False)
 
     @property
     def name(self) -> str:
@@ -96,6 +105,15 @@ class Endpoint:
         if is_service(self.host):
             return self.host
         return f'{self.host}:{self.port}'
+
+    @property
+    def verifies(self) -> bool:
+        """True if only the right server can be at the other end."""
+        context = self.implicit_tls or self.starttls
+        return context is not None and (
+            bool(self.identity.fingerprints) or context.check_hostname or
+            context.verify_mode == ssl.CERT_REQUIRED and
+            bool(self.identity.names))
 
 
 @public
@@ -204,6 +222,8 @@ class _Opening:
         self._dialogue = dialogue
         self._use = use
         self._watch = watch
+        # The text of the greeting.
+        self._greeted = ''
 
     async def run(self) -> Opened:
         """Take all steps; see `open_connection`."""
@@ -211,10 +231,8 @@ class _Opening:
         if endpoint.implicit_tls is not None:
             with translated(self._relay, 'TLS'):
                 await self._begin_tls(endpoint.implicit_tls)
-        with translated(self._relay, 'greeting'), self._watch.step('greeting'):
-            greeting = await self._dialogue.reply(self._timeouts.greeting)
-            self._watch.note('greeting', greeting)
-            _expect(220, greeting)
+        with translated(self._relay, 'greeting'):
+            await self._greeting()
         with translated(self._relay, 'EHLO'):
             hostname = endpoint.hello_name or await _OWN_NAME.get(
                 self._dialogue.sock)
@@ -222,7 +240,7 @@ class _Opening:
         if endpoint.starttls is not None:
             with translated(self._relay, 'TLS'):
                 await self._starttls(endpoint.starttls, server)
-            with translated(self._relay, 'EHLO'):
+            with translated(self._relay, 'EHLO'), self._first_in_tls():
                 server = await self._hello(hostname)
         if self._credentials:
             with translated(self._relay, 'AUTH'):
@@ -235,8 +253,20 @@ class _Opening:
         with translated(self._relay, 'EHLO'):
             self._dialogue.check_for_surplus()
         return Opened(
-            self._dialogue.sock, server, printable(greeting.text), hostname,
+            self._dialogue.sock, server, self._greeted, hostname,
             self._dialogue.round_trip, bool(self._credentials), self._use)
+
+    async def _greeting(self) -> None:
+        with self._watch.step('greeting'):
+            if self._endpoint.implicit_tls is None:
+                greeting = await self._dialogue.reply(self._timeouts.greeting)
+            else:
+                with self._first_in_tls():
+                    greeting = await self._dialogue.reply(
+                        self._timeouts.greeting)
+            self._watch.note('greeting', greeting)
+            _expect(220, greeting)
+        self._greeted = printable(greeting.text)
 
     async def _hello(self, hostname: str) -> Capabilities:
         """Say EHLO, or HELO to a server that does not know EHLO."""
@@ -256,21 +286,53 @@ class _Opening:
     async def _starttls(self, context: ssl.SSLContext,
                         server: Capabilities) -> None:
         if not server.starttls:
-            raise smtplib.SMTPNotSupportedError(
+            if HIDDEN_STARTTLS.intersection(server.keywords):
+                raise TLSMissing(
+                    'somebody on the way has hidden the STARTTLS that the '
+                    'server offers; nothing was sent in clear',
+                    'Switch the inspection of SMTP (fixup) off in the '
+                    'firewall or proxy, or use smtps with port 465.')
+            raise TLSMissing(
                 'the server does not offer STARTTLS; nothing was sent in '
-                'clear')
+                'clear',
+                'Switch TLS on in the mail server; if it is on, somebody on '
+                'the way takes it out of the offer: use smtps with port 465.')
         _expect(220, await self._dialogue.ask(
             b'STARTTLS', self._timeouts.hello))
         # RFC 3207, section 4: it came in clear, from anybody.
-        self._dialogue.check_for_surplus()
+        if self._dialogue.has_surplus:
+            raise ClearTextInjected(
+                'there was something in clear between the reply to STARTTLS '
+                'and the TLS handshake')
         await self._begin_tls(context)
 
     async def _begin_tls(self, context: ssl.SSLContext) -> None:
+        identity = self._endpoint.identity
         with self._watch.step('tls'):
-            await self._dialogue.begin_tls(
-                context, certificate_name(self._endpoint.host),
+            sock = await self._dialogue.begin_tls(
+                context, identity.server_name(
+                    certificate_name(self._endpoint.host)),
                 self._timeouts.hello)
-            self._watch.note('tls', self._dialogue.sock)
+            self._watch.note('tls', sock)
+            identity.check(sock)
+
+    @contextmanager
+    def _first_in_tls(self) -> Iterator[None]:
+        """Say what it means if the server hangs up instead of a reply.
+
+        With TLS 1.3 the handshake is over for us before the server has seen
+        our certificate, and its alert may be lost with the connection.
+        """
+        try:
+            yield
+        except PhaseTimeout:
+            raise
+        except (ConnectionError, ConnectionLost, ssl.SSLEOFError) as error:
+            if not self._endpoint.identity.has_certificate:
+                raise
+            raise LostAfterHandshake(
+                'the connection was lost right after the TLS handshake, as '
+                'with a server that refuses our certificate') from error
 
     async def _authenticate(self, authentication: Authentication) -> None:
         dialogue, timeout = self._dialogue, self._timeouts.hello
@@ -353,7 +415,7 @@ class _Dialogue:
         :raises OSError: if either is not done by then.
         """
         self.check_for_surplus()
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLEOFError):
             # The server may have said why it has closed the connection.
             await self.send(line, timeout)
         return await self.reply(timeout)
@@ -364,6 +426,12 @@ class _Dialogue:
         reply = await self.ask(line, timeout)
         self.round_trip = min(self.round_trip, self._clock() - begin)
         return reply
+
+    @property
+    def has_surplus(self) -> bool:
+        """True if there is anything that nobody has asked for."""
+        return bool(self._replies or self._parser.pending or
+                    self._broken is not None)
 
     def check_for_surplus(self) -> None:
         """Let nothing that came before a command be taken for its reply.
@@ -377,12 +445,12 @@ class _Dialogue:
             raise smtplib.SMTPResponseException(reply.code, reply.text)
         if self._broken is not None:
             raise self._broken
-        if self._replies or self._parser.pending:
+        if self.has_surplus:
             raise ProtocolError('the server sent more than its replies')
 
     async def begin_tls(self, context: ssl.SSLContext, host: str,
-                        timeout: float) -> None:
-        """Turn the connection to TLS.
+                        timeout: float) -> ssl.SSLSocket:
+        """Turn the connection to TLS, and return its socket.
 
         :param context: The TLS context.
         :param host: The name in the server's certificate.
@@ -396,6 +464,7 @@ class _Dialogue:
         await self._when_ready(
             sock.do_handshake, deadline,
             f'the TLS handshake was not over within {timeout:g} s')
+        return sock
 
     async def _when_ready(self, operation: Callable[[], Result],
                           deadline: float, late: str,

@@ -41,7 +41,7 @@ def smtps(relay: RelaySettings, lessons: Lessons) -> SMTPSConnection:
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
         relay.user, relay.password, wire=relay.wire, lessons=lessons,
-        tls_ca=relay.tls_ca)
+        tls=relay.tls)
 
 
 @public
@@ -52,7 +52,7 @@ def starttls(relay: RelaySettings, lessons: Lessons) -> STARTTLSConnection:
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
         relay.user, relay.password, wire=relay.wire, lessons=lessons,
-        tls_ca=relay.tls_ca)
+        tls=relay.tls)
 
 
 @public

@@ -15,6 +15,7 @@ from mailman_mta_pool.settings import (
     RelaySettings,
     Settings,
     Timeouts,
+    TLSSettings,
     WireSettings,
 )
 from tests.configuration.case import FileTestCase, PATH, SECRET
@@ -30,6 +31,11 @@ VALUES = {
     'password': ('formic', 'password', 'formic'),
     'verify_cert': ('no', 'verify_cert', False),
     'verify_hostname': ('no', 'verify_hostname', False),
+    'tls_min_version': ('1.3', 'tls', TLSSettings('1.3')),
+    'tls_names': ('A.example.com, 192.0.2.1,a.example.com.', 'tls',
+                  TLSSettings(names=('a.example.com', '192.0.2.1'))),
+    'tls_fingerprint': (f'{"aB:" * 31}c9,{"0" * 64}', 'tls', TLSSettings(
+        fingerprints=('ab' * 31 + 'c9', '0' * 64))),
     'hello_name': (
         'ant.example.com', 'wire', WireSettings(hello_name='ant.example.com')),
     'source_address': (
@@ -44,7 +50,8 @@ VALUES = {
     'connect_rate': ('14/second; 50000/day', 'connect_rate', RATES),
     }
 #: The keys that name something outside the file; see test_secrets.py.
-OUTSIDE = {'tls_ca', 'password_file', 'password_command'}
+OUTSIDE = {
+    'tls_ca', 'tls_cert', 'tls_key', 'password_file', 'password_command'}
 #: What one key needs besides.
 BESIDES = {
     'secure_mode': 'port: 25\n', 'user': 'password: formic\n',
@@ -79,6 +86,15 @@ BAD = {
     'connect_rate': {'1/s; 2/second': 'a rate', '5/fortnight': 'a rate'},
     'tls_ca': {'ca.pem': 'absolute path', '/nonexistent': 'No such file',
                '/dev/null': 'regular'},
+    'tls_cert': {'cert.pem': 'absolute path', '/nonexistent': 'No such file',
+                 '/dev/null': 'regular'},
+    'tls_key': {'key.pem': 'absolute path', '/nonexistent': 'No such file'},
+    'tls_min_version': {'1.1': '1.2 or 1.3', '': '1.2 or 1.3', 'TLS1.2': '1'},
+    'tls_names': {'*.example.com': 'without a *', 'a,,b': 'commas',
+                  'a b': 'commas', '[::1]': 'IP addresses'},
+    'tls_fingerprint': {
+        'ab' * 31: '64 hexadecimal', 'xy' * 32: '64 hexadecimal',
+        'a:' * 64: 'openssl x509', 'ab' * 20: 'SHA-256', ',': 'commas'},
     'end_timeout': {'0': 'duration', 'soon': 'duration'},
     }
 
@@ -169,7 +185,7 @@ class TestKeys(FileTestCase):
     def test_certificates(self):
         path = files('mailman.testing') / 'ssl_test_cert.crt'
         self.assertEqual(
-            self.relay(f'tls_ca: {path}\n').tls_ca, str(path))
+            self.relay(f'tls_ca: {path}\n').tls.ca, str(path))
         self.mistake(
             f'[relay.a]\nhost: a\ntls_ca: {self.file("x.pem", "no")}\n',
             '[relay.a] tls_ca', 'no certificate', 'authorities')

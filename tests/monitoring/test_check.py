@@ -11,7 +11,7 @@ import unittest
 from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from importlib.resources import files
-from mailman_mta_pool.checking.certificate import (
+from mailman_mta_pool.connection.certificate import (
     Certificate,
     chain_of,
     read_certificate,
