@@ -36,8 +36,15 @@ _UNTRUSTED = (
     'Name a file with the certificate of the authority in tls_ca, or have the '
     'mail server send the certificates in between; `mailman mta-pool check` '
     'shows who has signed it.')
-_REMEDIES = {9: _WRONG_DATE, 10: _WRONG_DATE, 62: _WRONG_NAME,
-             63: _WRONG_NAME, 64: _WRONG_NAME}
+_MALFORMED = (
+    'That certificate, or the one of its authority, has to be made anew, as '
+    'RFC 5280 says and with a key of today; or name it in tls_fingerprint.')
+_REMEDIES = {
+    9: _WRONG_DATE, 10: _WRONG_DATE,
+    62: _WRONG_NAME, 63: _WRONG_NAME, 64: _WRONG_NAME,
+    # What is too weak, and what Python 3.13 makes OpenSSL look at.
+    **dict.fromkeys([66, 67, 68, *range(76, 94)], _MALFORMED),
+    }
 _ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
 

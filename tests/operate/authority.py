@@ -103,6 +103,7 @@ class Authority:
             'req', '-x509', *EC, '-days', '3650',
             '-keyout', 'ca.key', '-out', 'ca.crt',
             '-addext', 'basicConstraints=critical,CA:TRUE',
+            '-addext', 'keyUsage=critical,keyCertSign,cRLSign',
             '-subj', f'/CN={self._name}')
         return self
 
