@@ -23,6 +23,8 @@ LOCAL_LIMITS = frozenset([
 # So many characters in a row of a user name, a password or what was made of
 # them are not to be shown.
 PART_LENGTH = 4
+# So many characters of what a server says are shown.
+SHOWN_LENGTH = 1000
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
 # What is to be done about a certificate, by the results of
 # X509_verify_cert(3); and about any other one.
@@ -201,7 +203,8 @@ class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):
     def __init__(self, relay: str, code: int, text: Union[bytes, str],
                  ) -> None:
         RelayUnavailable.__init__(
-            self, relay, 'AUTH', f'{code} {printable(text)}', code)
+            self, relay, 'AUTH', f'{code} {shortened(printable(text))}',
+            code)
         self.smtp_code = code
         self.smtp_error = text
         # RFC 4954, section 6: 454 is a temporary failure, 535 is not.
@@ -335,6 +338,15 @@ _TLS_PROBLEMS: Sequence[
     )
 
 
+@public
+def shortened(text: str) -> str:
+    """Return a text of which a line in a log can hold all.
+
+    :param text: What a server said, or a certificate.
+    """
+    return text if len(text) <= SHOWN_LENGTH else f'{text[:SHOWN_LENGTH]} …'
+
+
 def _parts(secret: str) -> Iterator[str]:
     """Every run of `PART_LENGTH` characters; all of a shorter secret."""
     for start in range(max(1, len(secret) - PART_LENGTH + 1)):
@@ -349,7 +361,7 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
     :param secrets: What may not show, neither as a whole nor in part.
     :param text: What a server or the system said.
     """
-    shown = printable(text)
+    shown = shortened(printable(text))
     folded = shown.casefold()
     if not any(part in folded for secret in secrets
                for part in _parts(secret.casefold())):

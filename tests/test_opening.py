@@ -28,6 +28,7 @@ from mailman_mta_pool.connection.addresses import (
     Address,
     Addresses,
     LAST_RESORT_STAGGER,
+    MAX_ADDRESSES,
     reachable_from,
     STAGGER,
 )
@@ -430,6 +431,12 @@ class TestConnect(OpeningTestCase):
                       '127.0.0.2: no answer within 30 s',
                       '127.0.0.3: no answer within 30 s'):
             self.assertIn(words, str(error))
+
+    def test_no_more_addresses_than_make_sense(self):
+        nobody = [self.nobody()] * MAX_ADDRESSES
+        error, _ = self.connect(*nobody)
+        self.assertIsInstance(error, RelayUnavailable)
+        self.assertEqual(self.peer.connections, 0)
 
     def test_a_server_that_cannot_be_used_is_tried_last(self):
         async def main():
