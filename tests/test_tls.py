@@ -317,6 +317,26 @@ class TestOurCertificate(TLSTestCase):
                         (ClientCertificateRefused, NoCommonTLS), context, tls,
                         words, 'tls_cert')
 
+    def test_said_in_a_reply(self):
+        # So does Postfix with smtpd_tls_req_ccert.
+        said = '421 4.7.1 mx Error: Client certificate not trusted'
+        for mode, verb in (('implicit_tls', 'CONNECT'), ('starttls', 'EHLO')):
+            for reply, kind in ((said, ClientCertificateRefused),
+                                ('421 4.3.2 Busy', RelayUnavailable)):
+                def script(command, session):
+                    if session.is_secure and command.startswith(verb):
+                        return reply
+                with self.serving(
+                        self.good.context(), mode, script) as server:
+                    with self.assertRaises(RelayUnavailable) as caught:
+                        self.connect(server, mode, self.showing(self.ours))
+                error = caught.exception
+                self.assertIs(type(error), kind)
+                self.assertIn(reply, error.reason)
+                is_ours = kind is ClientCertificateRefused
+                self.assertEqual(error.phase == 'TLS', is_ours)
+                self.assertEqual('tls_cert' in error.remedy, is_ours)
+
     def test_connection_lost_instead(self):
         # The server's alert may not arrive: it has not read all.
         def script(command, session):

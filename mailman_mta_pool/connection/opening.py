@@ -6,6 +6,7 @@ has a deadline.  The sockets are our own, not those of asyncio's transports:
 the session that takes a socket over counts what was handed to the kernel.
 """
 
+import re
 import ssl
 import time
 import socket
@@ -13,7 +14,7 @@ import asyncio
 import smtplib
 
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -35,12 +36,14 @@ from mailman_mta_pool.connection.tls import Identity
 from mailman_mta_pool.errors import (
     BadChallenge,
     ClearTextInjected,
+    ClientCertificateRefused,
     ConnectionLost,
     LostAfterHandshake,
     PhaseTimeout,
     printable,
     ProtocolError,
     RelayUnavailable,
+    shortened,
     TLSMissing,
     translated,
     UnavailableHere,
@@ -60,6 +63,8 @@ RECEIVE_SIZE = 32 * 1024
 OWN_NAME_TIMEOUT = 5.0
 # The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
 EHLO_UNKNOWN = frozenset([500, 502])
+# What a server says in its first reply within TLS.
+ABOUT_OUR_CERTIFICATE = re.compile('client certificate', re.IGNORECASE)
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 
@@ -231,7 +236,9 @@ class _Opening:
         if endpoint.implicit_tls is not None:
             with translated(self._relay, 'TLS'):
                 await self._begin_tls(endpoint.implicit_tls)
-        with translated(self._relay, 'greeting'):
+        with translated(self._relay, 'greeting'), (
+                nullcontext() if endpoint.implicit_tls is None
+                else self._first_in_tls()):
             await self._greeting()
         with translated(self._relay, 'EHLO'):
             hostname = endpoint.hello_name or await _OWN_NAME.get(
@@ -258,12 +265,7 @@ class _Opening:
 
     async def _greeting(self) -> None:
         with self._watch.step('greeting'):
-            if self._endpoint.implicit_tls is None:
-                greeting = await self._dialogue.reply(self._timeouts.greeting)
-            else:
-                with self._first_in_tls():
-                    greeting = await self._dialogue.reply(
-                        self._timeouts.greeting)
+            greeting = await self._dialogue.reply(self._timeouts.greeting)
             self._watch.note('greeting', greeting)
             _expect(220, greeting)
         self._greeted = printable(greeting.text)
@@ -327,6 +329,17 @@ class _Opening:
             yield
         except PhaseTimeout:
             raise
+        except smtplib.SMTPResponseException as error:
+            text = shortened(printable(error.smtp_error))
+            if ABOUT_OUR_CERTIFICATE.search(text) is None:
+                raise
+            # Postfix lets the handshake succeed, and says so then.
+            raise ClientCertificateRefused(
+                self._relay, 'TLS', 'the server does not take our '
+                f'certificate, or that we have none: {error.smtp_code} '
+                f'{text}',
+                remedy='Let the mail server know the certificate of '
+                'tls_cert, or the authority that has signed it.') from error
         except (ConnectionError, ConnectionLost, ssl.SSLEOFError) as error:
             if not self._endpoint.identity.has_certificate:
                 raise

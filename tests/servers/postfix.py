@@ -135,7 +135,10 @@ class Postfix:
             self._postfix('start')
             with open(self._path('queue', 'pid', 'master.pid')) as fp:
                 self._master = int(fp.read())
-            wait_until(lambda: is_accepting(self.port), 'Postfix')
+            # In TLS from the start it greets nobody in clear.
+            is_ready = (is_listening if self._parameters.get(
+                'smtpd_tls_wrappermode') == 'yes' else is_accepting)
+            wait_until(lambda: is_ready(self.port), 'Postfix')
         except BaseException:
             self.__exit__()
             raise
