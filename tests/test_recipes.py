@@ -13,6 +13,7 @@ from tests.recipes import recipes
 SERVERS = {
     'Postfix': 'localhost',
     'Exim': 'localhost',
+    'A server that is known by its certificate': 'mx.example.com',
     'Amazon SES': 'email-smtp.eu-west-1.amazonaws.com',
     'Exchange Online': 'example-com.mail.protection.outlook.com',
     'Gmail and Google Workspace': 'smtp-relay.gmail.com',
