@@ -36,6 +36,5 @@ def one_input(data):
         return
     assert isinstance(settings, Settings)
     assert settings.relays
-    for relay in settings.relays:
-        assert relay.password == '' or relay.password not in repr(settings), (
-            relay)
+    if len(SAID.findall(text)) == text.count(SECRET):
+        assert SECRET not in repr(settings)
