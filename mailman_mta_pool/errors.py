@@ -14,7 +14,16 @@ import smtplib
 from contextlib import contextmanager
 from mailman_mta_pool.secret import Secret
 from public import public
-from typing import Collection, Iterable, Iterator, Optional, Union
+from typing import (
+    Collection,
+    Iterable,
+    Iterator,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+)
 
 
 # What the kernel answers where this machine, or this process, has reached a
@@ -28,7 +37,30 @@ PART_LENGTH = 4
 # be found in many a text by chance.
 LONG_LENGTH = 100
 LONG_PART_LENGTH = 12
+# So many characters of what a server says are shown.
+SHOWN_LENGTH = 1000
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
+# What is to be done about a certificate, by the results of
+# X509_verify_cert(3); and about any other one.
+_WRONG_DATE = (
+    'Renew the certificate of the mail server and reload it, or set the clock '
+    'of the host that is wrong.')
+_WRONG_NAME = (
+    'Set the host to a name that the certificate is for, or tls_names to the '
+    'names that it has, which `mailman mta-pool check` shows.')
+_UNTRUSTED = (
+    'Name a file with the certificate of the authority in tls_ca, or have the '
+    'mail server send the certificates in between; `mailman mta-pool check` '
+    'shows who has signed it.')
+_MALFORMED = (
+    'That certificate, or the one of its authority, has to be made anew, as '
+    'RFC 5280 says and with a key of today; or name it in tls_fingerprint.')
+_REMEDIES = {
+    9: _WRONG_DATE, 10: _WRONG_DATE,
+    62: _WRONG_NAME, 63: _WRONG_NAME, 64: _WRONG_NAME,
+    # What is too weak, and what Python 3.13 makes OpenSSL look at.
+    **dict.fromkeys([66, 67, 68, *range(76, 94)], _MALFORMED),
+    }
 _ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
 
@@ -68,6 +100,49 @@ class ConnectionLost(smtplib.SMTPServerDisconnected):
 @public
 class PhaseTimeout(ConnectionLost, TimeoutError):
     """The server did not answer within the time that this phase has."""
+
+
+@public
+class WrongCertificate(OSError):
+    """The server's certificate is not one that the configuration names.
+
+    :ivar remedy: A sentence for the log.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@public
+class TLSMissing(smtplib.SMTPNotSupportedError):
+    """The server does not offer STARTTLS, or somebody has hidden it.
+
+    :ivar remedy: A sentence for the log.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@public
+class ClearTextInjected(ProtocolError):
+    """There was something in clear between STARTTLS and the handshake."""
+
+    remedy = (
+        'Where it comes again somebody on the way puts words into the '
+        "server's mouth (RFC 3207, section 6), or the server has the mistake "
+        'of CVE-2011-0411; use smtps with port 465.')
+
+
+@public
+class LostAfterHandshake(ConnectionLost):
+    """The server hung up right after it had got our certificate."""
+
+    remedy = (
+        'The log of the mail server says why; it has to know the certificate '
+        'of tls_cert, or the authority that has signed it.')
 
 
 @public
@@ -124,6 +199,8 @@ class RelayUnavailable(smtplib.SMTPException):
         'AUTH'.
     :ivar reason: Why, for the log; after a reply its code and its text.
     :ivar code: The SMTP reply code, or None where there was no reply.
+    :ivar remedy: What the operator can do, in a sentence for the log; '' if
+        that is not known here.
     :ivar waiting_helps: False where only an operator can mend it, such as a
         wrong password or a certificate that cannot be verified, and where
         this machine has reached a limit.
@@ -132,13 +209,14 @@ class RelayUnavailable(smtplib.SMTPException):
     waiting_helps = True
 
     def __init__(self, relay: str, phase: str, reason: str,
-                 code: Optional[int] = None) -> None:
+                 code: Optional[int] = None, remedy: str = '') -> None:
         # Not super(): the other bases of our subclasses want other arguments.
         smtplib.SMTPException.__init__(self, f'{relay}: {phase}: {reason}')
         self.relay = relay
         self.phase = phase
         self.reason = reason
         self.code = code
+        self.remedy = remedy
 
     def __str__(self) -> str:
         # `SSLError` would show a tuple.
@@ -152,7 +230,8 @@ class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):
     def __init__(self, relay: str, code: int, text: Union[bytes, str],
                  ) -> None:
         RelayUnavailable.__init__(
-            self, relay, 'AUTH', f'{code} {printable(text)}', code)
+            self, relay, 'AUTH', f'{code} {shortened(printable(text))}',
+            code)
         self.smtp_code = code
         self.smtp_error = text
         # RFC 4954, section 6: 454 is a temporary failure, 535 is not.
@@ -180,6 +259,23 @@ class RelayPaused(RelayUnavailable):
 @public
 class CertificateRefused(RelayUnavailable, ssl.SSLCertVerificationError):
     """The server's certificate could not be verified."""
+
+    waiting_helps = False
+
+
+@public
+class ClientCertificateRefused(RelayUnavailable):
+    """The server wants a certificate of ours, or not the one it got.
+
+    With TLS 1.3 that is found out only at the first read after the handshake.
+    """
+
+    waiting_helps = False
+
+
+@public
+class NoCommonTLS(RelayUnavailable):
+    """The server and this host have no version or cipher in common."""
 
     waiting_helps = False
 
@@ -219,6 +315,65 @@ def printable(text: Union[bytes, str]) -> str:
     return ''.join(c if c.isprintable() else ' ' for c in text)
 
 
+#: What OpenSSL says, by its reasons; what that is for us, in which words, and
+#: what is to be done.
+_TLS_PROBLEMS: Sequence[
+        Tuple[Collection[str], Type[RelayUnavailable], str, str]] = (
+    (frozenset([
+        'NO_PROTOCOLS_AVAILABLE', 'TLSV1_ALERT_PROTOCOL_VERSION',
+        'UNSUPPORTED_PROTOCOL', 'WRONG_SSL_VERSION']),
+     NoCommonTLS,
+     'the server has no version of TLS that tls_min_version allows ({})',
+     'Bring the mail server up to TLS 1.2 or 1.3; this host speaks nothing '
+     'older.'),
+    (frozenset([
+        'BAD_KEY_SHARE', 'DH_KEY_TOO_SMALL', 'NO_CIPHERS_AVAILABLE',
+        'NO_SHARED_CIPHER', 'NO_SUITABLE_GROUPS',
+        'TLSV1_ALERT_INSUFFICIENT_SECURITY', 'UNKNOWN_CIPHER_RETURNED',
+        'WRONG_CIPHER_RETURNED']),
+     NoCommonTLS,
+     'the server and this host have no cipher in common ({})',
+     'Let the mail server use the ciphers that OpenSSL has by default.'),
+    (frozenset(['SSLV3_ALERT_HANDSHAKE_FAILURE']),
+     NoCommonTLS,
+     'the server breaks off the TLS handshake: it has no cipher in common '
+     'with this host, or demands a certificate of ours ({})',
+     'The log of the mail server says which; the certificate would be that '
+     'of tls_cert.'),
+    (frozenset([
+        'SSLV3_ALERT_NO_CERTIFICATE', 'TLSV13_ALERT_CERTIFICATE_REQUIRED',
+        'TLSV1_ALERT_CERTIFICATE_REQUIRED']),
+     ClientCertificateRefused,
+     'the server demands a certificate of ours ({})',
+     'Set tls_cert and tls_key to a certificate that the mail server knows.'),
+    (frozenset([
+        'SSLV3_ALERT_BAD_CERTIFICATE', 'SSLV3_ALERT_CERTIFICATE_EXPIRED',
+        'SSLV3_ALERT_CERTIFICATE_REVOKED', 'SSLV3_ALERT_CERTIFICATE_UNKNOWN',
+        'SSLV3_ALERT_UNSUPPORTED_CERTIFICATE', 'TLSV1_ALERT_ACCESS_DENIED',
+        'TLSV1_ALERT_DECRYPT_ERROR', 'TLSV1_ALERT_UNKNOWN_CA']),
+     ClientCertificateRefused,
+     'the server refuses our certificate ({})',
+     'Let the mail server know the certificate of tls_cert, or the authority '
+     'that has signed it; or renew it if it has expired.'),
+    (frozenset([
+        'HTTP_REQUEST', 'PACKET_LENGTH_TOO_LONG', 'UNKNOWN_PROTOCOL',
+        'WRONG_VERSION_NUMBER']),
+     RelayUnavailable,
+     'what came in the place of the TLS handshake is not TLS ({})',
+     'With smtps the port has to be one that begins with TLS, usually 465; '
+     'with starttls somebody on the way has put in words of their own.'),
+    )
+
+
+@public
+def shortened(text: str) -> str:
+    """Return a text of which a line in a log can hold all.
+
+    :param text: What a server said, or a certificate.
+    """
+    return text if len(text) <= SHOWN_LENGTH else f'{text[:SHOWN_LENGTH]} …'
+
+
 def _parts(secret: str) -> Iterator[str]:
     """Every run of `PART_LENGTH` characters; all of a shorter secret."""
     length = PART_LENGTH if len(secret) < LONG_LENGTH else LONG_PART_LENGTH
@@ -234,7 +389,7 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
     :param secrets: What may not show, neither as a whole nor in part.
     :param text: What a server or the system said.
     """
-    shown = printable(text)
+    shown = shortened(printable(text))
     folded = shown.casefold()
     if not any(part in folded for secret in secrets
                for part in _parts(secret.casefold())):
@@ -257,14 +412,18 @@ def hidden(secrets: Iterable[Secret], text: str) -> str:
 def _translation(relay: str, phase: str, secrets: Collection[str],
                  error: Exception) -> RelayUnavailable:
     """Return our own exception for `error`; see `translated`."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return CertificateRefused(relay, phase, error.verify_message)
+    if isinstance(error, (ssl.SSLError, WrongCertificate)):
+        problem = _tls_translation(relay, phase, error)
+        if problem is not None:
+            return problem
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return AuthenticationRefused(
             relay, error.smtp_code,
             _without(secrets, error.smtp_error).encode())
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return NotOffered(relay, phase, _without(secrets, str(error)))
+        return NotOffered(
+            relay, phase, _without(secrets, str(error)),
+            remedy=getattr(error, 'remedy', ''))
     if isinstance(error, smtplib.SMTPResponseException):
         text = _without(secrets, error.smtp_error)
         unavailable = RelayUnavailable(
@@ -290,7 +449,27 @@ def _translation(relay: str, phase: str, secrets: Collection[str],
     if isinstance(error, UnicodeError):
         # A host name that IDNA cannot encode.
         return UnavailableHere(relay, phase, reason)
-    return RelayUnavailable(relay, phase, reason)
+    return RelayUnavailable(
+        relay, phase, reason, remedy=getattr(error, 'remedy', ''))
+
+
+def _tls_translation(relay: str, phase: str,
+                     error: OSError) -> Optional[RelayUnavailable]:
+    """Return our own exception for what OpenSSL says; None if unknown."""
+    if isinstance(error, WrongCertificate):
+        return CertificateRefused(
+            relay, phase, str(error), remedy=error.remedy)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateRefused(
+            relay, phase, printable(error.verify_message),
+            remedy=_REMEDIES.get(error.verify_code, _UNTRUSTED))
+    reason = getattr(error, 'reason', None) or ''
+    for reasons, kind, text, remedy in _TLS_PROBLEMS:
+        if reason in reasons:
+            # In TLS 1.3 an alert may come later than the handshake.
+            return kind(relay, 'TLS', text.format(
+                reason.replace('_', ' ').lower()), remedy=remedy)
+    return None
 
 
 @public

@@ -23,6 +23,7 @@ from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.relays.factories import check_modes, register
 from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.relays.routing import routing_warnings
+from mailman_mta_pool.relays.safety import safety_warnings
 from mailman_mta_pool.resource import StateResource
 from public import public
 from typing import Iterator, List, Optional
@@ -100,10 +101,12 @@ def _check_start() -> None:
     :raises ConfigurationError: if there is a mistake in it.
     """
     if _is_outgoing_runner():
-        check_modes(last_good_settings())
-        check_limits(last_good_settings())
-        for warning in routing_warnings(
-                last_good_settings(), _posting_addresses()):
+        settings = last_good_settings()
+        check_modes(settings)
+        check_limits(settings)
+        for warning in safety_warnings(settings):
+            smtp_log.warning('Not safe: %s', warning)
+        for warning in routing_warnings(settings, _posting_addresses()):
             smtp_log.warning('%s: [relay.NAME] for: %s',
                              configuration_path(), warning)
     elif _subcommand()[:1] in START_RUNNERS:
@@ -112,6 +115,8 @@ def _check_start() -> None:
         check_limits(settings)
         for exposed in exposures_in_force():
             _print(exposed)
+        for warning in safety_warnings(settings):
+            _print(warning)
         for warning in routing_warnings(settings, _posting_addresses()):
             _print(f'{configuration_path()}: [relay.NAME] for: {warning}')
     else:

@@ -97,6 +97,32 @@ class Rate:
 
 @public
 @dataclass(frozen=True)
+class TLSSettings:
+    """What TLS with a server is to be like.
+
+    :ivar min_version: The oldest version that will do, '1.2' or '1.3'.
+    :ivar ca: The file with the certificates of the authorities that are
+        trusted, or a directory of such files, which `openssl rehash` has
+        prepared; '' for those of the system.
+    :ivar cert: The file with our own certificate; '' for none.
+    :ivar key: The file with its private key; '' if `cert` has it, too.
+    :ivar names: The host names and addresses that are accepted in the place
+        of the host's in the server's certificate.
+    :ivar fingerprints: The SHA-256 of each certificate that is accepted, in
+        64 hexadecimal digits in lower case.  If there is one, neither an
+        authority nor a name nor a date counts.
+    """
+
+    min_version: str = '1.2'
+    ca: str = ''
+    cert: str = ''
+    key: str = ''
+    names: Tuple[str, ...] = ()
+    fingerprints: Tuple[str, ...] = ()
+
+
+@public
+@dataclass(frozen=True)
 class WireSettings:
     """The settings of the connections and the SMTP dialogue with a server.
 
@@ -188,8 +214,10 @@ class RelaySettings:
     :ivar password_key: Which key of its section says the password, or where
         tokens come from.
     :ivar auth: By which mechanism we log in, and by a token where it says so.
-    :ivar tls_ca: The file with the certificates of the authorities that are
-        trusted; '' for those of the system.
+    :ivar verify_cert: True if the server needs a certificate that a trusted
+        authority has signed.
+    :ivar verify_hostname: True if that has to be for the host.
+    :ivar tls: What TLS with it is to be like.
     :ivar max_sessions_per_connection: The number of messages after which a
         connection is closed; 0 is no limit.
     :ivar name: Its section without "relay.", or `MTA`.
@@ -214,7 +242,7 @@ class RelaySettings:
     auth: AuthSettings = AuthSettings()
     verify_cert: bool = True
     verify_hostname: bool = True
-    tls_ca: str = ''
+    tls: TLSSettings = TLSSettings()
     max_sessions_per_connection: int = 0
     wire: WireSettings = WireSettings()
     name: str = MTA

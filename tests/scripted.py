@@ -7,6 +7,7 @@ server's stead.  What was dropped, and when, stands in the test that needs it.
 """
 
 import re
+import ssl
 import time
 import socket
 import threading
@@ -81,6 +82,8 @@ class _Session:
 
     def run(self):
         try:
+            if self._server.is_tls_from_start:
+                self._begin_tls()
             self._command('CONNECT')
             for line in self._file:
                 self._command(line.rstrip(b'\r\n').decode('utf-8', 'replace'))
@@ -94,9 +97,12 @@ class _Session:
             self.close()
             self._server.closed(self)
 
-    def _continue_with_tls(self):
+    def _begin_tls(self):
         self._sock = self._server.tls.wrap_socket(self._sock, server_side=True)
         self._file = self._sock.makefile('rb')
+
+    def _continue_with_tls(self):
+        self._begin_tls()
         for line in self._file:
             self._command(line.rstrip(b'\r\n').decode('utf-8', 'replace'))
 
@@ -109,6 +115,11 @@ class _Session:
         """Close it, but let an answer go that has been recorded."""
         with self._speaking:
             self.close()
+
+    @property
+    def is_secure(self):
+        """True if it is in TLS."""
+        return isinstance(self._sock, ssl.SSLSocket)
 
     @property
     def is_left(self):
@@ -242,8 +253,8 @@ class Scripted:
 
     def __init__(self, script=lambda command, session: None, *,
                  extensions=('PIPELINING', 'SIZE 0', '8BITMIME'),
-                 tls=None, delay=0, idle=None, port=None,
-                 listener=None):
+                 tls=None, from_start=False, delay=0, idle=None,
+                 port=None, listener=None):
         """Prepare it.
 
         :param script: Called from any thread with a command line as str and
@@ -254,6 +265,7 @@ class Scripted:
             `HANG`.  After a 421 the server closes the connection.
         :param extensions: What follows EHLO.
         :param tls: The server's context for STARTTLS.
+        :param from_start: TLS begins with the first octet instead.
         :param delay: How many seconds pass before each reply.
         :param idle: After how many seconds of silence it closes a connection.
         :param port: Where to listen; by default where nobody does.
@@ -264,6 +276,7 @@ class Scripted:
         self._listener = listener
         self.extensions = extensions
         self.tls = tls
+        self.is_tls_from_start = from_start
         #: How many connections there have been.
         self.connections = 0
         #: The numbers of those that are open.

@@ -83,7 +83,8 @@ ONLY_IN = {
     # `fetching` tells a timeout by its type, `problems` a resolver without an
     # answer by its number, and neither opens anything.
     'socket': {'checking.problems', 'connection', 'rendering.fetching'},
-    'ssl': {'connection', 'errors'},
+    # Files of certificates and keys are looked at when they are named.
+    'ssl': {'configuration.certificates', 'connection', 'errors'},
     'select': {'demo'},
     'selectors': set(),
     # Name servers are asked in one place; the system's resolver does the rest.

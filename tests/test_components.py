@@ -55,7 +55,7 @@ from mailman_mta_pool.relays.factories import (
     starttls,
 )
 from mailman_mta_pool.relays.relay import close_relays
-from mailman_mta_pool.settings import RelaySettings, WireSettings
+from mailman_mta_pool.settings import RelaySettings, TLSSettings, WireSettings
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.lessons import Lessons
 from mailman_mta_pool.wire.transaction import Fate, Stage, Transaction
@@ -462,9 +462,10 @@ class TestForeignConnection(unittest.TestCase):
         relay = replace(
             RelaySettings(), max_sessions_per_connection=7, port=2525)
         self.assertIn(':2525 ', repr(connection_for(relay)))
+        tls = TLSSettings(ca='/ca.pem')
         for mode in ('smtps', 'starttls'):
             self.assertEqual(connection_for(replace(
-                relay, secure_mode=mode, tls_ca='/ca.pem')).tls_ca, '/ca.pem')
+                relay, secure_mode=mode, tls=tls)).tls, tls)
 
     def test_how_we_present_ourselves(self):
         with Scripted() as server:
@@ -478,10 +479,11 @@ class TestForeignConnection(unittest.TestCase):
 
     def test_authorities_that_are_gone(self):
         connection = connection_for(RelaySettings(
-            secure_mode='smtps', tls_ca='/nonexistent'))
+            secure_mode='smtps', tls=TLSSettings(ca='/nonexistent')))
         with self.assertRaises(RelayUnavailable) as caught:
             connection.sendmail('ant@example.com', RECIPIENTS, b'x')
         self.assertEqual(caught.exception.phase, 'TLS')
+        self.assertIn('tls_ca /nonexistent', caught.exception.reason)
         self.assertIn('No such file', caught.exception.reason)
 
     # What others do while it waits.

@@ -28,6 +28,7 @@ from mailman_mta_pool.connection.addresses import (
     Address,
     Addresses,
     LAST_RESORT_STAGGER,
+    MAX_ADDRESSES,
     reachable_from,
     STAGGER,
 )
@@ -41,7 +42,7 @@ from mailman_mta_pool.errors import (
     UnavailableHere,
 )
 from mailman_mta_pool.login.access import access_of
-from mailman_mta_pool.settings import Timeouts
+from mailman_mta_pool.settings import Timeouts, TLSSettings
 from tempfile import TemporaryDirectory
 from tests.certificates import server_context
 from tests.documentation import trusted_test_certificate
@@ -474,6 +475,12 @@ class TestConnect(OpeningTestCase):
         self.assertNotIsInstance(outcome, RelayUnavailable)
         self.assertEqual(seconds, TIMEOUTS.connect)
 
+    def test_no_more_addresses_than_make_sense(self):
+        nobody = [self.nobody()] * MAX_ADDRESSES
+        error, _ = self.connect(*nobody)
+        self.assertIsInstance(error, RelayUnavailable)
+        self.assertEqual(self.peer.connections, 0)
+
     def test_a_server_that_cannot_be_used_is_tried_last(self):
         async def main():
             async with Peer(b'421 Busy\r\n') as bad:
@@ -854,21 +861,22 @@ class TestContexts(unittest.TestCase):
                     'ssl_test_cert.crt').read_text()
             with open(path, 'w') as fp:
                 fp.write(text)
-            context = context_for(True, True, path)
+            own = TLSSettings(ca=path)
+            context = context_for(True, True, own)
             self.assertEqual(context.cert_store_stats()['x509'], 1)
-            self.assertIs(context_for(True, True, path), context)
+            self.assertIs(context_for(True, True, own), context)
             self.assertIsNot(context_for(True, True), context)
             # The environment has no say in it.
             with trusted_test_certificate():
-                self.assertIs(context_for(True, True, path), context)
+                self.assertIs(context_for(True, True, own), context)
             os.unlink(path)
             with open(path, 'w') as fp:
                 fp.write(f'# Replaced.\n{text}')
-            self.assertIsNot(context_for(True, True, path), context)
+            self.assertIsNot(context_for(True, True, own), context)
             with open(path, 'w') as fp:
                 fp.write('no certificate')
             with self.assertRaises(OSError):
-                context_for(True, True, path)
+                context_for(True, True, own)
 
     def test_what_is_verified(self):
         for cert, hostname, mode, checked in (
@@ -941,11 +949,12 @@ class _TLSTests:
         raise NotImplementedError
 
     def connect(self, port, host='localhost', cert=True, hostname=True,
-                tls_ca='', **watch):
+                ca='', **watch):
         async def main():
             return await open_connection(
                 Endpoint(host, port, **{
-                    self.kind: context_for(cert, hostname, tls_ca)}),
+                    self.kind: context_for(
+                        cert, hostname, TLSSettings(ca=ca))}),
                 TIMEOUTS, Addresses(), **watch)
         found = (socket.AF_INET, socket.SOCK_STREAM, 6, '', (HOST, port))
         with mock.patch.object(socket, 'getaddrinfo', return_value=[found]):
@@ -966,9 +975,9 @@ class _TLSTests:
     def test_own_authority(self):
         path = str(files('mailman.testing') / 'ssl_test_cert.crt')
         with self.serving() as port:
-            self.connect(port, tls_ca=path)
+            self.connect(port, ca=path)
             with self.assertRaises(CertificateRefused):
-                self.connect(port, HOST, tls_ca=path)
+                self.connect(port, HOST, ca=path)
 
     def test_certificate_refused(self):
         # It is signed by nobody whom we know.

@@ -15,6 +15,7 @@ from tests.recipes import recipes
 SERVERS = {
     'Postfix': 'localhost',
     'Exim': 'localhost',
+    'A server that is known by its certificate': 'mx.example.com',
     'Amazon SES': 'email-smtp.eu-west-1.amazonaws.com',
     'Exchange Online': 'example-com.mail.protection.outlook.com',
     'A mailbox of Microsoft 365': 'smtp.office365.com',

@@ -20,6 +20,7 @@ from mailman_mta_pool.connection.srv import (
     is_service,
     LONGEST_STALE,
     LONGEST_TTL,
+    MAX_TARGETS,
     service_of,
     SHORTEST_TTL,
     STALE_TTL,
@@ -175,6 +176,13 @@ class TestTargets(unittest.TestCase):
                 self.ttl = ttl
                 self.clock.wait(1e6)
                 self.assertAskedAfter(seconds)
+
+    def test_most_targets(self):
+        self.answer = [Target(number % 40, 1, f'mx{number}.test', 465)
+                       for number in range(2000)]
+        found = self.get()
+        self.assertEqual(len(found), MAX_TARGETS)
+        self.assertEqual({target.priority for target in found}, {0})
 
     def test_no_name_server_answers(self):
         with self.assertRaises(PhaseTimeout):

@@ -10,9 +10,9 @@ import errno
 import socket
 
 from dataclasses import replace
-from mailman_mta_pool.checking.certificate import Certificate
 from mailman_mta_pool.checking.offers import encrypts
 from mailman_mta_pool.checking.steps import Problem, Status
+from mailman_mta_pool.connection.certificate import Certificate
 from mailman_mta_pool.connection.srv import (
     certificate_name,
     is_service,
@@ -21,12 +21,15 @@ from mailman_mta_pool.connection.srv import (
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     CertificateRefused,
+    ClientCertificateRefused,
     LOCAL_LIMITS,
+    NoCommonTLS,
     NotOffered,
     printable,
     ProtocolError,
     RelayUnavailable,
     UnavailableHere,
+    WrongCertificate,
 )
 from mailman_mta_pool.keys import in_words_of, key_of, OWN_FILE
 from mailman_mta_pool.settings import About, RelaySettings
@@ -222,6 +225,12 @@ def _tls(error: RelayUnavailable, situation: Situation,
             'smtpd_tls_security_level = may), or set smtp_secure_mode: smtp '
             'if the way to that server is safe, as on one machine, or smtps '
             'with port 465.', (MODE, PORT))
+    if isinstance(error.__cause__, WrongCertificate):
+        return Problem(f'{name}: {error.reason}.', error.remedy, (
+            _of(situation, 'tls_fingerprint'), _of(situation, 'tls_names')))
+    if isinstance(error, (ClientCertificateRefused, NoCommonTLS)):
+        return Problem(f'There is no TLS with {name}: {error.reason}.',
+                       error.remedy, (_of(situation, 'tls_cert'),))
     if isinstance(error, CertificateRefused):
         return _certificate(error, situation)
     if situation.greets_in_clear:
@@ -241,6 +250,11 @@ def _tls(error: RelayUnavailable, situation: Situation,
         'cipher in common (`openssl s_client -connect '
         f'{name}' + (' -starttls smtp' if situation.relay.secure_mode ==
                      'starttls' else '') + '`).', (MODE, PORT))
+
+
+def _of(situation: Situation, key: str) -> str:
+    """Return a key of the plugin's own file with its section."""
+    return f'[relay.{situation.relay.name}] {key}'
 
 
 def _certificate(error: RelayUnavailable, situation: Situation) -> Problem:

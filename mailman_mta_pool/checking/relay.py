@@ -12,7 +12,6 @@ import smtplib
 
 from contextlib import suppress
 from dataclasses import fields, replace
-from mailman_mta_pool.checking.certificate import chain_of, read_certificate
 from mailman_mta_pool.checking.offers import encrypts, extensions_of, limits_of
 from mailman_mta_pool.checking.problems import (
     HOST,
@@ -32,6 +31,7 @@ from mailman_mta_pool.checking.questions import Questions
 from mailman_mta_pool.checking.steps import Problem, RelayCheck, Status, Step
 from mailman_mta_pool.checking.words import Words
 from mailman_mta_pool.connection.addresses import Addresses
+from mailman_mta_pool.connection.certificate import chain_of, read_certificate
 from mailman_mta_pool.connection.opening import (
     Endpoint,
     open_connection,
@@ -39,7 +39,7 @@ from mailman_mta_pool.connection.opening import (
 )
 from mailman_mta_pool.connection.smtp import SMTPConnection
 from mailman_mta_pool.connection.srv import certificate_name, Target
-from mailman_mta_pool.connection.tls import context_for
+from mailman_mta_pool.connection.tls import unverified_context
 from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
 from mailman_mta_pool.keys import key_of
 from mailman_mta_pool.login.credentials import MECHANISMS
@@ -258,6 +258,7 @@ class RelayChecker:
         days = certificate.days_left(self._now)
         relay = self._relay
         checked = (
+            'verified by tls_fingerprint' if relay.tls.fingerprints else
             f'not verified, because of {key_of(relay, "smtp_verify_cert")}: no'
             if not relay.verify_cert else
             'verified, but for the name '
@@ -294,7 +295,7 @@ class RelayChecker:
     async def _explain(self, error: RelayUnavailable, spent: float) -> None:
         situation = Situation(self._relay, self._check.name, self._found)
         if isinstance(error, CertificateRefused):
-            unverified = context_for(False, False)
+            unverified = unverified_context(self._relay.tls)
             plain = self._plain_endpoint()
             await self._try_otherwise(
                 replace(plain, implicit_tls=unverified)
@@ -307,7 +308,7 @@ class RelayChecker:
                 self._relay.secure_mode != 'smtps'):
             found, _ = await self._try_otherwise(replace(
                 self._plain_endpoint(),
-                implicit_tls=context_for(False, False)))
+                implicit_tls=unverified_context(self._relay.tls)))
             situation = situation._replace(speaks_tls='tls' in found)
         elif error.phase == 'TLS' and self._relay.secure_mode == 'smtps':
             found, opened = await self._try_otherwise(

@@ -5,7 +5,7 @@
 import enum
 
 from dataclasses import dataclass, field
-from mailman_mta_pool.checking.certificate import Certificate
+from mailman_mta_pool.connection.certificate import Certificate
 from public import public
 from typing import (
     Any,

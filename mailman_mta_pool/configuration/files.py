@@ -27,6 +27,7 @@ from typing import (
     List,
     Mapping,
     Optional,
+    Tuple,
 )
 
 
@@ -43,6 +44,8 @@ TOKEN_KEYS = ('token_command', 'token_url')
 # What belongs to `token_url`.
 ENDPOINT_KEYS = (
     'client_id', 'client_secret_file', 'scope', 'refresh_token_file')
+# Our own certificate.
+CERTIFICATE_KEYS = ('tls_cert', 'tls_key')
 # The keys that a relay has because it is not the server of [mta], and what
 # says the same of that one.
 NOT_OF_MTA = {
@@ -64,6 +67,10 @@ public(
     ENDPOINT_KEYS=ENDPOINT_KEYS, LIMIT_MASTER=LIMIT_MASTER,
     NOT_OF_MTA=NOT_OF_MTA, PASSWORD_KEYS=PASSWORD_KEYS,
     RELAY_MASTER=RELAY_MASTER, RELAY_MTA=RELAY_MTA, TOKEN_KEYS=TOKEN_KEYS)
+
+#: What may be a host name, with or without the dot of an absolute one.
+HOST_NAME = re.compile(r'[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?')
+public(HOST_NAME=HOST_NAME)
 
 # The name of a relay or of a limit may become the name of a file.
 _NAME = re.compile(r'[a-z0-9][a-z0-9_-]{0,39}')
@@ -314,7 +321,7 @@ def with_master(schema: RawConfigParser, own: RawConfigParser, name: str,
     """Return what a section says together with what it inherits.
 
     A section that says what to log in with in one way does not inherit
-    another way.
+    another way, and one that names a certificate inherits no key.
 
     :param schema: The schema, which has the defaults in its master section.
     :param own: The file.
@@ -336,10 +343,14 @@ def with_master(schema: RawConfigParser, own: RawConfigParser, name: str,
 
 def _other_ways(keys: Collection[str]) -> Collection[str]:
     """Return what is not inherited by a section that sets some keys."""
-    ways = PASSWORD_KEYS + TOKEN_KEYS
-    if not set(ways) & set(keys):
-        return ()
-    return ways if 'token_url' in keys else ways + ENDPOINT_KEYS
+    ways: Tuple[str, ...] = ()
+    if set(PASSWORD_KEYS + TOKEN_KEYS) & set(keys):
+        ways = PASSWORD_KEYS + TOKEN_KEYS
+        if 'token_url' not in keys:
+            ways += ENDPOINT_KEYS
+    if set(CERTIFICATE_KEYS) & set(keys):
+        ways += CERTIFICATE_KEYS
+    return ways
 
 
 @public

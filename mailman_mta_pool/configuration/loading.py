@@ -89,7 +89,7 @@ def load(run: Run = run_for_password) -> Settings:
 
 @public
 def exposures_in_force() -> List[Exposure]:
-    """Return a warning for each file with a password that others may read.
+    """Return a warning for each file with a secret that others may read.
 
     :raises ConfigurationError: as with `load`.
     """
@@ -130,6 +130,12 @@ def configuration_path() -> str:
         if is_ours(section) and as_boolean(section['enabled']):
             return section['configuration'].strip()
     return ''
+
+
+@public
+def mailman_path() -> str:
+    """Return the path of Mailman's own configuration file."""
+    return config.filename or 'mailman.cfg'
 
 
 @public
@@ -220,7 +226,7 @@ def read_answers(path: str, answers_path: str) -> str:
 
 @public
 def exposures(sources: Sources) -> List[Exposure]:
-    """Return a warning for each file with a password that others may read.
+    """Return a warning for each file with a secret that others may read.
 
     :param sources: The files.
     """
@@ -232,6 +238,10 @@ def exposures(sources: Sources) -> List[Exposure]:
             hidden_in('storage', storage) != storage or
             any(section.text('password') for section in own.relays)):
         held = {sources.path: 'a password', **held}
+    for section in own.relays:
+        key = section.text('tls_key') or section.text('tls_cert')
+        if key:
+            held.setdefault(key, 'a private key')
     return [found for found in map(exposure, held, held.values())
             if found is not None]
 
@@ -339,7 +349,7 @@ def with_mta(settings: Settings) -> Settings:
         the first value that is no good.
     """
     return with_mta_section(settings, Section(
-        config.filename or 'mailman.cfg', 'mta', config.mta))
+        mailman_path(), 'mta', config.mta))
 
 
 @public

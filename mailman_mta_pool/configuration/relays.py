@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From sections [relay.NAME] and [limit.NAME] to settings."""
 
-import os
 import re
 
 from dataclasses import replace
 from ipaddress import ip_address
+from mailman_mta_pool.configuration.certificates import tls_settings
 from mailman_mta_pool.configuration.files import (
     ENDPOINT_KEYS,
-    read_octets,
+    HOST_NAME,
     RELAY_MTA,
     Section,
 )
@@ -46,8 +46,6 @@ from urllib.parse import urlsplit
 # The ports of RFC 8314, section 7.
 PORTS = {'smtps': 465, 'starttls': 587}
 SMTP_PORT = 25
-# All authorities of a system have 200 KiB; in octets.
-MAX_CA_SIZE = 16 * 1024 * 1024
 # Each of them is a file and a descriptor.
 MAX_CONNECTIONS = 10000
 _MECHANISMS = PASSWORD_MECHANISMS + BEARER_MECHANISMS + EXPLICIT_MECHANISMS
@@ -56,11 +54,9 @@ SRV_HOST = (
     'srv: and the name of an SRV record, such as '
     'srv:_submissions._tcp.example.com')
 
-_HOST = re.compile(r'[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?')
 _SRV_NAME = re.compile(
     r'_[A-Za-z0-9-]+\._tcp\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?')
 _HELLO_LITERAL = re.compile(r'\[(IPv6:)?([0-9A-Fa-f:.]+)\]')
-_CERTIFICATE = re.compile(r'-----BEGIN (TRUSTED )?CERTIFICATE-----')
 
 
 # The secrets that do not stand in a section itself, by its name and the key
@@ -85,7 +81,7 @@ def relay_settings(section: Section, depth: int,
         name=section.name.partition('.')[2],
         wire=_wire(section, depth),
         password_key=password_key_of(section) or 'password',
-        tls_ca=_tls_ca(section),
+        tls=tls_settings(section),
         auth=_auth(section, secrets),
         max_connections=(section.whole(
             'max_connections', least=1, most=MAX_CONNECTIONS)
@@ -203,7 +199,7 @@ def _host(section: Section) -> str:
 
 
 def _name_or_address(text: str) -> str:
-    if _HOST.fullmatch(text) is None or len(text) > 253:
+    if HOST_NAME.fullmatch(text) is None or len(text) > 253:
         ip_address(text)
     return text
 
@@ -376,27 +372,6 @@ def _hello_name(text: str) -> str:
     if literal is not None:
         if (ip_address(literal[2]).version == 6) != bool(literal[1]):
             raise ValueError(text)
-    elif text and _HOST.fullmatch(text) is None:
+    elif text and HOST_NAME.fullmatch(text) is None:
         raise ValueError(text)
     return text
-
-
-def _tls_ca(section: Section) -> str:
-    """Return the path of a file that has certificates."""
-    path = section.text('tls_ca')
-    if not path:
-        return ''
-    if not os.path.isabs(path):
-        raise section.mistake(
-            'tls_ca', f'{path!r} is not the absolute path of a file')
-    try:
-        text = read_octets(path, MAX_CA_SIZE).decode('latin-1')
-    except OSError as error:
-        raise section.mistake(
-            'tls_ca', f'{path}: {error.strerror or error}; it has to be a '
-            "file that Mailman's user may read") from None
-    if _CERTIFICATE.search(text) is None:
-        raise section.mistake(
-            'tls_ca', f'{path} has no certificate in PEM; it has to hold '
-            'those of the authorities that are trusted')
-    return path

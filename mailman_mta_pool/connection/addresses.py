@@ -58,6 +58,12 @@ def unobserved(name: str, value: Any) -> None:
     """Take no notice; an `Observe` and a `Note`."""
 
 
+# How many addresses of one host name are looked at; anybody may have answered
+# for DNS.
+MAX_ADDRESSES = 32
+public(MAX_ADDRESSES=MAX_ADDRESSES)
+
+
 @public
 class Address(NamedTuple):
     """One address of a relay, as `socket.getaddrinfo` gives it."""
@@ -459,7 +465,7 @@ async def _look_up(host: str, port: int) -> List[Address]:
         # It is no address, so somebody has to be asked, which takes a thread.
         found = await _ask(host, port)
     return [Address(family, kind, proto, sockaddr)
-            for family, kind, proto, _, sockaddr in found]
+            for family, kind, proto, _, sockaddr in found[:MAX_ADDRESSES]]
 
 
 async def _ask(host: str, port: int) -> List[Any]:

@@ -6,6 +6,7 @@ has a deadline.  The sockets are our own, not those of asyncio's transports:
 the session that takes a socket over counts what was handed to the kernel.
 """
 
+import re
 import ssl
 import time
 import errno
@@ -14,7 +15,7 @@ import asyncio
 import smtplib
 
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -27,14 +28,20 @@ from mailman_mta_pool.connection.addresses import (
     Use,
 )
 from mailman_mta_pool.connection.srv import certificate_name, is_service
+from mailman_mta_pool.connection.tls import Identity
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     BadChallenge,
+    ClearTextInjected,
+    ClientCertificateRefused,
     ConnectionLost,
+    LostAfterHandshake,
     PhaseTimeout,
     printable,
     ProtocolError,
     RelayUnavailable,
+    shortened,
+    TLSMissing,
     translated,
     UnavailableHere,
 )
@@ -56,6 +63,10 @@ RECEIVE_SIZE = 32 * 1024
 OWN_NAME_TIMEOUT = 5.0
 # The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
 EHLO_UNKNOWN = frozenset([500, 502])
+# What a server says in its first reply within TLS.
+ABOUT_OUR_CERTIFICATE = re.compile('client certificate', re.IGNORECASE)
+# What firewalls that meddle with SMTP make of STARTTLS in an offer.
+HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 
 Result = TypeVar('Result')
 
@@ -75,6 +86,8 @@ class Endpoint:
     :ivar source_address: The IP address to connect from; '' for the one that
         the system chooses.
     :ivar relay: What the relay is called in errors; '' for its host and port.
+    :ivar identity: Whose the server's certificate has to be, beyond what the
+        context verifies.
     """
 
     host: str
@@ -85,6 +98,7 @@ class Endpoint:
     hello_name: str = field(default='', repr=False)
     source_address: str = field(default='', repr=False)
     relay: str = field(default='', repr=False)
+    identity: Identity = field(default=Identity(), repr=False)
 
     @property
     def name(self) -> str:
@@ -94,6 +108,15 @@ class Endpoint:
         if is_service(self.host):
             return self.host
         return f'{self.host}:{self.port}'
+
+    @property
+    def verifies(self) -> bool:
+        """True if only the right server can be at the other end."""
+        context = self.implicit_tls or self.starttls
+        return context is not None and (
+            bool(self.identity.fingerprints) or context.check_hostname or
+            context.verify_mode == ssl.CERT_REQUIRED and
+            bool(self.identity.names))
 
 
 @public
@@ -202,6 +225,8 @@ class _Opening:
         self._dialogue = dialogue
         self._use = use
         self._watch = watch
+        # The text of the greeting.
+        self._greeted = ''
 
     async def run(self) -> Opened:
         """Take all steps; see `open_connection`."""
@@ -209,10 +234,10 @@ class _Opening:
         if endpoint.implicit_tls is not None:
             with translated(self._relay, 'TLS'):
                 await self._begin_tls(endpoint.implicit_tls)
-        with translated(self._relay, 'greeting'), self._watch.step('greeting'):
-            greeting = await self._dialogue.reply(self._timeouts.greeting)
-            self._watch.note('greeting', greeting)
-            _expect(220, greeting)
+        with translated(self._relay, 'greeting'), (
+                nullcontext() if endpoint.implicit_tls is None
+                else self._first_in_tls()):
+            await self._greeting()
         with translated(self._relay, 'EHLO'):
             hostname = endpoint.hello_name or await _OWN_NAME.get(
                 self._dialogue.sock)
@@ -220,16 +245,23 @@ class _Opening:
         if endpoint.starttls is not None:
             with translated(self._relay, 'TLS'):
                 await self._starttls(endpoint.starttls, server)
-            with translated(self._relay, 'EHLO'):
+            with translated(self._relay, 'EHLO'), self._first_in_tls():
                 server = await self._hello(hostname)
         if self._attempt is not None:
             await self._log_in(self._attempt, server)
         with translated(self._relay, 'EHLO'):
             self._dialogue.check_for_surplus()
         return Opened(
-            self._dialogue.sock, server, printable(greeting.text), hostname,
+            self._dialogue.sock, server, self._greeted, hostname,
             self._dialogue.round_trip, self._attempt is not None,
             self._use)
+
+    async def _greeting(self) -> None:
+        with self._watch.step('greeting'):
+            greeting = await self._dialogue.reply(self._timeouts.greeting)
+            self._watch.note('greeting', greeting)
+            _expect(220, greeting)
+        self._greeted = printable(greeting.text)
 
     async def _hello(self, hostname: str) -> Capabilities:
         """Say EHLO, or HELO to a server that does not know EHLO."""
@@ -249,21 +281,64 @@ class _Opening:
     async def _starttls(self, context: ssl.SSLContext,
                         server: Capabilities) -> None:
         if not server.starttls:
-            raise smtplib.SMTPNotSupportedError(
+            if HIDDEN_STARTTLS.intersection(server.keywords):
+                raise TLSMissing(
+                    'somebody on the way has hidden the STARTTLS that the '
+                    'server offers; nothing was sent in clear',
+                    'Switch the inspection of SMTP (fixup) off in the '
+                    'firewall or proxy, or use smtps with port 465.')
+            raise TLSMissing(
                 'the server does not offer STARTTLS; nothing was sent in '
-                'clear')
+                'clear',
+                'Switch TLS on in the mail server; if it is on, somebody on '
+                'the way takes it out of the offer: use smtps with port 465.')
         _expect(220, await self._dialogue.ask(
             b'STARTTLS', self._timeouts.hello))
         # RFC 3207, section 4: it came in clear, from anybody.
-        self._dialogue.check_for_surplus()
+        if self._dialogue.has_surplus:
+            raise ClearTextInjected(
+                'there was something in clear between the reply to STARTTLS '
+                'and the TLS handshake')
         await self._begin_tls(context)
 
     async def _begin_tls(self, context: ssl.SSLContext) -> None:
+        identity = self._endpoint.identity
         with self._watch.step('tls'):
-            await self._dialogue.begin_tls(
-                context, certificate_name(self._endpoint.host),
+            sock = await self._dialogue.begin_tls(
+                context, identity.server_name(
+                    certificate_name(self._endpoint.host)),
                 self._timeouts.hello)
-            self._watch.note('tls', self._dialogue.sock)
+            self._watch.note('tls', sock)
+            identity.check(sock)
+
+    @contextmanager
+    def _first_in_tls(self) -> Iterator[None]:
+        """Say what it means if the server hangs up instead of a reply.
+
+        With TLS 1.3 the handshake is over for us before the server has seen
+        our certificate, and its alert may be lost with the connection.
+        """
+        try:
+            yield
+        except PhaseTimeout:
+            raise
+        except smtplib.SMTPResponseException as error:
+            text = shortened(printable(error.smtp_error))
+            if ABOUT_OUR_CERTIFICATE.search(text) is None:
+                raise
+            # Postfix lets the handshake succeed, and says so then.
+            raise ClientCertificateRefused(
+                self._relay, 'TLS', 'the server does not take our '
+                f'certificate, or that we have none: {error.smtp_code} '
+                f'{text}',
+                remedy='Let the mail server know the certificate of '
+                'tls_cert, or the authority that has signed it.') from error
+        except (ConnectionError, ConnectionLost, ssl.SSLEOFError) as error:
+            if not self._endpoint.identity.has_certificate:
+                raise
+            raise LostAfterHandshake(
+                'the connection was lost right after the TLS handshake, as '
+                'with a server that refuses our certificate') from error
 
     async def _log_in(self, attempt: Attempt, server: Capabilities) -> None:
         """Log in; with another token once more, if the first is refused."""
@@ -311,8 +386,7 @@ class _Opening:
         """
         sock = self._dialogue.sock
         if isinstance(sock, ssl.SSLSocket):
-            return (sock.context.verify_mode is ssl.CERT_REQUIRED and
-                    sock.context.check_hostname)
+            return self._endpoint.verifies
         peer = ip_address(sock.getpeername()[0].partition('%')[0])
         return (getattr(peer, 'ipv4_mapped', None) or peer).is_loopback
 
@@ -410,7 +484,7 @@ class _Dialogue:
         :raises OSError: if either is not done by then.
         """
         self.check_for_surplus()
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLEOFError):
             # The server may have said why it has closed the connection.
             await self.send(line, timeout)
         return await self.reply(timeout)
@@ -421,6 +495,12 @@ class _Dialogue:
         reply = await self.ask(line, timeout)
         self.round_trip = min(self.round_trip, self._clock() - begin)
         return reply
+
+    @property
+    def has_surplus(self) -> bool:
+        """True if there is anything that nobody has asked for."""
+        return bool(self._replies or self._parser.pending or
+                    self._broken is not None)
 
     def check_for_surplus(self) -> None:
         """Let nothing that came before a command be taken for its reply.
@@ -434,12 +514,12 @@ class _Dialogue:
             raise smtplib.SMTPResponseException(reply.code, reply.text)
         if self._broken is not None:
             raise self._broken
-        if self._replies or self._parser.pending:
+        if self.has_surplus:
             raise ProtocolError('the server sent more than its replies')
 
     async def begin_tls(self, context: ssl.SSLContext, host: str,
-                        timeout: float) -> None:
-        """Turn the connection to TLS.
+                        timeout: float) -> ssl.SSLSocket:
+        """Turn the connection to TLS, and return its socket.
 
         :param context: The TLS context.
         :param host: The name in the server's certificate.
@@ -453,6 +533,7 @@ class _Dialogue:
         await self._when_ready(
             sock.do_handshake, deadline,
             f'the TLS handshake was not over within {timeout:g} s')
+        return sock
 
     async def _when_ready(self, operation: Callable[[], Result],
                           deadline: float, late: str,

@@ -24,13 +24,13 @@ from mailman_mta_pool.connection.addresses import (
 from mailman_mta_pool.connection.devmode import stand_in
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.session import Session
-from mailman_mta_pool.connection.tls import context_for
+from mailman_mta_pool.connection.tls import context_for, identity_for
 from mailman_mta_pool.errors import translated
 from mailman_mta_pool.interfaces import Given, ITransactionConnection
 from mailman_mta_pool.login.access import Access, access_of
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.secret import Secret
-from mailman_mta_pool.settings import WireSettings
+from mailman_mta_pool.settings import TLSSettings, WireSettings
 from mailman_mta_pool.wire.content import as_content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Lessons
@@ -269,15 +269,14 @@ class _TLSConnection(SMTPConnection):
                  lessons: Optional[Lessons] = None,
                  addresses: Optional[Addresses] = None,
                  access: Optional[Access] = None,
-                 tls_ca: str = '') -> None:
+                 tls: TLSSettings = TLSSettings()) -> None:
         """Prepare a connection; nothing is opened before the first message.
 
-        :param verify_cert: True if the server needs a certificate that one
-            of the system's certification authorities has signed.
+        :param verify_cert: True if the server needs a certificate that a
+            trusted certification authority has signed.
         :param verify_hostname: True if that certificate has to be for this
             host (RFC 6125).  Without `verify_cert` it means nothing.
-        :param tls_ca: The file with the certificates of the authorities that
-            are trusted; '' for those of the system.
+        :param tls: What else TLS is to be like.
 
         The others are those of `SMTPConnection`.
         """
@@ -286,12 +285,16 @@ class _TLSConnection(SMTPConnection):
             wire=wire, lessons=lessons, addresses=addresses, access=access)
         self.verify_cert = verify_cert
         self.verify_hostname = verify_hostname and verify_cert
-        self.tls_ca = tls_ca
+        self.tls = tls
 
     def _context(self) -> ssl.SSLContext:
         with translated(super()._endpoint().name, 'TLS'):
             return context_for(
-                self.verify_cert, self.verify_hostname, self.tls_ca)
+                self.verify_cert, self.verify_hostname, self.tls)
+
+    def _endpoint(self) -> Endpoint:
+        return replace(super()._endpoint(), identity=identity_for(
+            self.verify_cert, self.verify_hostname, self.tls))
 
 
 @public

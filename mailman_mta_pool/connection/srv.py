@@ -24,11 +24,15 @@ LONGEST_TTL = 86400.0
 # their time (RFC 8767, section 5), and asked for again after so many.
 LONGEST_STALE = 86400.0
 STALE_TTL = 30.0
+# How many targets are looked at, those of the best priority; anybody may have
+# answered for DNS.
+MAX_TARGETS = 20
 EXAMPLE = 'srv:_submissions._tcp.example.com'
 _SERVICE = re.compile(
     r'_(?P<service>[a-z0-9](?:-?[a-z0-9])*)\._(?P<protocol>tcp)\.'
     r'(?P<domain>[^.\s:/@](?:\.?[^.\s:/@])*)\.?', re.IGNORECASE)
-public(LONGEST_STALE=LONGEST_STALE, LONGEST_TTL=LONGEST_TTL, PREFIX=PREFIX,
+public(LONGEST_STALE=LONGEST_STALE, LONGEST_TTL=LONGEST_TTL,
+       MAX_TARGETS=MAX_TARGETS, PREFIX=PREFIX,
        SHORTEST_TTL=SHORTEST_TTL, STALE_TTL=STALE_TTL)
 
 
@@ -177,7 +181,9 @@ class Targets:
             return self._targets
         self._check(targets)
         now = self._clock()
-        self._targets = [target for target in targets if target.host]
+        self._targets = sorted(
+            (target for target in targets if target.host),
+            key=lambda target: target.priority)[:MAX_TARGETS]
         self._expires = now + min(max(ttl, SHORTEST_TTL), LONGEST_TTL)
         self._is_useless = self._expires + LONGEST_STALE
         return self._targets

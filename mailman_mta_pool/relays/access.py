@@ -68,6 +68,8 @@ def login_of(relay: RelaySettings) -> Tuple[str, ...]:
     return (
         relay.host, str(relay.port), relay.secure_mode, relay.user,
         relay.password.reveal(), ' '.join(relay.auth.mechanisms),
+        # What EXTERNAL is about.
+        relay.tls.cert, relay.tls.key,
         token.command.reveal(), token.url, token.client_id,
         token.client_secret.reveal(), token.scope, token.refresh_token_file)
 

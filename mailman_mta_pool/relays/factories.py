@@ -42,7 +42,7 @@ def smtps(relay: RelaySettings, lessons: Lessons) -> SMTPSConnection:
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
         wire=relay.wire, lessons=lessons, access=access_for(relay),
-        tls_ca=relay.tls_ca)
+        tls=relay.tls)
 
 
 @public
@@ -53,7 +53,7 @@ def starttls(relay: RelaySettings, lessons: Lessons) -> STARTTLSConnection:
         relay.host, relay.port, relay.max_sessions_per_connection,
         relay.verify_cert, relay.verify_hostname,
         wire=relay.wire, lessons=lessons, access=access_for(relay),
-        tls_ca=relay.tls_ca)
+        tls=relay.tls)
 
 
 @public

@@ -93,9 +93,10 @@ class PostLog:
         if unavailable is not None:
             what = ('Template' if isinstance(unavailable, TemplateUnavailable)
                     else 'Mail server')
+            remedy = getattr(unavailable, 'remedy', '')
             log.error('%s unavailable: %s; %s is tried again later for %d '
-                      'recipients', what, unavailable, name,
-                      len(ledger.untried))
+                      'recipients%s', what, unavailable, name,
+                      len(ledger.untried), remedy and f'; {remedy}')
         for relay, denial in ledger.denials.items():
             log.error('%s does not take mail from us: %s; %s is '
                       'tried again later for %d recipients%s',

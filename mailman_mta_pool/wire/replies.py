@@ -4,7 +4,7 @@
 import re
 
 from itertools import repeat
-from mailman_mta_pool.errors import printable, ProtocolError
+from mailman_mta_pool.errors import printable, ProtocolError, shortened
 from public import public
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -13,6 +13,9 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 # go beyond it, and four times as much harms nobody.
 MAX_LINE = 2048
 MAX_LINES = 100
+# The whole of a reply.  The longest that is known, an offer with all there is,
+# has a tenth of it, and what is searched for patterns may not be long.
+MAX_REPLY = 16384
 # How many distinct single-line replies a parser remembers.  A server answers
 # "250 2.1.5 Ok" a million times; making that value once is what makes
 # parsing cheap.  Replies with a queue id are new each time, so it is bounded.
@@ -58,7 +61,7 @@ class Reply(NamedTuple):
 
     def __str__(self) -> str:
         """Code and text on one line, fit for a log file."""
-        return f'{self.code} {printable(self.text)}'.rstrip()
+        return f'{self.code} {shortened(printable(self.text))}'.rstrip()
 
 
 @public
@@ -81,6 +84,8 @@ class ReplyParser:
         self._rest = b''
         self._code = 0
         self._lines: List[bytes] = []
+        # How many octets these have.
+        self._size = 0
         self._remembered: Dict[bytes, Reply] = {}
 
     @property
@@ -109,8 +114,9 @@ class ReplyParser:
         :return: The replies completed by it, oldest first, and how often each
             came in a row, at the least.
         :raises ProtocolError: for a line that is no reply line, one that is
-            too long, too many lines in one reply, a code that changes within
-            a reply, or NUL.  The connection cannot be trusted any more.
+            too long, too many lines or octets in one reply, a code that
+            changes within a reply, or NUL.  The connection cannot be trusted
+            any more.
         """
         *lines, self._rest = (self._rest + data).split(b'\n')
         remembered = self._remembered
@@ -158,9 +164,13 @@ class ReplyParser:
                 f'becomes {code}')
         self._code = code
         self._lines.append(text)
+        self._size += len(text)
+        if self._size > MAX_REPLY:
+            raise ProtocolError(f'a reply is longer than {MAX_REPLY} octets')
         if not more:
             reply = Reply(code, tuple(self._lines))
             self._lines.clear()
+            self._size = 0
             return reply
         if len(self._lines) >= MAX_LINES:
             raise ProtocolError(f'a reply has more than {MAX_LINES} lines')

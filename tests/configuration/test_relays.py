@@ -17,6 +17,7 @@ from mailman_mta_pool.settings import (
     RelaySettings,
     Settings,
     Timeouts,
+    TLSSettings,
     WireSettings,
 )
 from tests.configuration.case import FileTestCase, PATH, SECRET
@@ -35,6 +36,11 @@ VALUES = {
     'auth_insecure': ('yes', 'auth', AuthSettings(is_insecure=True)),
     'verify_cert': ('no', 'verify_cert', False),
     'verify_hostname': ('no', 'verify_hostname', False),
+    'tls_min_version': ('1.3', 'tls', TLSSettings('1.3')),
+    'tls_names': ('A.example.com, 192.0.2.1,a.example.com.', 'tls',
+                  TLSSettings(names=('a.example.com', '192.0.2.1'))),
+    'tls_fingerprint': (f'{"aB:" * 31}c9,{"0" * 64}', 'tls', TLSSettings(
+        fingerprints=('ab' * 31 + 'c9', '0' * 64))),
     'hello_name': (
         'ant.example.com', 'wire', WireSettings(hello_name='ant.example.com')),
     'source_address': (
@@ -48,11 +54,11 @@ VALUES = {
     'recipient_rate': ('14/second; 50000/day', 'recipient_rate', RATES),
     'connect_rate': ('14/second; 50000/day', 'connect_rate', RATES),
     }
-#: The keys that name something outside the file; see test_secrets.py and
-#: test_login.py.
+#: The keys that name something outside the file; see test_secrets.py,
+#: test_login.py and test_certificates.py.
 OUTSIDE = {
-    'tls_ca', 'password_file', 'password_command', 'token_command',
-    'token_url', 'client_id', 'client_secret_file', 'scope',
+    'tls_ca', 'tls_cert', 'tls_key', 'password_file', 'password_command',
+    'token_command', 'token_url', 'client_id', 'client_secret_file', 'scope',
     'refresh_token_file'}
 #: What one key needs besides.
 BESIDES = {
@@ -92,6 +98,15 @@ BAD = {
     'connect_rate': {'1/s; 2/second': 'a rate', '5/fortnight': 'a rate'},
     'tls_ca': {'ca.pem': 'absolute path', '/nonexistent': 'No such file',
                '/dev/null': 'regular'},
+    'tls_cert': {'cert.pem': 'absolute path', '/nonexistent': 'No such file',
+                 '/dev/null': 'regular'},
+    'tls_key': {'key.pem': 'absolute path', '/nonexistent': 'No such file'},
+    'tls_min_version': {'1.1': '1.2 or 1.3', '': '1.2 or 1.3', 'TLS1.2': '1'},
+    'tls_names': {'*.example.com': 'without a *', 'a,,b': 'commas',
+                  'a b': 'commas', '[::1]': 'IP addresses'},
+    'tls_fingerprint': {
+        'ab' * 31: '64 hexadecimal', 'xy' * 32: '64 hexadecimal',
+        'a:' * 64: 'openssl x509', 'ab' * 20: 'SHA-256', ',': 'commas'},
     'end_timeout': {'0': 'duration', 'soon': 'duration'},
     }
 
@@ -182,7 +197,7 @@ class TestKeys(FileTestCase):
     def test_certificates(self):
         path = files('mailman.testing') / 'ssl_test_cert.crt'
         self.assertEqual(
-            self.relay(f'tls_ca: {path}\n').tls_ca, str(path))
+            self.relay(f'tls_ca: {path}\n').tls.ca, str(path))
         self.mistake(
             f'[relay.a]\nhost: a\ntls_ca: {self.file("x.pem", "no")}\n',
             '[relay.a] tls_ca', 'no certificate', 'authorities')

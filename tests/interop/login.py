@@ -16,6 +16,7 @@ from mailman_mta_pool.settings import (
     BEARER_MECHANISMS,
     PASSWORD_MECHANISMS,
     RelaySettings,
+    TLSSettings,
     TokenSettings,
 )
 from tempfile import NamedTemporaryFile
@@ -84,7 +85,8 @@ class Logins:
         return RelaySettings(
             name='a', host='localhost', port=self.ports[mode],
             secure_mode=mode, user=user, password=Secret(password or ''),
-            tls_ca=CA, auth=AuthSettings((mechanism,), token=token))
+            tls=TLSSettings(ca=CA),
+            auth=AuthSettings((mechanism,), token=token))
 
     def use_file(self, text):
         file = self.use(NamedTemporaryFile('w', encoding='utf-8'))
@@ -206,7 +208,8 @@ class TestRunners(SiteTestCase):
         server = self.use(Dovecot(recorder, {'ant': 'formic'}))
         site = self.site(server)
         site.set_up(settings=sections({'delivery': {'split': 5}}, a=relay(
-            server, host='localhost', secure_mode='starttls', tls_ca=CA,
+            server, host='localhost', secure_mode='starttls',
+            tls=TLSSettings(ca=CA),
             user='ant', password='Wr0ng-Zebra', max_connections=8)),
             extra=f'[runner.out]\ninstances: {SLICES}\n')
         for _ in range(SLICES):

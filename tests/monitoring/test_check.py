@@ -11,11 +11,6 @@ import unittest
 from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from importlib.resources import files
-from mailman_mta_pool.checking.certificate import (
-    Certificate,
-    chain_of,
-    read_certificate,
-)
 from mailman_mta_pool.checking.monitoring import monitoring_line, unknown_line
 from mailman_mta_pool.checking.offers import extensions_of, limits_of
 from mailman_mta_pool.checking.problems import (
@@ -35,6 +30,11 @@ from mailman_mta_pool.checking.steps import (
 )
 from mailman_mta_pool.checking.words import LENGTH, Words
 from mailman_mta_pool.configuration.answers import shipped_answers
+from mailman_mta_pool.connection.certificate import (
+    Certificate,
+    chain_of,
+    read_certificate,
+)
 from mailman_mta_pool.console import check as console
 from mailman_mta_pool.errors import (
     CertificateRefused,

@@ -7,8 +7,10 @@ import shutil
 import tempfile
 import subprocess
 
+from hashlib import sha256
 from pathlib import Path
 from public import public
+from typing import NamedTuple
 
 
 CONFIGURATION = """\
@@ -22,13 +24,58 @@ default_md = sha256
 policy = anything
 copy_extensions = copy
 unique_subject = no
+x509_extensions = signed
 [anything]
 commonName = supplied
+[signed]
+authorityKeyIdentifier = keyid
+subjectKeyIdentifier = hash
 [req]
 distinguished_name = nothing
 [nothing]
 """
 DAY_S = 86400
+EC = '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'
+
+
+@public
+def available():
+    """Tell why no certificates can be made here.
+
+    :return: The empty string if they can, else the reason.
+    """
+    return '' if shutil.which('openssl') else 'not installed: openssl'
+
+
+@public
+class Issued(NamedTuple):
+    """A certificate of the authority.
+
+    :ivar cert: The path of its file, in PEM.
+    :ivar key: The path of its private key.
+    """
+
+    cert: str
+    key: str
+
+    @property
+    def fingerprint(self):
+        """The SHA-256 in hexadecimal digits."""
+        pem = Path(self.cert).read_text()
+        return sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+
+    def context(self, authorities=None):
+        """Return a server's context with this certificate.
+
+        :param authorities: The path of those whose certificates it demands of
+            its clients; None if it asks for none.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.cert, self.key)
+        if authorities is not None:
+            context.load_verify_locations(authorities)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
 
 @public
@@ -47,14 +94,16 @@ class Authority:
 
     def __enter__(self):
         self._directory = Path(tempfile.mkdtemp(prefix='authority-'))
+        self._issued = 0
         self.certificate = self._directory / 'ca.crt'
         for name, text in ('openssl.cnf', CONFIGURATION), (
                 'index.txt', ''), ('serial', '01\n'):
             (self._directory / name).write_text(text)
         self._openssl(
-            'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '3650',
+            'req', '-x509', *EC, '-days', '3650',
             '-keyout', 'ca.key', '-out', 'ca.crt',
             '-addext', 'basicConstraints=critical,CA:TRUE',
+            '-addext', 'keyUsage=critical,keyCertSign,cRLSign',
             '-subj', f'/CN={self._name}')
         return self
 
@@ -68,27 +117,39 @@ class Authority:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def context(self, *names, days=90):
-        """Return a server's context with a certificate of this authority.
+        """Return a server's context with a certificate; see `issue`."""
+        return self.issue(*names, days=days).context()
+
+    def issue(self, *names, days=90, subject='the server'):
+        """Return an `Issued` certificate.
 
         :param names: The names that it is for, such as 'DNS:localhost'.
         :param days: For how many days it is valid; it has expired if that is
             negative.
+        :param subject: The common name of its owner.
         """
+        self._issued += 1
+        cert, key = f'cert{self._issued}.pem', f'key{self._issued}.pem'
         self._openssl(
-            'req', '-newkey', 'rsa:2048', '-nodes', '-keyout', 'key.pem',
-            '-out', 'request.pem', '-subj', '/CN=the server',
+            'req', *EC, '-keyout', key, '-out', 'request.pem',
+            '-subj', f'/CN={subject}',
             '-addext', 'subjectAltName=' + ','.join(names))
         now = time.time()
         self._openssl(
             'ca', '-batch', '-notext', '-cert', 'ca.crt', '-keyfile', 'ca.key',
-            '-in', 'request.pem', '-out', 'server.pem',
+            '-in', 'request.pem', '-out', cert,
             # An hour more, so that whole days are left.
             '-startdate', _moment(now - 100 * DAY_S),
             '-enddate', _moment(now + days * DAY_S + 3600))
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(
-            self._directory / 'server.pem', self._directory / 'key.pem')
-        return context
+        return Issued(str(self._directory / cert), str(self._directory / key))
+
+    def rehash(self):
+        """Return a directory in which OpenSSL finds this authority."""
+        directory = self._directory / 'authorities'
+        directory.mkdir(exist_ok=True)
+        shutil.copy(self.certificate, directory / 'ca.pem')
+        subprocess.run(('openssl', 'rehash', directory), check=True)
+        return str(directory)
 
 
 def _moment(seconds):

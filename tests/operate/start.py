@@ -100,9 +100,10 @@ class TestStart(StartTestCase):
             program=RESTART)
         lines = [line for line in ended.stderr.splitlines()
                  if line.startswith('mailman_mta_pool: ')]
-        self.assertEqual(len(lines), 3, ended.stderr)
+        self.assertEqual(len(lines), 4, ended.stderr)
         for line, words in zip(lines, (
-                'chmod', 'mail without a list', 'ant@example.com')):
+                'chmod', 'in clear', 'mail without a list',
+                'ant@example.com')):
             self.assertIn(words, line)
             self.assertIn(self.own, line)
         self.assertNotIn('Traceback', ended.stderr)

@@ -142,7 +142,10 @@ class Postfix:
         return self
 
     def is_ready(self):
-        """Tell whether the server greets."""
+        """Tell whether the server greets, if it does so in clear."""
+        # In TLS from the start it greets nobody in clear.
+        if self._parameters.get('smtpd_tls_wrappermode') == 'yes':
+            return is_listening(self.port)
         return is_accepting(self.port)
 
     def __exit__(self, *ignore):

@@ -208,6 +208,26 @@ class TestBounds(unittest.TestCase):
         # It need not end to be too much.
         self.assertRefused(many + b'250-x\r\n', 'more than 100 lines')
 
+    def test_whole_reply(self):
+        line = 1024 * b'x'
+        many = 15 * (b'250-' + line + b'\r\n')
+        expected = [Reply(250, 16 * (line,))]
+        for times in (1, 3):
+            # They are counted for each.
+            self.assertEqual(
+                parse(times * (many + b'250 ' + line + b'\r\n')),
+                (times * expected, None))
+        self.assertRefused(
+            many + b'250 x' + line + b'\r\n', 'longer than 16384 octets')
+        self.assertRefused(
+            many + b'250-x' + line + b'\r\n250 \r\n',
+            'longer than 16384 octets')
+
+    def test_what_a_log_shows_is_short(self):
+        self.assertEqual(str(Reply(250, (1000 * b'x',))), '250 ' + 1000 * 'x')
+        self.assertEqual(
+            str(Reply(250, 3 * (1001 * b'x',))), f'250 {1000 * "x"} …')
+
     def test_lines_are_counted_for_each_reply(self):
         one = 59 * b'250-x\r\n' + b'250 x\r\n'
         expected = 3 * [Reply(250, 60 * (b'x',))]
