@@ -408,5 +408,3 @@ class TestTokens(LoginTestCase):
         self.assertWaits(site, 'answers 400: invalid_grant, Expired')
         self.assertEqual(len(endpoint.forms), 1)
         self.assertNoSecret(site, 'refresh-hunter2')
-
-
