@@ -10,8 +10,6 @@ from mailman_mta_pool.dispatch.agent import Agent
 from mailman_mta_pool.dispatch.dispatcher import Dispatcher
 from mailman_mta_pool.dispatch.lane import Lane
 from mailman_mta_pool.login.access import Access
-from mailman_mta_pool.login.record import LoginRecord
-from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.relays.throttle import Throttle
@@ -42,8 +40,6 @@ OWNED = {
     Memory: {'remember_good'},
     SMTPConnection: {'sendmail', 'quit'},
     Access: set(),
-    LoginRecord: set(),
-    Tokens: set(),
     Session: set(),
     Conversation: set(),
     }
