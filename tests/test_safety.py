@@ -49,8 +49,8 @@ class TestWarnings(unittest.TestCase):
         self.assertRegex(line, r'\.cfg: \[mta\] smtp_secure_mode: ')
 
     def test_token_in_clear(self):
-        line, = self.lines(host='mx.example.com', user='ant', auth=AuthSettings(
-            token=TokenSettings(command=Secret('print-token'))))
+        auth = AuthSettings(token=TokenSettings(command=Secret('print-it')))
+        line, = self.lines(host='mx.example.com', user='ant', auth=auth)
         self.assertIn('[mta] smtp_secure_mode: smtp', line)
 
     def test_none_of_that(self):
