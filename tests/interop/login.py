@@ -208,8 +208,7 @@ class TestRunners(SiteTestCase):
         server = self.use(Dovecot(recorder, {'ant': 'formic'}))
         site = self.site(server)
         site.set_up(settings=sections({'delivery': {'split': 5}}, a=relay(
-            server, host='localhost', secure_mode='starttls',
-            tls=TLSSettings(ca=CA),
+            server, host='localhost', secure_mode='starttls', tls_ca=CA,
             user='ant', password='Wr0ng-Zebra', max_connections=8)),
             extra=f'[runner.out]\ninstances: {SLICES}\n')
         for _ in range(SLICES):
