@@ -2,12 +2,15 @@
 
 """Several relays, their limits and their ceilings together."""
 
+import logging
 import unittest
 
+from hypothesis import given, note, settings, strategies as st
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.errors import RelayPaused, UnavailableHere
 from mailman_mta_pool.limits.limit import Limit, Unit
 from tests.test_pool import FakeSlots
+from tests.wire.test_model import PROFILE
 from tests.worlds import APost, most_in, names_of, per, World
 
 
@@ -55,7 +58,7 @@ class WorldTestCase(unittest.TestCase):
         return post
 
     def assertOneEnd(self, post, names):
-        """Each has one end, and nothing was forgotten of the limits."""
+        """Each has one end, and nobody got the post twice."""
         ledger = post.ledger
         self.assertEqual(sorted([
             *ledger.served, *ledger.bounced, *ledger.deferred,
@@ -63,7 +66,6 @@ class WorldTestCase(unittest.TestCase):
         served = [name for server in post.servers for name in server.served]
         self.assertEqual(len(served), len(set(served)))
         self.assertEqual(set(served).intersection(names), ledger.served)
-        self.assertEqual(+self.world.storage.flying, {})
 
     def assertWithin(self, rate, *servers, unit=Unit.messages):
         """No window has more than the limit lets through."""
@@ -271,3 +273,105 @@ class TestPermits(WorldTestCase):
         self.world.add('one', connect_rate=per(5), slots=Full(0))
         post = self.post(5, patience=1.0)
         self.assertEqual(len(post.ledger.untried), 5)
+
+
+RATES = st.sampled_from([
+    (), (), (), per(1), per(5), per(14), per(3, 60.0), per(40, 3600.0),
+    (*per(5), *per(12, 60.0)), (*per(20), *per(30, DAY))])
+CONNECT_RATES = st.sampled_from([
+    (), (), (), (), per(1, 1.0), per(1, 60.0), per(2, 800.0), per(3, DAY)])
+RELAYS = st.fixed_dictionaries({
+    'connections': st.integers(1, 3), 'depth': st.integers(1, 3),
+    'seconds': st.sampled_from([0.01, 0.1, 1.0]),
+    'trip': st.sampled_from([0.0, 0.01, 0.2]),
+    'allowed': st.sampled_from([None, None, None, 1, 2]),
+    'priority': st.sampled_from([10, 10, 20]),
+    'weight': st.sampled_from([1, 1, 3]),
+    'message_rate': RATES, 'recipient_rate': RATES,
+    'connect_rate': CONNECT_RATES})
+EVENTS = st.lists(st.tuples(
+    st.sampled_from([0.0, 0.05, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 700.0]),
+    st.integers(0, 2),
+    st.sampled_from(['die', 'come_back', 'drop', 'hang'])), max_size=8)
+POSTS = st.lists(st.fixed_dictionaries({
+    'number': st.integers(1, 40), 'size': st.sampled_from([1, 3, 10]),
+    'meets': st.booleans(), 'was_in_retry': st.booleans(),
+    'patience': st.sampled_from([0.0, 10.0, 600.0])}),
+    min_size=1, max_size=3)
+TURNS = st.one_of(st.none(), st.tuples(
+    st.sampled_from([0.0, 1.0, 20.0]), st.booleans(), st.booleans()))
+# What the servers say; most say nothing against anybody.
+MOODS = ((215, None), (225, '550 5.1.1 Who?'), (233, '450 4.2.1 Later'),
+         (240, '550 Zorp'), (248, '450 Slowly'), (250, '450 Enough'),
+         (256, '421 4.7.0 Zorp'))
+
+
+class TestWhateverHappens(WorldTestCase):
+    """Each post ends, each recipient has one end, and no limit is broken."""
+
+    def setUp(self):
+        # Each example has its own world.
+        self._members = 0
+
+    def say(self, server, name):
+        octet = next(self.octets, 0)
+        return next(words for limit, words in MOODS if octet < limit)
+
+    @settings(PROFILE, max_examples=PROFILE.max_examples // 20)
+    @given(relays=st.lists(RELAYS, min_size=1, max_size=3), events=EVENTS,
+           posts=POSTS, turn=TURNS, octets=st.binary(max_size=60),
+           list_rate=RATES, unit=st.sampled_from([
+               Unit.messages, Unit.recipients]),
+           ceilings=st.lists(st.sampled_from([0, 0, 1, 2, 3]), min_size=3,
+                             max_size=3),
+           seed=st.integers(0, 9))
+    def test_any(self, relays, events, posts, turn, octets, list_rate, unit,
+                 ceilings, seed):
+        self.world = world = World(seed)
+        self.octets = iter(octets)
+        logging.disable()
+        try:
+            self.play(world, relays, events, posts, turn, ceilings,
+                      [Limit('limit.list', unit, list_rate)]
+                      if list_rate else [])
+        finally:
+            logging.disable(logging.NOTSET)
+            world.close()
+
+    def play(self, world, relays, events, posts, turn, ceilings, limits):
+        servers = []
+        for number, (options, ceiling) in enumerate(zip(relays, ceilings)):
+            name = f'relay-{number}'
+            server = world.add(name, word=self.say, slots=world.slots(
+                name, ceiling) if ceiling else None, **options)
+            servers.append(server)
+            if ceiling:
+                world.compete(server, ceiling, 100.0)
+        for seconds, number, what in events:
+            server = servers[number % len(servers)]
+            world.at(seconds, getattr(server, what))
+        for options in posts:
+            turns = {}
+            if turn is not None:
+                seconds, is_awaited, is_urgent = turn
+                turns['turn'] = Turn(world, seconds, is_awaited)
+                turns['turn'].is_urgent = is_urgent
+                world.border.tick = 5.0
+            post = self.post(list_limits=limits, **options, **turns)
+            note(f'{options}: {post.seconds:.2f} s')
+        self.assertAllWithin(servers, limits, ceilings)
+
+    def assertAllWithin(self, servers, limits, ceilings):
+        for limit in limits:
+            for rate in limit.rates:
+                self.assertWithin([rate], *servers, unit=limit.unit)
+        for server, ceiling in zip(servers, ceilings):
+            if ceiling:
+                self.assertLessEqual(server.most, ceiling)
+            for limit in self.world.limits_of(server):
+                for rate in limit.rates:
+                    self.assertWithin([rate], server, unit=limit.unit)
+            for rate in server.settings.connect_rate:
+                self.assertLessEqual(most_in(
+                    [(when, 1) for when in server.opened], rate.period),
+                    rate.count)

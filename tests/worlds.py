@@ -26,6 +26,7 @@ from mailman_mta_pool.limits.limit import Limit, Unit
 from mailman_mta_pool.limits.limiter import Limiter
 from mailman_mta_pool.relays.limiting import Allowance, PostLimits
 from mailman_mta_pool.relays.pool import EndlessSlots, Pool
+from mailman_mta_pool.relays.slots import Slots
 from mailman_mta_pool.relays.throttle import Throttle
 from mailman_mta_pool.settings import (
     About,
@@ -57,6 +58,8 @@ from tests.settlement.world import reply
 SECOND = 1_000_000
 # What is less than that, in seconds, is what floating point numbers make.
 NOTHING = 1e-6
+# No post takes longer, in seconds.
+LONGEST = 6 * 3600.0
 PLAIN = 'ant-bounces@example.com'
 CONTENT = Content(b'Subject: x\r\n\r\nx\r\n')
 OK = Reply(250, (b'2.0.0 Ok',))
@@ -95,7 +98,8 @@ class _Selector(selectors.SelectSelector):
         if found or timeout is not None and timeout <= 0:
             # Whoever does something again and again does not wait.
             self._turns += 1
-            if self._turns > 200_000:
+            self.now += 1e-9
+            if self._turns > 20_000:
                 raise Hang('something is done for ever, at one moment')
             return found
         if timeout is None or self.now > self.END:
@@ -150,6 +154,7 @@ class _Border:
 
     :ivar tick: How often the main thread looks at the clock, in seconds, if
         it waits for nothing else; None if there is nothing to see.
+    :ivar deadline: Until when everything has to be over.
     """
 
     is_running = is_here = True
@@ -158,6 +163,7 @@ class _Border:
         self._loop = loop
         self._told = asyncio.Event()
         self.tick = None
+        self.deadline = float('inf')
 
     def post(self, function, *args):
         self._loop.call_soon(function, *args)
@@ -166,6 +172,8 @@ class _Border:
         return self._loop.run_until_complete(function(*args))
 
     def wait(self, is_ready, seconds):
+        if self._loop.time() > self.deadline:
+            raise Hang('the deadline')
         self._loop.run_until_complete(self._wait(is_ready))
         return is_ready()
 
@@ -232,7 +240,7 @@ class Server:
         self.pool = Pool(
             lambda: _Connection(self), self.pool_settings,
             slots=slots or EndlessSlots(), clock=loop.time,
-            chance=self.chance.random, allowance=self._connects)
+            chance=self.chance.random, allowance=self.connects)
         self.is_down = self.is_silent = False
         self.live = set()
         self.most = 0
@@ -241,7 +249,8 @@ class Server:
         # Called when somebody has connected.
         self.on_greeting = lambda: None
 
-    def _connects(self, wake):
+    def connects(self, wake):
+        """Return the `Allowance` of connections of a pool, or None."""
         rates = self.settings.connect_rate
         return Allowance(
             (Limit(f'relay.{self.name}', Unit.connects, rates),),
@@ -265,7 +274,13 @@ class Server:
         for connection in list(self.live):
             connection.lose()
 
+    def hang(self):
+        """Say nothing to who connects from now on; break the others."""
+        self.is_silent = True
+        self.drop()
+
     def come_back(self):
+        """Be there again."""
         self.is_down = self.is_silent = False
 
     def greet(self, connection):
@@ -407,7 +422,10 @@ class _Connection:
 
     def _lost(self, transaction, came):
         count = len(transaction.recipients)
-        if transaction.asks or came > self._loop.time():
+        if transaction.asks:
+            return [NOT_SENT] * count
+        if came > self._loop.time():
+            self._server.arrivals.remove((came, count))
             return [NOT_SENT] * count
         self._server.doubtful.update(transaction.recipients)
         return [IN_DOUBT] * count
@@ -439,6 +457,8 @@ class World:
         self.storage = self._storage()
         self.limiter = Limiter(self.storage, self.loop)
         self._sessions = self._ticks = 0
+        # The tasks of the other processes.
+        self.others = []
         asyncio.set_event_loop(self.loop)
 
     def _storage(self):
@@ -465,6 +485,40 @@ class World:
             each.others = tuple(
                 other for other in self.servers if other is not each)
         return server
+
+    def slots(self, server_name, ceiling):
+        """Return the slots of a process of this host."""
+        return Slots(
+            f'{self._directory.name}/slots-{server_name}', server_name,
+            ceiling, clock=self.loop.time,
+            chance=random.Random(self.next_tick()).random)
+
+    def compete(self, server, ceiling, until, busy=7.0, idle=3.0):
+        """Let another process use connections of a relay with a ceiling.
+
+        :param until: For how many seconds.
+        :param busy: How long it uses one at a time, in seconds.
+        :param idle: How long it does without.
+        """
+        end = self.loop.time() + until
+        pool = Pool(
+            lambda: _Connection(server), server.pool_settings,
+            slots=self.slots(server.name, ceiling), clock=self.loop.time,
+            allowance=server.connects)
+
+        async def compete():
+            while self.loop.time() < end:
+                with suppress(RelayUnavailable):
+                    connection, _ = await pool.acquire()
+                    wanted_at = self.loop.time() + busy
+                    while (self.loop.time() < wanted_at and
+                           not pool.gives_back_busy()):
+                        await asyncio.sleep(0.5)
+                    await connection.disconnect()
+                    pool.release(connection)
+                await asyncio.sleep(idle)
+            await pool.close()
+        self.others.append(self.loop.create_task(compete()))
 
     def at(self, seconds, step, *args):
         """Have something happen so many seconds from now."""
@@ -499,8 +553,10 @@ class World:
         if not self.loop.has_hung:
             for server in self.servers:
                 self.border.call(server.pool.close)
-            self.border.call(self.limiter.close)
+            for task in self.others:
+                self.loop.run_until_complete(task)
             self.run(100.0)
+            self.border.call(self.limiter.close)
             pending = list(asyncio.all_tasks(self.loop))
         with suppress(Hang):
             for task in asyncio.all_tasks(self.loop):
@@ -513,6 +569,8 @@ class World:
             raise AssertionError(self.loop.mistakes)
         if pending:
             raise AssertionError(f'still at work: {pending}')
+        if +self.storage.flying and not self.loop.has_hung:
+            raise AssertionError(f'still in flight: {self.storage.flying}')
 
 
 class _Counting(FileStorage):
@@ -576,6 +634,7 @@ class APost:
         :return: Those who still have to be served.
         """
         began = self._world.loop.time()
+        self._world.border.deadline = began + LONGEST
         outbound = self.outbound
         if meets:
             outbound.makes_senders
