@@ -46,8 +46,8 @@ BUSY_WAIT = 0.05
 # When it is worth asking again if the files cannot be used.
 BROKEN_WAIT = 10.0
 # Nobody is told when another process gives something back.  So whoever waits
-# asks again after such a part of the shortest period, as long as another process
-# has something in flight.
+# asks again after such a part of the shortest period, as long as another
+# process has something in flight.
 GIVEN_BACK_PART = 0.1
 # For how many seconds the others wait for one that comes too late.
 LEASE = 0.5
