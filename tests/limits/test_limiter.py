@@ -123,7 +123,7 @@ class TestLimiter(LimiterCase):
         # The first asked twice before the others came.
         self.assertEqual(''.join(self.order), 'aabcabcabcabcabcabca')
 
-    def test_another_process_gives_back(self):
+    def test_what_another_process_gives_back_is_heard_of(self):
         # Nobody is told of that.
         wanted = limit((1, 10), (100, 86400))
         claimant = self.limiter.claimant((wanted,), self.fail)
