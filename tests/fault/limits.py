@@ -333,21 +333,26 @@ class TestPosts(ProviderCase):
         self.assertEqual(self.server.refused, [])
         self.assertEqual(site.waiting(), {})
         self.assertQuiet(site)
-        turns = site.log('smtp.log').count('smtp to ant@example.com')
-        print(f'\n{posts} posts in {slices} slices: {turns} turns')
-        # In each of them a slice has sent something, and in most it has sent
-        # its part of what is allowed in a second.
-        self.assertLessEqual(
-            turns, slices * (posts * self.SIZE / self.COUNT + 1))
+        turns = [int(found) for found in re.findall(
+            r'smtp to ant@example.com for (\d+) recips',
+            site.log('smtp.log'))]
+        print(f'\n{posts} posts in {slices} slices: turns of {turns}')
+        # On a busy machine a turn may end before its part is sent.
+        self.assertEqual(sum(turns), posts * self.SIZE)
+        self.assertGreater(min(turns), 0)
         return numbers
 
     def test_in_one_runner(self):
         site = self.begin_posts()
         site.run(*({'content': numbered(number), 'verp': True}
                    for number in range(3)))
-        numbers = self.assertSent(site, 3)
-        self.assertEqual(
-            [number for number, _ in groupby(numbers)], [0, 1, 2, 0, 1, 2])
+        waiting, left = deque(range(3)), dict.fromkeys(range(3), self.SIZE)
+        for number, messages in groupby(self.assertSent(site, 3)):
+            # It is the one that has waited for longest.
+            self.assertEqual(number, waiting.popleft())
+            left[number] -= len(list(messages))
+            if left[number]:
+                waiting.append(number)
 
     def test_in_two_slices(self):
         site = self.begin_posts(
