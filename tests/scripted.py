@@ -238,7 +238,7 @@ class Scripted:
 
     def __init__(self, script=lambda command, session: None, *,
                  extensions=('PIPELINING', 'SIZE 0', '8BITMIME'),
-                 tls=None, delay=0, idle=None, port=None):
+                 tls=None, delay=0, idle=None, port=None, host=HOST):
         """Prepare it.
 
         :param script: Called from any thread with a command line as str and
@@ -252,8 +252,9 @@ class Scripted:
         :param delay: How many seconds pass before each reply.
         :param idle: After how many seconds of silence it closes a connection.
         :param port: Where to listen; by default where nobody does.
+        :param host: The address of the loopback interface there.
         """
-        self.host = HOST
+        self.host = host
         self.port = port
         self.extensions = extensions
         self.tls = tls
@@ -277,7 +278,7 @@ class Scripted:
 
     def __enter__(self):
         self._listener = socket.create_server(
-            (HOST, self.port or 0), backlog=64)
+            (self.host, self.port or 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         self._start(self._listen)
         return self
