@@ -111,7 +111,7 @@ class TestBusy(WorldTestCase):
 
     def test_weights(self):
         # Nobody is kept waiting for a relay that waits for its own limit.
-        for weights in (3, 1), (1, 1), (1, 3):
+        for weights in (3, 1), (1, 1), (1, 3), (10 ** 9, 1):
             one, other = [self.world.add(
                 f'{number} of {weights}', weight=weight, seconds=0.1,
                 message_rate=() if number else per(14))
