@@ -49,11 +49,11 @@ class WorldTestCase(unittest.TestCase):
         self.addCleanup(lambda: self.world.close())
         self._members = 0
 
-    def post(self, number, size=1, meets=False, **options):
+    def post(self, number, size=1, meets=False, gap=0.0, **options):
         post = APost(self.world, **options)
         names = names_of(number, self._members)
         self._members += number
-        post.left = post.send(names, size, meets)
+        post.left = post.send(names, size, meets, gap)
         self.assertOneEnd(post, names)
         return post
 
@@ -134,6 +134,23 @@ class TestBusy(WorldTestCase):
             len(other.served), 0.95 * 2 / 0.11 * post.seconds)
         # Nothing is made up for: both go on, and neither waits.
         self.assertGreater(one.opened[1] - one.opened[0], 60)
+
+
+class TestShares(WorldTestCase):
+    """Each has its share as long as nobody is at the ceiling."""
+
+    def test_as_the_weights_say(self):
+        for number, weights in enumerate(((1, 1, 1), (5, 3, 1), (1,) * 6)):
+            for gap in 0.001, 0.003, 0.01:
+                with self.subTest(weights=weights, gap=gap):
+                    servers = [self.world.add(
+                        f'{number}-{gap}-{each}', connections=10, depth=3,
+                        weight=weight) for each, weight in enumerate(weights)]
+                    self.post(500, gap=gap, servers=servers)
+                    for server, weight in zip(servers, weights):
+                        self.assertAlmostEqual(
+                            len(server.served) / 500, weight / sum(weights),
+                            delta=0.02)
 
 
 class TestUsedUp(WorldTestCase):

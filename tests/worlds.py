@@ -627,10 +627,11 @@ class APost:
             limits=world.limits(list_limits),
             clock=world.loop.time, border=world.border, **options)
 
-    def send(self, names, size=1, meets=False):
+    def send(self, names, size=1, meets=False, gap=0.0):
         """Send to so many, and end the turn.
 
         :param meets: True to ask first whether the servers make the senders.
+        :param gap: How long each transaction takes to be made, in seconds.
         :return: Those who still have to be served.
         """
         began = self._world.loop.time()
@@ -641,6 +642,8 @@ class APost:
         outbound.expect(-(-len(names) // size))
         with suppress(NothingMoreToSend):
             for start in range(0, len(names), size):
+                if gap:
+                    self._world.run(gap)
                 outbound.submit(Transaction(
                     PLAIN, tuple(names[start:start + size]), CONTENT))
         outbound.finish()

@@ -89,6 +89,13 @@ class Choice:
                     turn.balance -= candidate.weight
         return turn
 
+    def first_of(self, candidates: Sequence[Any]) -> Any:
+        """Return the relay that goes before all others, if it can.
+
+        :param candidates: Relays, at least one.
+        """
+        return max(candidates, key=_claim)
+
     def _is_paid(self, candidate: Any) -> bool:
         """Return True if a relay is owed something for what another takes."""
         is_full = candidate.is_full and not self.pays_full

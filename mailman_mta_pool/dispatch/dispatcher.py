@@ -388,6 +388,7 @@ class Dispatcher:
             self._start_agents(
                 waiting - sum(lane.idle for lane in lanes), lanes,
                 lambda lane: lane.can_start)
+            self._start_where_owed(lanes)
         if not self.is_connected:
             self._prepare()
         for lane in self._open:
@@ -395,6 +396,17 @@ class Dispatcher:
             if waiting or not self.is_complete:
                 lane.start_probe()
             lane.watch_for_stall()
+
+    def _start_where_owed(self, lanes: Sequence[Lane]) -> None:
+        """Start an agent where the next transaction is to go, if it lacks one.
+
+        Others may have agents to spare.  But a relay that is not at its
+        ceiling is to have its share in time.
+        """
+        if len(lanes) > 1:
+            lane = self._choice.first_of(lanes)
+            if lane.lacks_agents:
+                lane.start_agent()
 
     def note_queued(self) -> None:
         """Let other lanes have what one would have to wait with."""

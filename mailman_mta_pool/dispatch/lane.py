@@ -275,6 +275,12 @@ class Lane:
         return self._allowance is not None and self._allowance.is_waiting
 
     @property
+    def lacks_agents(self) -> bool:
+        """True if it could take a transaction if it had one more agent."""
+        return (not (self.ready or self.is_limited or self.has_room) and
+                self.can_start and self.relay.throttle.ready_in() <= 0)
+
+    @property
     def idle(self) -> int:
         """How many agents will take what any lane may have next."""
         return 0 if self.is_limited else self.ready - self._queued
