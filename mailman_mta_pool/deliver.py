@@ -21,6 +21,7 @@ from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import message_id_in
 from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import (
+    check_limits,
     limits_directory,
     limits_of,
     PostLimits,
@@ -80,7 +81,7 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     stand_guard()
     settings, mistake = Settings(), None
     try:
-        settings = last_good_settings()
+        settings = last_good_settings(_check)
         check_modes(settings)
         check_route(settings, _posting_address(mlist))
         use_limits(settings, limits_directory(config.VAR_DIR))
@@ -94,6 +95,12 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
         with journal_of(msg, msgdata, settings.delivery, turn) as journal:
             _Delivery(
                 mlist, msg, msgdata, settings, turn, journal, mistake).run()
+
+
+def _check(settings: Settings) -> None:
+    """Refuse changed settings with which nothing could be delivered."""
+    check_modes(settings)
+    check_limits(settings)
 
 
 def _posting_address(mlist: Any) -> Optional[str]:

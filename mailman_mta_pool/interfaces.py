@@ -327,6 +327,10 @@ class ICandidate(Interface):
         or could be opened either.  It is not owed what others take then.
         """)
 
+    is_limited = Attribute("""\
+        True while a limit of our own lets nothing through, or lets it have no
+        connection.  It is busy then, and nobody waits for it.""")
+
     balance = Attribute("""\
         An int, 0 at first, that is kept from post to post: what the relay is
         owed, or owes.""")

@@ -254,7 +254,7 @@ class Scripted:
     def __init__(self, script=lambda command, session: None, *,
                  extensions=('PIPELINING', 'SIZE 0', '8BITMIME'),
                  tls=None, from_start=False, delay=0, idle=None,
-                 port=None, listener=None):
+                 port=None, host=HOST, listener=None):
         """Prepare it.
 
         :param script: Called from any thread with a command line as str and
@@ -269,9 +269,10 @@ class Scripted:
         :param delay: How many seconds pass before each reply.
         :param idle: After how many seconds of silence it closes a connection.
         :param port: Where to listen; by default where nobody does.
+        :param host: The address of the loopback interface there.
         :param listener: The socket to listen with, if it is to be another.
         """
-        self.host = HOST
+        self.host = host
         self.port = port
         self._listener = listener
         self.extensions = extensions

@@ -25,10 +25,12 @@ class Candidate:
         self.balance = 0
         # True while its connections are being opened.
         self.is_opening = False
+        self.is_limited = False
 
     @property
     def has_room(self):
-        return self.in_flight < self.ceiling and not self.is_opening
+        return self.in_flight < self.ceiling and not (
+            self.is_opening or self.is_limited)
 
     @property
     def is_full(self):

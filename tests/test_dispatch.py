@@ -866,7 +866,9 @@ class TestOrders(OrdersTestCase):
         # Nobody is left in doubt by it.
         turn = Turn()
         turn.is_urgent = True
-        asking = threading.Event()
+        asking, over = threading.Event(), threading.Event()
+        # A task that nobody holds would be destroyed.
+        self.addCleanup(over.set)
 
         async def converse(feed, report):
             each = await feed()
@@ -874,7 +876,7 @@ class TestOrders(OrdersTestCase):
             assert (await feed()).asks
             turn.is_over = turn.is_too_late = True
             asking.set()
-            await asyncio.Event().wait()
+            await waited(over)
         self.send(self.dispatch(converse, turn=turn, books=Orderly(
             self.outcomes, lambda outcome: Orders(first=(question(100),)))), 1)
         self.assertTrue(asking.is_set())

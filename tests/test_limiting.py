@@ -583,6 +583,27 @@ class TestUndivided(unittest.TestCase):
                     was_sent(outcome_of_all(each, result, span)), expected)
 
 
+class TestAllowance(unittest.TestCase):
+    def test_another_storage(self):
+        # The relay is kept, and its connections have the limit all the same.
+        limiters = []
+
+        async def play():
+            for most in (1, 3):
+                limiters.append(Limiter(
+                    Budget(most, 600.0), asyncio.get_running_loop()))
+                permits = [allowance.request() for _ in range(most + 1)]
+                self.assertIsNone(permits.pop())
+                for permit in permits:
+                    permit.replied()
+                self.assertGreater(allowance.ready_in, 590)
+            allowance.close()
+            self.assertEqual(limiters[-1].waiting, 0)
+        allowance = Allowance(
+            (MESSAGES,), lambda: limiters[-1], lambda: None)
+        asyncio.run(play())
+
+
 class FakeConnection:
     is_open = connects_lazily = False
 

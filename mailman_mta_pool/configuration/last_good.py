@@ -20,13 +20,17 @@ from mailman_mta_pool.configuration.secrets import Exposure, Programs
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import Settings
 from public import public
-from typing import FrozenSet, Optional, Tuple, Union
+from typing import Callable, FrozenSet, Optional, Tuple, Union
 
 
 log = logging.getLogger('mailman.smtp')
 
 # Texts and secrets of files, and what was wrong with them.
 _Seen = Tuple[Union[str, Secret], ...]
+
+
+# Raises `ConfigurationError` for settings that cannot be used.
+Check = Callable[[Settings], None]
 
 
 class _LastGood:
@@ -43,7 +47,7 @@ class _LastGood:
         # The warnings about files with a secret that others may read.
         self._exposed: FrozenSet[Exposure] = frozenset()
 
-    def settings(self) -> Settings:
+    def settings(self, check: Check) -> Settings:
         path = configuration_path()
         if self._settings is None or path != self._sources.path:
             sources = sources_of(
@@ -51,7 +55,7 @@ class _LastGood:
             settings = settings_of(sources)
             self._adopt(sources, settings)
         else:
-            settings = self._look_again(self._settings)
+            settings = self._look_again(self._settings, check)
         return with_mta(settings)
 
     def _adopt(self, sources: Sources, settings: Settings) -> None:
@@ -63,13 +67,14 @@ class _LastGood:
                         path, what, who, remedy)
         self._exposed = exposed
 
-    def _look_again(self, settings: Settings) -> Settings:
+    def _look_again(self, settings: Settings, check: Check) -> Settings:
         """Adopt files that have changed, or log once what is wrong with them.
 
         The texts are compared, because an edit may leave the time and the
         size of a file as they were.
 
         :param settings: Those in force.
+        :param check: See `last_good_settings`.
         :return: Those in force from now on.
         """
         before = self._sources
@@ -87,6 +92,7 @@ class _LastGood:
             changed = settings_of(now)
             _refuse_incomplete(now.path, now.text)
             _refuse_incomplete(now.answers_path, now.answers_text)
+            check(with_mta(changed))
         except ConfigurationError as error:
             seen += (str(error),)
             if seen != self._seen:
@@ -134,8 +140,12 @@ def _refuse_incomplete(path: str, text: str) -> None:
 _last_good = _LastGood()
 
 
+def _nothing_more(settings: Settings) -> None:
+    """Have nothing more against some settings; a `Check`."""
+
+
 @public
-def last_good_settings() -> Settings:
+def last_good_settings(check: Check = _nothing_more) -> Settings:
     """Return the settings that are in force in this process.
 
     The plugin's own configuration file, and the answers and the passwords
@@ -144,10 +154,13 @@ def last_good_settings() -> Settings:
     since is logged once for each change of a file, and the settings that were
     in force remain.
 
+    :param check: Raises `ConfigurationError` for settings that cannot be
+        used, for a reason that the configuration alone does not show.  It is
+        asked of changed ones; the first ones are for the caller to check.
     :return: The settings.
     :raises ConfigurationError: if a value of [mta] is no good, or if one
         of the plugin's own files has a mistake, and has had it since this
         process first read it.
     :raises SecretUnavailable: likewise, if a program prints no password.
     """
-    return _last_good.settings()
+    return _last_good.settings(check)

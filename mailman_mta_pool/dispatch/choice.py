@@ -27,6 +27,8 @@ class Choice:
     relay whose connections are still being opened takes part: what the others
     get meanwhile is made up for.
 
+    A relay at a limit of ours is owed nothing.
+
     :ivar waits: True if nobody takes what a relay at its ceiling is to have.
     :ivar pays_full: True if what others take while a relay is at its ceiling
         is made up for, too.
@@ -82,12 +84,23 @@ class Choice:
         turn = max(able, key=_claim)
         if turn is asker:
             for candidate in eligible:
-                if candidate is asker or (
-                        (self.pays_full or not candidate.is_full) and
-                        candidate.balance < MOST_OWED * candidate.weight):
+                if candidate is asker or self._is_paid(candidate):
                     candidate.balance += candidate.weight
                     turn.balance -= candidate.weight
         return turn
+
+    def first_of(self, candidates: Sequence[Any]) -> Any:
+        """Return the relay that goes before all others, if it can.
+
+        :param candidates: Relays, at least one.
+        """
+        return max(candidates, key=_claim)
+
+    def _is_paid(self, candidate: Any) -> bool:
+        """Return True if a relay is owed something for what another takes."""
+        is_full = candidate.is_full and not self.pays_full
+        return not (is_full or candidate.is_limited) and (
+            candidate.balance < MOST_OWED * candidate.weight)
 
     def turns(self, count: int, candidates: Sequence[Any],
               may_start: Callable[[Any], bool],

@@ -5,7 +5,9 @@ Whoever gives relays different weights wants them to have these shares, also
 of a post that could go out faster otherwise.  But a relay that is much slower
 than its weight says, or hangs, must not hold up the others.  So now and then
 each gets what it can take, for a short time that shows how much that is; and
-the weights hold until the next time if that does not cost too much.
+the weights hold until the next time if that does not cost too much.  A relay
+at a limit of our own is not waited for at all, nor does it wait for others:
+it could not have its share.
 """
 
 from mailman_mta_pool.dispatch.choice import Choice
@@ -80,7 +82,7 @@ class Contest:
         :return: True if others may take now what was kept for a relay.
         """
         lanes = self._choice.eligible
-        if lanes != self._lanes:
+        if lanes != self._lanes or any(lane.is_limited for lane in lanes):
             was_waiting = self._choice.waits
             self._compare()
             return was_waiting

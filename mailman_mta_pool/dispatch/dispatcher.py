@@ -88,6 +88,8 @@ class Dispatcher:
     def _choose(self) -> None:
         """Begin to choose among the lanes that are not over."""
         self._choice = Choice(self._open)
+        # Those that do not stand by, as far as is known.
+        self._in_use = self._open
         # It looks at the lanes, which belong to the network thread.
         self._contest: Optional[Contest] = None
 
@@ -132,8 +134,11 @@ class Dispatcher:
 
     @property
     def paused_for(self) -> float:
-        """For how many seconds no relay gets anything; 0.0 if one does."""
-        return min((lane.paused_for for lane in self._open), default=0.0)
+        """For how many seconds no relay gets anything; 0.0 if one does.
+
+        Those that stand by because a better one is available do not count.
+        """
+        return min((lane.paused_for for lane in self._in_use), default=0.0)
 
     @property
     def is_crowded_out(self) -> bool:
@@ -162,7 +167,7 @@ class Dispatcher:
     def is_limited(self) -> bool:
         """True if some relay gets nothing because of a limit of our own."""
         return any(0 < lane.limited_for >= lane.relay.throttle.paused_for
-                   for lane in self._open)
+                   for lane in self._in_use)
 
     @property
     def unavailable(self) -> Optional[RelayUnavailable]:
@@ -381,9 +386,9 @@ class Dispatcher:
         if waiting:
             lanes = self._lanes_in_use()
             self._start_agents(
-                waiting - sum(lane.ready - lane.queued for lane in lanes),
-                lanes,
+                waiting - sum(lane.idle for lane in lanes), lanes,
                 lambda lane: lane.can_start)
+            self._start_where_owed(lanes)
         if not self.is_connected:
             self._prepare()
         for lane in self._open:
@@ -392,9 +397,28 @@ class Dispatcher:
                 lane.start_probe()
             lane.watch_for_stall()
 
+    def _start_where_owed(self, lanes: Sequence[Lane]) -> None:
+        """Start an agent where the next transaction is to go, if it lacks one.
+
+        Others may have agents to spare.  But a relay that is not at its
+        ceiling is to have its share in time.
+        """
+        if len(lanes) > 1:
+            lane = self._choice.first_of(lanes)
+            if lane.lacks_agents:
+                lane.start_agent()
+
     def note_queued(self) -> None:
         """Let other lanes have what one would have to wait with."""
         if len(self._open) > 1:
+            self.set_to_work()
+
+    def note_limited(self) -> None:
+        """Take note that some lane begins to wait for a limit.
+
+        The others may have fewer agents than they need without it.
+        """
+        if len(self._open) > 1 and not self.is_over:
             self.set_to_work()
 
     def _lanes_in_use(self) -> List[Lane]:
@@ -405,7 +429,9 @@ class Dispatcher:
         """
         lanes = self._choice.eligible
         if len(self._open) == 1 or any(lane.is_available for lane in lanes):
+            self._in_use = tuple(lanes)
             return lanes
+        self._in_use = self._open
         for lane in self._open:
             if not lane.agents:
                 lane.start_agent()
@@ -414,8 +440,14 @@ class Dispatcher:
     def _start_agents(self, count: int, lanes: Sequence[Lane],
                       can_start: Callable[[Lane], bool]) -> None:
         """Start so many agents, where the next transactions will go."""
-        if count > 0 and self._choice.turns(
-                count, lanes, can_start, Lane.start_agent):
+        if count <= 0:
+            return
+        for lane in lanes:
+            lane.may_start()
+        if any(lane.is_over for lane in lanes):
+            # It has just ended, and the others have been set to work.
+            return
+        if self._choice.turns(count, lanes, can_start, Lane.start_agent):
             for lane in lanes:
                 lane.wait_for_ceiling()
 
@@ -495,6 +527,9 @@ class Dispatcher:
                 self._ledger.give_up(lane.relay, lane.share.clear()))
             self._conclude()
             self.set_to_work()
+            if not self.is_connected:
+                # The main thread may wait for a connection.
+                self._prepare()
             self.changed()
 
     def fail(self, error: BaseException) -> None:

@@ -197,7 +197,7 @@ class Lane:
     def can_start(self) -> bool:
         """True if there may be another agent."""
         return (len(self._agents) < self._most_agents and
-                self._has_use_for_agents())
+                not (self.is_over or self._is_at_limit))
 
     # See `ICandidate`.
 
@@ -259,16 +259,31 @@ class Lane:
     @property
     def is_full(self) -> bool:
         """See `ICandidate`."""
-        if self._is_limited:
-            return True
-        return not (self.can_start or self.has_room or any(
-            agent.use is None and not agent.is_queued
-            for agent in self._agents))
+        return self.is_limited or not (
+            self.can_start or self.has_room or any(
+                agent.use is None and not agent.is_queued
+                for agent in self._agents))
 
     @property
-    def _is_limited(self) -> bool:
+    def is_limited(self) -> bool:
+        """See `ICandidate`."""
+        return self._is_at_limit or self.relay.pool.barred_by is not None
+
+    @property
+    def _is_at_limit(self) -> bool:
         """True while a limit of ours lets no message through."""
         return self._allowance is not None and self._allowance.is_waiting
+
+    @property
+    def lacks_agents(self) -> bool:
+        """True if it could take a transaction if it had one more agent."""
+        return (not (self.ready or self.is_limited or self.has_room) and
+                self.can_start and self.relay.throttle.ready_in() <= 0)
+
+    @property
+    def idle(self) -> int:
+        """How many agents will take what any lane may have next."""
+        return 0 if self.is_limited else self.ready - self._queued
 
     @property
     def _is_connected(self) -> bool:
@@ -279,7 +294,7 @@ class Lane:
 
     def _agent_with_room(self) -> Optional[Agent]:
         """Return an agent that could take what any lane may have next."""
-        if (self.share.holds_back or self._is_limited or
+        if (self.share.holds_back or self._is_at_limit or
                 self.relay.throttle.ready_in() > 0):
             return None
         for agent in self._agents:
@@ -345,7 +360,7 @@ class Lane:
         """
         self.wake_all()
         missing = len(self.share) - self.ready
-        if missing > 0 and not self._has_use_for_agents():
+        if missing > 0 and not self.may_start():
             return
         if count is not None:
             missing = min(missing, count)
@@ -357,27 +372,25 @@ class Lane:
     def start_own_agents(self) -> None:
         """Start agents for what goes over this lane only."""
         missing = self.share.own_length - self.ready
-        if missing > 0 and not self._has_use_for_agents():
+        if missing > 0 and not self.may_start():
             return
         for _ in range(min(missing, self._most_agents - len(self._agents))):
             self.start_agent()
         if missing > 0:
             self.wait_for_ceiling()
 
-    def _has_use_for_agents(self) -> bool:
-        """Return False if another agent would only wait for a limit."""
+    def may_start(self) -> bool:
+        """Return False if another agent would only wait for a limit.
+
+        The lane ends if that would take too long.
+        """
         allowance = self._allowance
-        if allowance is None:
-            return True
-        if self._agents:
-            # They ask by themselves.
-            return not allowance.is_waiting
-        if self.is_over:
-            return False
-        if allowance.look(bool(self.share)):
-            return True
-        self._bear_limit(allowance)
-        return False
+        if allowance is None or self.is_over:
+            return not self.is_over
+        # The agents that there are ask by themselves.
+        if not self._agents and not allowance.look(bool(self.share)):
+            self._bear_limit(allowance)
+        return not (self.is_over or allowance.is_waiting)
 
     @property
     def _most_agents(self) -> int:
@@ -504,7 +517,7 @@ class Lane:
         return sum(not agent.is_queued for agent in tuple(self._agents))
 
     @property
-    def queued(self) -> int:
+    def _queued(self) -> int:
         """How many agents wait until others give a connection up."""
         return len(self._agents) - self._at_work
 
@@ -665,7 +678,7 @@ class Lane:
         throttle = self.relay.throttle
         if (throttle.reason is not None and self.share and
                 self._must_wait()):
-            return LATER
+            return self._later
         permit = None
         lessons = self.relay.lessons
         limit = lessons.max_recipients
@@ -679,8 +692,7 @@ class Lane:
                     return LATER
                 permit = self._permit_for(upcoming)
                 if permit is None:
-                    self._dispatcher.wake_others(self)
-                    return LATER
+                    return self._later
                 limit = permit.recipients
         if not self._dispatcher.may_take(self, octets):
             if permit is not None:
@@ -706,6 +718,11 @@ class Lane:
             self._dispatcher.set_to_work(self.share.parts_left)
         return transaction
 
+    @property
+    def _later(self) -> Given:
+        """`LATER`, unless the lane has just ended."""
+        return None if self.is_over else LATER
+
     # When a limit of ours lets nothing through.
 
     def _leave_to_idle(self) -> bool:
@@ -720,7 +737,8 @@ class Lane:
         if allowance is None or allowance.is_waiting:
             return False
         for agent in self._agents:
-            if agent.is_waiting and not agent.is_busy and agent.is_live:
+            if (agent.is_waiting and not agent.is_busy and agent.is_live and
+                    agent.room >= self.share.next_size):
                 agent.wake()
                 return True
         return False
@@ -738,9 +756,14 @@ class Lane:
                 count = 1
             if lessons.max_recipients is not None:
                 count = min(count, lessons.max_recipients)
+        was_waiting = allowance.is_waiting
         permit = allowance.request(count, not is_undivided)
         if permit is None:
             self._bear_limit(allowance)
+            if was_waiting:
+                self._dispatcher.wake_others(self)
+            else:
+                self._dispatcher.note_limited()
         return permit
 
     def _note_permit(self, permit: Permit,
@@ -775,16 +798,18 @@ class Lane:
         self._dispatcher.do(self._ask_again)
 
     def _ask_again(self) -> None:
+        if self.is_over:
+            return
+        # There may be use for more agents than there are, too.
+        self._dispatcher.set_to_work()
         if self._agents:
-            self.wake_all()
-        elif not self.is_over:
-            self._dispatcher.set_to_work()
-            if not self._dispatcher.is_complete:
-                # The main thread may wait for a connection.
-                self._dispatcher.make_ready(1)
-            elif not self.share and self._allowance is not None:
-                # Other lanes have sent the rest.
-                self._allowance.leave()
+            return
+        if not self._dispatcher.is_complete:
+            # The main thread may wait for a connection.
+            self._dispatcher.make_ready(1)
+        elif not self.share and self._allowance is not None:
+            # Other lanes have sent the rest.
+            self._allowance.leave()
 
     # When the relay wants less.
 

@@ -20,6 +20,7 @@ from mailman_mta_pool.limits.limit import (
     Limit,
     LONGEST_WAIT,
     Refused,
+    SHARE_OF_WAIT,
     Taken,
 )
 from mailman_mta_pool.limits.mapped import (
@@ -217,6 +218,8 @@ class FileStorage:
                 self._take(taken, limit, file)
             return taken
         seconds = max(lacking.values())
+        lacking = {key: wait for key, wait in lacking.items()
+                   if wait >= SHARE_OF_WAIT * seconds}
         lease = self._clock.running() + round(
             (min(seconds, LONGEST_WAIT) + LEASE) * MICROSECONDS)
         for limit, file, _, _ in begun:

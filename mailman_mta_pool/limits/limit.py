@@ -12,7 +12,11 @@ from typing import FrozenSet, Optional, Tuple, Union
 # Somebody may be gone, or have given something back: whoever waits asks again
 # after so many seconds at the latest.
 LONGEST_WAIT = 10.0
-public(LONGEST_WAIT=LONGEST_WAIT)
+# Whoever waits for several limits keeps its place in the line of those that
+# take so much of the longest of these times, at the least.  The others it
+# cannot use before, and whoever needs only those does not wait for it.
+SHARE_OF_WAIT = 0.5
+public(LONGEST_WAIT=LONGEST_WAIT, SHARE_OF_WAIT=SHARE_OF_WAIT)
 
 
 @public
@@ -100,7 +104,8 @@ class Taken:
 class Refused:
     """Nothing was taken.
 
-    :ivar lacking: The keys of the limits that have too little left.
+    :ivar lacking: The keys of the limits that have too little left, and
+        decide when there may be enough; see `SHARE_OF_WAIT`.
     :ivar seconds: After how many seconds there may be enough.
     :ivar ticket: The place in the line, for the next `Ask`; the lower is the
         earlier.

@@ -367,11 +367,13 @@ class Limiter:
         if claimant not in self._line:
             return 0.0
         # Nobody is served before those in front of it.
-        ready = [0.0]
-        for other, wait in self._line.items():
-            if wait.ready is not None and (
+        now, ready = self._loop.time(), [0.0]
+        # The main thread asks, too: the line must not change meanwhile.
+        for other, wait in tuple(self._line.items()):
+            when = wait.ready
+            if when is not None and (
                     other is claimant or wait.lacking & claimant.keys):
-                ready.append(wait.ready - self._loop.time())
+                ready.append(when - now)
             if other is claimant:
                 break
         return max(ready)

@@ -346,7 +346,7 @@ local function take(step)
             end
         end
     end
-    local lacking, latest = {}, 0
+    local times, latest = {}, 0
     for place, limit in ipairs(step.limits) do
         local least = 1
         if limit.recipients and not step.divisible then
@@ -354,12 +354,11 @@ local function take(step)
         end
         local time = lacks(limit, least, aheads[place], lefts[place])
         if time then
-            lacking[#lacking + 1] = limit.key
-            lacking[limit.key] = least
+            times[limit.key] = {time, least}
             latest = math.max(latest, time)
         end
     end
-    if #lacking == 0 then
+    if latest == 0 then
         for _, limit in ipairs(step.limits) do
             redis.call('HDEL', line_of(limit.key), token)
             local amount = 1
@@ -371,20 +370,19 @@ local function take(step)
         return {taken = recipients}
     end
     local wait = math.min(latest - now, step.longest)
+    local names = {}
     for _, limit in ipairs(step.limits) do
-        if lacking[limit.key] then
+        local time, least = unpack(times[limit.key] or {0, 0})
+        if time > 0 and time - now >= step.share * (latest - now) then
+            names[#names + 1] = limit.key
             -- Not as JSON, which has but 14 digits here.
             redis.call('HSET', line_of(limit.key), token, table.concat({
-                whole(ticket), whole(lacking[limit.key]),
+                whole(ticket), whole(least),
                 whole(now + wait + step.grace)}, ' '))
             expire(line_of(limit.key), wait)
         else
             redis.call('HDEL', line_of(limit.key), token)
         end
-    end
-    local names = {}
-    for place, name in ipairs(lacking) do
-        names[place] = name
     end
     return {lacking = names, seconds = (latest - now) / 1000000,
             ticket = whole(ticket)}

@@ -25,6 +25,7 @@ from mailman_mta_pool.limits.limit import (
     Limit,
     LONGEST_WAIT,
     Refused,
+    SHARE_OF_WAIT,
     Taken,
 )
 from mailman_mta_pool.limits.mapped import counts_of
@@ -215,7 +216,7 @@ class SharedStorage:
         self._call(step(
             'take', limits=self._values(ask.limits), recipients=recipients,
             divisible=ask.is_divisible, ticket=ask.ticket,
-            longest=round(LONGEST_WAIT * MICROSECONDS),
+            longest=round(LONGEST_WAIT * MICROSECONDS), share=SHARE_OF_WAIT,
             grace=round(LINE_LEASE * MICROSECONDS)), heard)
 
     def replied(self, taken: Taken) -> None:

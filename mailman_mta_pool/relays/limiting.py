@@ -147,15 +147,20 @@ class Allowance:
         self._limits = limits
         self._limiter = limiter
         self._wake = wake
+        # The claimant, and the limiter that has made it.
         self._claimant: Optional[Claimant] = None
+        self._made_by: Optional[Limiter] = None
         self.is_waiting = False
 
     def request(self, recipients: int = 1,
                 is_divisible: bool = True) -> Optional[Permit]:
         """Ask for a permit; see `Claimant.request`."""
-        if self._claimant is None:
-            self._claimant = self._limiter().claimant(
-                self._limits, self._woken)
+        limiter = self._limiter()
+        if self._claimant is None or self._made_by is not limiter:
+            # It is the first time, or the storage that is configured has
+            # changed.
+            self._made_by = limiter
+            self._claimant = limiter.claimant(self._limits, self._woken)
         permit = self._claimant.request(recipients, is_divisible)
         self.is_waiting = permit is None
         return permit
@@ -192,9 +197,11 @@ class Allowance:
         0.0 if that may be now, and as long as a shared storage is being
         asked.
         """
-        if self._claimant is None or not self.is_waiting:
+        # The main thread asks, too; it may be closed meanwhile.
+        claimant = self._claimant
+        if claimant is None or not self.is_waiting:
             return 0.0
-        return self._claimant.ready_in
+        return claimant.ready_in
 
     @property
     def reason(self) -> str:
@@ -202,10 +209,11 @@ class Allowance:
 
         '' if it waits for nothing.
         """
-        if self._claimant is None or not self.is_waiting:
+        claimant = self._claimant
+        if claimant is None or not self.is_waiting:
             return ''
-        lacking = self._claimant.lacking
-        seconds = self._claimant.ready_in
+        lacking = claimant.lacking
+        seconds = claimant.ready_in
         return next((limit_words(limit, seconds) for limit in self._limits
                      if limit.key in lacking), '')
 

@@ -256,10 +256,13 @@ class Pool:
             permit = self._allowance.request()
             if permit is None:
                 return None
-        slot = self._slots.take()
-        if slot is None:
-            if permit is not None:
+        slot = None
+        try:
+            slot = self._slots.take()
+        finally:
+            if slot is None and permit is not None:
                 permit.unused()
+        if slot is None:
             return None
         self._taken += 1
         if self._taken < self._settings.max_connections:

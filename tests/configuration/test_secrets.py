@@ -323,6 +323,21 @@ class TestInForce(FileTestCase):
         line, = self.lines()
         self.assertIn('in force', line)
 
+    def test_changed_settings_that_cannot_be_used(self):
+        def check(settings):
+            if settings.hosts == 3:
+                raise ConfigurationError('x', '[limits] storage', 'is gone')
+        self.write('[limits]\nhosts: 1\n')
+        self.assertEqual(last_good_settings(check).hosts, 1)
+        self.write('[limits]\nhosts: 3\n')
+        for _ in range(2):
+            self.assertEqual(last_good_settings(check).hosts, 1)
+        line, = self.lines()
+        self.assertIn(
+            'x: [limits] storage: is gone; the last good settings hold', line)
+        self.write('[limits]\nhosts: 2\n')
+        self.assertEqual(last_good_settings(check).hosts, 2)
+
     def test_a_warning_once(self):
         self.secret.chmod(0o644)
         self.write(f'{RELAY}password_file: {self.secret}\n')

@@ -8,6 +8,7 @@ The processes are Mailman's own: runners, the master and the commands.
 import os
 import signal
 
+from tests.configuration.mistakes import MISTAKES as MISTAKES_OF_RELAYS
 from tests.scripted import HANG, Scripted
 from tests.site import SiteError
 from tests.site_case import SiteTestCase
@@ -108,6 +109,12 @@ MISTAKES = {
         with_text('[delivery]\nsplit: 2'), ('mta_pool.cfg', 'newline')),
     'nothing yet': (
         with_text(''), ('mta_pool.cfg', 'newline')),
+    # More of relays and limits: tests/operate/mistakes.py.
+    **{name: (with_text(MISTAKES_OF_RELAYS[name][0]),
+              ('mta_pool.cfg', *MISTAKES_OF_RELAYS[name][1:]))
+       for name in ('one name in capitals', 'for as if it were a relay',
+                    'a password file that is not there',
+                    'a storage of another kind', 'a mode that nobody has')},
     'an edit that does not show': (
         same_length_and_time,
         ('mta_pool.cfg', '[relay.mta] chunking', "'on'")),

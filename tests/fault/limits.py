@@ -105,17 +105,22 @@ class StrictProvider(Scripted):
         self.refused = []
         self.ended = []
         self._window = deque()
+        self._quitting = set()
         self._lock = threading.Lock()
 
     def judge(self, command, session):
         with self._lock:
-            reply = self._judge(command)
+            reply = self._judge(command, session)
             if reply is not None:
                 self.refused.append(reply)
             return reply
 
-    def _judge(self, command):
-        if command == 'CONNECT' and len(self.open) > ALLOWED_CONNECTIONS:
+    def _judge(self, command, session):
+        if command == 'QUIT':
+            # As soon as it answers it counts that connection no more.
+            self._quitting.add(session.number)
+        elif command == 'CONNECT' and (
+                len(self.open - self._quitting) > ALLOWED_CONNECTIONS):
             return '421 4.7.0 Too many connections'
         if not is_end(command):
             return None
@@ -239,6 +244,13 @@ class TestProvider(ProviderCase):
         self.send_in_slices(site)
         self.assertWithinLimits(site, 'Four slices')
 
+    def test_four_slices_with_a_ceiling(self):
+        # Each could have all five connections, and the server allows no more
+        # in sum.
+        site = self.begin(delay=0.005, extra=IN_SLICES)
+        self.send_in_slices(site)
+        self.assertWithinLimits(site, 'Four slices with a ceiling')
+
     def test_recipients(self):
         # A transaction is cut to what is left.
         site = self.begin(members=60, rate='1000/second', limits={
@@ -333,21 +345,26 @@ class TestPosts(ProviderCase):
         self.assertEqual(self.server.refused, [])
         self.assertEqual(site.waiting(), {})
         self.assertQuiet(site)
-        turns = site.log('smtp.log').count('smtp to ant@example.com')
-        print(f'\n{posts} posts in {slices} slices: {turns} turns')
-        # In each of them a slice has sent something, and in most it has sent
-        # its part of what is allowed in a second.
-        self.assertLessEqual(
-            turns, slices * (posts * self.SIZE / self.COUNT + 1))
+        turns = [int(found) for found in re.findall(
+            r'smtp to ant@example.com for (\d+) recips',
+            site.log('smtp.log'))]
+        print(f'\n{posts} posts in {slices} slices: turns of {turns}')
+        # On a busy machine a turn may end before its part is sent.
+        self.assertEqual(sum(turns), posts * self.SIZE)
+        self.assertGreater(min(turns), 0)
         return numbers
 
     def test_in_one_runner(self):
         site = self.begin_posts()
         site.run(*({'content': numbered(number), 'verp': True}
                    for number in range(3)))
-        numbers = self.assertSent(site, 3)
-        self.assertEqual(
-            [number for number, _ in groupby(numbers)], [0, 1, 2, 0, 1, 2])
+        waiting, left = deque(range(3)), dict.fromkeys(range(3), self.SIZE)
+        for number, messages in groupby(self.assertSent(site, 3)):
+            # It is the one that has waited for longest.
+            self.assertEqual(number, waiting.popleft())
+            left[number] -= len(list(messages))
+            if left[number]:
+                waiting.append(number)
 
     def test_in_two_slices(self):
         site = self.begin_posts(
@@ -395,3 +412,67 @@ class TestFarProvider(ProviderCase):
 
     def test_80_ms(self):
         self.send(0.08, extensions=CHUNKING)
+
+
+class TestSeveralRelays(SiteTestCase):
+    """A provider with a limit, and another relay."""
+
+    def begin(self, rate, **other):
+        self.server = self.use(StrictProvider())
+        self.other = self.use(Scripted())
+        return self.site(members=RECIPIENTS, settings={
+            **relay_to(self.server, rate),
+            'relay.other': {'host': self.other.host, 'port': self.other.port,
+                            **other}})
+
+    def assertServed(self, site):
+        self.assertEqual(self.server.refused, [])
+        self.assertEachOnce(site, self.server.served + self.other.served)
+        self.assertQuiet(site)
+
+    def test_a_backup_is_for_the_rest_of_the_day(self):
+        # Not for the rest of the second.  The second post is of a process
+        # that knows of no server, and asks first what it can do.
+        site = self.begin(f'{ALLOWED}/second; 50/day', priority=20)
+        site.run({'verp': True})
+        self.assertServed(site)
+        self.assertEqual(len(self.server.served), 50)
+        self.assertGreater(self.server.ended[-1] - self.server.ended[0], 3)
+        connections = self.server.connections
+        site.run({'verp': True, 'content': numbered(1)},
+                 {'content': numbered(2)})
+        self.assertEqual(self.server.connections, connections)
+        self.assertEqual(Counted(self.server.served + self.other.served),
+                         dict.fromkeys(site.members, 3))
+        self.assertEqual(site.waiting(), {})
+        self.assertQuiet(site)
+
+    def test_one_as_good_has_what_is_too_much(self):
+        for weight in (1, 3):
+            with self.subTest(weight=weight):
+                site = self.begin(f'{ALLOWED}/hour', weight=weight)
+                site.run({'verp': True})
+                self.assertServed(site)
+                self.assertEqual(len(self.server.served), ALLOWED)
+
+    def test_the_limit_of_a_list(self):
+        # It holds for both in sum.
+        self.server = self.use(Scripted())
+        self.other = self.use(Scripted())
+        site = self.site(members=RECIPIENTS, settings={
+            **{f'relay.{name}': {'host': server.host, 'port': server.port}
+               for name, server in (('one', self.server),
+                                    ('other', self.other))},
+            'limit.ants': {'for': 'ant@example.com',
+                           'message_rate': f'{ALLOWED}/second'}})
+        site.run({'verp': True})
+        self.assertEachOnce(site, self.server.served + self.other.served)
+        self.assertQuiet(site)
+        times = sorted(
+            when for server in (self.server, self.other)
+            for when, (_, command) in zip(server.times, server.commands)
+            if is_end(command))
+        for first, last in zip(times, times[ALLOWED:]):
+            self.assertGreater(last - first, 1)
+        for server in self.server, self.other:
+            self.assertGreater(len(server.served), RECIPIENTS / 4)

@@ -163,6 +163,32 @@ class TestFor(RelaysTestCase):
         self.assertIn('bees: connect: ', site.logs())
         self.assertQuiet(site)
 
+    def test_two_relays_for_a_list(self):
+        # They share its mail, one has it alone while the other is down, and
+        # nobody has it while both are.
+        one, second, other = (
+            self.use(Scripted(extensions=WITH_LOGIN)) for _ in range(3))
+        site = self.site(settings=sections(
+            {'delivery': {'patience': '1s'}},
+            one=relay(one, user='one', password='1', lists=LIST),
+            second=relay(second, user='two', password='2',
+                         lists='*@example.com'),
+            other=relay(other, user='other', password='3')))
+        with site.runner():
+            for step in (one.__exit__, second.__exit__, lambda: None):
+                site.post(verp=True)
+                site.wait_until_empty()
+                step()
+        self.assertEqual(
+            Counter(one.served + second.served),
+            {name: 2 for name in site.members})
+        self.assertGreater(min(len(one.served), len(second.served)), 5)
+        self.assertEqual(set(users(one)), {'one'})
+        self.assertEqual(set(users(second)), {'two'})
+        self.assertEqual(other.connections, 0)
+        self.assertEqual(site.waiting(), {'retry': sorted(site.members)})
+        self.assertQuiet(site)
+
     def test_no_relay_is_for_it(self):
         server = self.use(Scripted())
         site = self.site(settings=sections(

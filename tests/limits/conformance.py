@@ -246,6 +246,30 @@ class Conformance:
         self.wait(1)
         self.assertIsInstance(self.take(second, Ask(wanted)), Taken)
 
+    def test_who_waits_for_another_limit_keeps_nobody_waiting(self):
+        # It could not go before that one lets it, in an hour.
+        first, second = self.new_process(), self.new_process()
+        short, long = limit((1, 1)), limit((1, 3600), name='relay.bee')
+        for each in short, long:
+            self.reply(first, self.take(first, Ask((each,))))
+        refused = self.take(first, Ask((short, long)))
+        self.assertEqual(refused.lacking, {'relay.bee.messages'})
+        self.assertAlmostEqual(refused.seconds, 3600, delta=10)
+        for _ in range(3):
+            self.wait(1.01)
+            taken = self.take(second, Ask((short,)))
+            self.assertIsInstance(taken, Taken)
+            self.reply(second, taken)
+        # Of limits that take about as long it waits for both.
+        other = limit((1, 1), name='limit.news')
+        self.wait(1.01)
+        self.reply(first, self.take(first, Ask((other,))),
+                   self.take(first, Ask((short,))))
+        refused = self.take(first, Ask((short, other)))
+        self.assertEqual(len(refused.lacking), 2)
+        self.wait(1.01)
+        self.assertIsInstance(self.take(second, Ask((short,))), Refused)
+
     def test_two_limits_in_two_orders(self):
         # Each waits for what the other is first for, and neither for ever.
         first, second = self.new_process(), self.new_process()

@@ -8,6 +8,7 @@ import selectors
 import subprocess
 
 from collections import deque
+from contextlib import suppress
 from public import public
 from socket import AF_UNIX, socket
 
@@ -82,7 +83,9 @@ class Counter:
             self._times.append(now)
             self.accepted[number] += 1
         if number not in self.silent:
-            connection.send(b'reply\n' * lines)
+            # It may have been killed since.
+            with suppress(ConnectionError):
+                connection.send(b'reply\n' * lines)
 
     def close(self):
         """End the processes.

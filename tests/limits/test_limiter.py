@@ -74,6 +74,22 @@ class TestLimiter(LimiterCase):
         self.wait(40000)
         self.assertAlmostEqual(poster.claimant.ready_in, 46400, delta=200)
 
+    def test_the_line_changes_while_somebody_looks(self):
+        # The main thread asks, too.
+        late = self.poster('bee', limit((1, 10)))
+
+        class Keys(frozenset):
+            def __rand__(self, others):
+                late.go_on()
+                return others.intersection(self)
+        first, poster = (self.poster('ant', limit((1, 10)))
+                         for _ in range(2))
+        first.go_on()
+        poster.go_on()
+        poster.claimant.keys = Keys(poster.claimant.keys)
+        self.assertAlmostEqual(poster.claimant.ready_in, 10, delta=0.1)
+        self.assertEqual(self.limiter.waiting, 3)
+
     def test_each_is_counted_once(self):
         claimant = self.limiter.claimant((limit((2, 10)),), self.fail)
         permit = claimant.request()
@@ -107,7 +123,7 @@ class TestLimiter(LimiterCase):
         # The first asked twice before the others came.
         self.assertEqual(''.join(self.order), 'aabcabcabcabcabcabca')
 
-    def test_another_process_gives_back(self):
+    def test_what_another_process_gives_back_is_heard_of(self):
         # Nobody is told of that.
         wanted = limit((1, 10), (100, 86400))
         claimant = self.limiter.claimant((wanted,), self.fail)
