@@ -9,12 +9,7 @@ import unittest
 from collections import Counter as Counted
 from contextlib import ExitStack
 from tempfile import TemporaryDirectory
-from tests.fault.limits import (
-    ALLOWED,
-    ALLOWED_CONNECTIONS,
-    relay_to,
-    StrictProvider,
-)
+from tests.fault.limits import ALLOWED, relay_to, StrictProvider
 from tests.limits.conformance import Conformance, limit
 from tests.limits.counting import Counter
 from tests.limits.simulated import quick_directory, SimulatedClock
@@ -371,12 +366,10 @@ class TestSites(SiteTestCase):
         super().setUp()
         self.redis = self.use(Redis())
         self.server = self.use(StrictProvider())
-        # The connections are not shared: each host has a part of them.
         self.sites = [self.site(self.server, members=70, settings={
-            **relay_to(self.server,
-                       max_connections=ALLOWED_CONNECTIONS // HOSTS),
+            **relay_to(self.server),
             'limits': {'storage': self.redis.url, 'hosts': HOSTS},
-            }) for _ in range(HOSTS)]
+            }, max_delivery_threads=2) for _ in range(HOSTS)]
         for site in self.sites:
             site.post(verp=True)
             site.start_runner()
