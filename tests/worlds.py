@@ -458,6 +458,8 @@ class World:
         self.seed = seed
         self._latency = latency
         self.loop = _Loop()
+        # Python 3.9 looks for it when an event is made.
+        asyncio.set_event_loop(self.loop)
         self.border = _Border(self.loop)
         self.servers = []
         self._directory = quick_directory()
@@ -466,7 +468,6 @@ class World:
         self._sessions = self._ticks = 0
         # The tasks of the other processes.
         self.others = []
-        asyncio.set_event_loop(self.loop)
 
     def _storage(self):
         return _Counting(

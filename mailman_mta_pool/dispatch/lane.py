@@ -498,7 +498,7 @@ class Lane:
         :return: 0.0 if there is something to do, or nothing for too long.
         """
         seconds, allowance = self.paused_for, self._allowance
-        if seconds <= 0 and allowance is not None and not allowance.look():
+        if seconds <= 0 and allowance is not None and not allowance.look(True):
             self._bear_limit(allowance)
             # It is 0.0 as long as the storage is being asked.
             seconds = self.paused_for or LIMIT_LOOK_PERIOD
