@@ -266,11 +266,26 @@ class TestSlots(SlotsTestCase):
             one.slots.release(one.busy.pop(), is_clean=False)
             one.want(1)
             one.want(0)
-            await asyncio.sleep(0.5)
-            self.assertEqual(one.slots.held, 0)
+            # Its rest goes on, and need not begin again.
+            await asyncio.sleep(REST / 2)
             two.want(1)
-            await asyncio.sleep(2 * REST)
-            self.assertEqual(len(two.busy), 1)
+            await asyncio.sleep(REST / 2 + 0.5)
+            self.assertEqual((one.slots.held, len(two.busy)), (0, 1))
+        self.run_steps(steps)
+
+    def test_one_that_rests_is_wanted_now_and_then(self):
+        # As by who may open no connection while a limit is asked for.
+        async def steps():
+            one, two = self.process(1), self.process(1)
+            two.want(1)
+            two.slots.release(two.busy.pop(), is_clean=False)
+            begin = self.loop.time()
+            while not one.busy:
+                one.want(1)
+                await asyncio.sleep(0.07)
+                one.want(0)
+                await asyncio.sleep(0.3)
+                self.assertLess(self.loop.time() - begin, REST + 1)
         self.run_steps(steps)
 
     def test_a_slot_that_is_forgotten_is_free(self):

@@ -23,11 +23,16 @@ class Turn:
     :ivar renewed: How often another one was begun.
     """
 
-    is_urgent = is_too_late = False
+    is_urgent = False
 
-    def __init__(self, world, seconds, is_awaited=False):
+    def __init__(self, world, seconds, is_awaited=False, patience=1e9):
+        """Begin.
+
+        :param patience: So long after its end it is too late.
+        """
         self._world = world
         self._seconds = seconds
+        self._patience = patience
         self.is_awaited = is_awaited
         self.renewed = -1
         self.renew()
@@ -35,6 +40,11 @@ class Turn:
     @property
     def is_over(self):
         return self._world.loop.time() >= self._end
+
+    @property
+    def is_too_late(self):
+        return self.is_urgent and (
+            self._world.loop.time() >= self._end + self._patience)
 
     def renew(self):
         self.renewed += 1
@@ -244,6 +254,46 @@ class TestLists(WorldTestCase):
         self.assertLess(post.seconds, 21.0)
 
 
+class TestDeaths(WorldTestCase):
+    def test_idle_connections_are_closed(self):
+        # None is opened before there is something to send over it.
+        rate = per(5, 60.0)
+        one = self.world.add('one', message_rate=rate)
+        for seconds in range(10, 60, 10):
+            self.world.at(seconds, one.drop)
+        post = self.post(10)
+        self.assertEqual((len(one.served), len(one.opened)), (10, 4))
+        self.assertWithin(rate, one)
+        self.assertLess(post.seconds, 62.0)
+
+    def test_it_dies_while_it_waits(self):
+        # The backup has the rest then, until the better one is back.
+        one = self.world.add('one', message_rate=per(14))
+        backup = self.world.add('backup', priority=20, message_rate=per(7))
+        # One second has room for 14, and the rest of it is for waiting.
+        self.world.at(3.9, one.die)
+        self.world.at(30.0, one.come_back)
+        self.post(700)
+        self.assertWithin(per(14), one)
+        self.assertWithin(per(7), backup)
+        self.assertEqual(len(one.served) + len(backup.served), 700)
+        # It was tried again within its back-off.
+        self.assertLess(one.opened[2] - 1000.0, 30.0 + 20.0 * 1.2)
+        self.assertGreater(len(backup.served), 7 * 25)
+        last = backup.accepted[-1][1]
+        self.assertLess(last, one.opened[2] + 1.5)
+
+    def test_both_die_and_come_back(self):
+        servers = [self.world.add(name, message_rate=per(14))
+                   for name in ('one', 'other')]
+        for server in servers:
+            self.world.at(2.5, server.die)
+            self.world.at(60.0, server.come_back)
+        post = self.post(300, patience=600.0)
+        self.assertEqual(len(post.ledger.served), 300)
+        self.assertLess(post.seconds, 60.0 + 20.0)
+
+
 class TestTurns(WorldTestCase):
     def test_a_backup_is_no_reason_to_stay(self):
         # Nothing could be sent in the turn, and others wait.
@@ -316,7 +366,8 @@ POSTS = st.lists(st.fixed_dictionaries({
     'patience': st.sampled_from([0.0, 10.0, 600.0])}),
     min_size=1, max_size=3)
 TURNS = st.one_of(st.none(), st.tuples(
-    st.sampled_from([0.0, 1.0, 20.0]), st.booleans(), st.booleans()))
+    st.sampled_from([0.0, 1.0, 20.0]), st.booleans(), st.booleans(),
+    st.sampled_from([0.0, 3.0, 1e9])))
 # What the servers say; most say nothing against anybody.
 MOODS = ((215, None), (225, '550 5.1.1 Who?'), (233, '450 4.2.1 Later'),
          (240, '550 Zorp'), (248, '450 Slowly'), (250, '450 Enough'),
@@ -341,10 +392,10 @@ class TestWhateverHappens(WorldTestCase):
                Unit.messages, Unit.recipients]),
            ceilings=st.lists(st.sampled_from([0, 0, 1, 2, 3]), min_size=3,
                              max_size=3),
-           seed=st.integers(0, 9))
+           seed=st.integers(0, 9), latency=st.sampled_from([0.0, 0.0, 0.1]))
     def test_any(self, relays, events, posts, turn, octets, list_rate, unit,
-                 ceilings, seed):
-        self.world = world = World(seed)
+                 ceilings, seed, latency):
+        self.world = world = World(seed, latency)
         self.octets = iter(octets)
         logging.disable()
         try:
@@ -370,8 +421,8 @@ class TestWhateverHappens(WorldTestCase):
         for options in posts:
             turns = {}
             if turn is not None:
-                seconds, is_awaited, is_urgent = turn
-                turns['turn'] = Turn(world, seconds, is_awaited)
+                seconds, is_awaited, is_urgent, patience = turn
+                turns['turn'] = Turn(world, seconds, is_awaited, patience)
                 turns['turn'].is_urgent = is_urgent
                 world.border.tick = 5.0
             post = self.post(list_limits=limits, **options, **turns)

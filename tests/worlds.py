@@ -448,9 +448,18 @@ class World:
     :ivar storage: The `FileStorage` of the limits, which counts.
     """
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, latency=0.0):
+        """Begin.
+
+        :param seed: What else chance depends on.
+        :param latency: After how many seconds the storage of the limits
+            answers; 0.0 if it does so at once.
+        """
         self.seed = seed
+        self._latency = latency
         self.loop = _Loop()
+        # Python 3.9 looks for it when an event is made.
+        asyncio.set_event_loop(self.loop)
         self.border = _Border(self.loop)
         self.servers = []
         self._directory = quick_directory()
@@ -459,11 +468,10 @@ class World:
         self._sessions = self._ticks = 0
         # The tasks of the other processes.
         self.others = []
-        asyncio.set_event_loop(self.loop)
 
     def _storage(self):
         return _Counting(
-            self._directory.name, self.loop.call_later,
+            self._directory.name, self.loop.call_later, self._latency,
             clock=_Clock(self.loop), pause=lambda seconds: None)
 
     def get_limiter(self):
@@ -506,19 +514,28 @@ class World:
             slots=self.slots(server.name, ceiling), clock=self.loop.time,
             allowance=server.connects)
 
+        def is_wanted():
+            return self.loop.time() < end
+
         async def compete():
-            while self.loop.time() < end:
+            while is_wanted():
                 with suppress(RelayUnavailable):
-                    connection, _ = await pool.acquire()
-                    wanted_at = self.loop.time() + busy
-                    while (self.loop.time() < wanted_at and
-                           not pool.gives_back_busy()):
-                        await asyncio.sleep(0.5)
-                    await connection.disconnect()
-                    pool.release(connection)
+                    found = await pool.acquire(is_wanted)
+                    if found is not None:
+                        connection, _ = found
+                        await self._use(connection, pool, busy)
                 await asyncio.sleep(idle)
             await pool.close()
         self.others.append(self.loop.create_task(compete()))
+        self.at(until, pool.dismiss_unwanted)
+
+    async def _use(self, connection, pool, seconds):
+        """Use a connection for so long, or until others are to have it."""
+        end = self.loop.time() + seconds
+        while self.loop.time() < end and not pool.gives_back_busy():
+            await asyncio.sleep(0.5)
+        await connection.disconnect()
+        pool.release(connection)
 
     def at(self, seconds, step, *args):
         """Have something happen so many seconds from now."""
@@ -574,14 +591,23 @@ class World:
 
 
 class _Counting(FileStorage):
-    """Counts what is in flight.
+    """Counts what is in flight, and answers late if that is wanted.
 
     :ivar flying: By the key of the limit.
     """
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
+    def __init__(self, directory, later, latency, **options):
+        super().__init__(directory, later, **options)
+        self._call_later = later
+        self._latency = latency
         self.flying = Counter()
+
+    def take(self, ask, answer):
+        if self._latency:
+            self._call_later(
+                self._latency, lambda: answer(self.take_now(ask)))
+        else:
+            super().take(ask, answer)
 
     def take_now(self, ask):
         answer = super().take_now(ask)

@@ -126,8 +126,11 @@ class Agent:
         :return: True, when it is over.
         """
         lane = self._lane
-        while lane.has_work_for_all and lane.is_put_off:
-            await self._rest(lane.paused_for)
+        while lane.has_work_for_all:
+            seconds = lane.put_off_for()
+            if seconds <= 0:
+                break
+            await self._rest(seconds)
         return True
 
     async def _rest(self, seconds: float) -> None:

@@ -492,10 +492,17 @@ class Lane:
         return (self.has_work and len(self._agents) <= self._most_agents and
                 self._dispatcher.wants(self))
 
-    @property
-    def is_put_off(self) -> bool:
-        """True if a connection would have nothing to do but wait."""
-        return 0 < self.paused_for < LONGEST_SLEEP
+    def put_off_for(self) -> float:
+        """Return for how many seconds a connection could only wait.
+
+        :return: 0.0 if there is something to do, or nothing for too long.
+        """
+        seconds, allowance = self.paused_for, self._allowance
+        if seconds <= 0 and allowance is not None and not allowance.look(True):
+            self._bear_limit(allowance)
+            # It is 0.0 as long as the storage is being asked.
+            seconds = self.paused_for or LIMIT_LOOK_PERIOD
+        return 0.0 if self.is_over or seconds >= LONGEST_SLEEP else seconds
 
     @property
     def may_have_work(self) -> bool:

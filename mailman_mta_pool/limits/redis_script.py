@@ -12,6 +12,7 @@ import redis.asyncio
 
 from importlib import resources
 from public import public
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -57,15 +58,12 @@ class RedisScript:
         :raises ValueError: if it is no such URL.  The message does not show
             it.
         """
-        try:
-            self.client: Any = redis.asyncio.from_url(
-                url, socket_timeout=CALL_TIMEOUT,
-                socket_connect_timeout=CALL_TIMEOUT,
-                # An answer may be lost when all has been done.
-                retry=Retry(NoBackoff(), 0), max_connections=1)
-        except ValueError:
-            # The message of redis-py has the URL in it, with its password.
-            raise ValueError('not the URL of a Redis server') from None
+        self.check_url(url)
+        self.client: Any = redis.asyncio.from_url(
+            url, socket_timeout=CALL_TIMEOUT,
+            socket_connect_timeout=CALL_TIMEOUT,
+            # An answer may be lost when all has been done.
+            retry=Retry(NoBackoff(), 0), max_connections=1)
         self._function = self.client.register_script(_script())
         known = self.client.connection_pool.connection_kwargs
         self.name = known.get('path') or '{}:{}/{}'.format(
@@ -75,6 +73,19 @@ class RedisScript:
         self._clock = clock
         self.epoch: Optional[str] = None
         self.is_new = False
+
+    @staticmethod
+    def check_url(url: str) -> None:
+        """Check the URL of a server, without a loop.
+
+        :param url: The URL.
+        :raises ValueError: as above.
+        """
+        try:
+            parse_url(url)
+        except ValueError:
+            # The message of redis-py has the URL in it, with its password.
+            raise ValueError('not the URL of a Redis server') from None
 
     def __repr__(self) -> str:
         return f'<RedisScript {self.name}>'

@@ -430,7 +430,7 @@ def check_url(url: str) -> None:
     :param url: The URL.
     :raises ValueError: as with `open_shared`.
     """
-    RedisScript(url)
+    RedisScript.check_url(url)
 
 
 @public

@@ -469,17 +469,26 @@ class Slots:
         self._idle_to_give = view.idle_to_give
         self._busy_to_give = view.busy_to_give
         if self._wanted == 0:
-            for slot in self._resting:
-                self._held.remove(slot)
-                slot.free(is_clean=False)
-            if self._resting:
-                self._resting = []
-                self._tell(now)
+            self._free_rested(now)
         elif now < self._without_until or view.may_take or any(
                 slot.rests_until <= now for slot in self._resting):
             self._on_free()
         if self._promised < max(self._idle_to_give, self._busy_to_give):
             self._on_wanted()
+
+    def _free_rested(self, now: float) -> None:
+        """Give up the slots that have rested, for nobody wants them.
+
+        Until then nobody could use them, here or elsewhere; and whoever wants
+        one now and then would never have it if the rest began anew each time.
+        """
+        rested = [slot for slot in self._resting if slot.rests_until <= now]
+        for slot in rested:
+            self._resting.remove(slot)
+            self._held.remove(slot)
+            slot.free(is_clean=True)
+        if rested:
+            self._tell(now)
 
     def _view(self, now: float, is_asking: bool = False) -> View:
         mine = self._demand(now)

@@ -349,9 +349,10 @@ class TestPosts(ProviderCase):
             r'smtp to ant@example.com for (\d+) recips',
             site.log('smtp.log'))]
         print(f'\n{posts} posts in {slices} slices: turns of {turns}')
-        # On a busy machine a turn may end before its part is sent.
+        # On a busy machine a turn may end before its part is sent, and now and
+        # then before anything is.
         self.assertEqual(sum(turns), posts * self.SIZE)
-        self.assertGreater(min(turns), 0)
+        self.assertLess(turns.count(0), len(turns) / 4)
         return numbers
 
     def test_in_one_runner(self):

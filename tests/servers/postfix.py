@@ -178,11 +178,11 @@ class Postfix:
         # Mailman's test layers have a umask that keeps others out.
         os.chmod(path, 0o644)
 
-    def _postfix(self, command):
-        subprocess.run(
-            ('postfix', '-c', self._path('etc'), command), check=True,
+    def _postfix(self, command, check=True):
+        return subprocess.run(
+            ('postfix', '-c', self._path('etc'), command), check=check,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            umask=0o022)
+            umask=0o022).returncode == 0
 
     def stop(self):
         """Stop the server as an administrator does, and keep its queue.
@@ -200,14 +200,14 @@ class Postfix:
         wait_until(lambda: not self._is_running(), 'the end of Postfix')
 
     def _is_running(self):
-        return subprocess.run(
-            ('postfix', '-c', self._path('etc'), 'status'),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL).returncode == 0
+        return self._postfix('status', check=False)
 
     def start(self):
         """Start the server again, on the same port, after its end."""
-        self._postfix('start')
+        # Somebody who looks for the server may have its port for a moment: a
+        # connection from a port of this host to that port itself.
+        wait_until(lambda: self._postfix('start', check=False),
+                   'the start of Postfix')
         with open(self._path('queue', 'pid', 'master.pid')) as fp:
             self._master = int(fp.read())
         wait_until(lambda: is_accepting(self.port), 'Postfix')
