@@ -359,21 +359,25 @@ class Lane:
         :param count: How many these are; None for all that are waiting.
         """
         self.wake_all()
-        missing = len(self.share) - self.ready
+        self._start_agents_for(len(self.share), count)
+
+    def start_own_agents(self) -> None:
+        """Start agents for what goes over this lane only."""
+        self._start_agents_for(self.share.own_length)
+
+    def _start_agents_for(self, waiting: int,
+                          count: Optional[int] = None) -> None:
+        """Start the agents that so many transactions lack, if there may be.
+
+        :param waiting: How many transactions are waiting.
+        :param count: How many agents are started at most; None for as many
+            as may be.
+        """
+        missing = waiting - self.ready
         if missing > 0 and not self.may_start():
             return
         if count is not None:
             missing = min(missing, count)
-        for _ in range(min(missing, self._most_agents - len(self._agents))):
-            self.start_agent()
-        if missing > 0:
-            self.wait_for_ceiling()
-
-    def start_own_agents(self) -> None:
-        """Start agents for what goes over this lane only."""
-        missing = self.share.own_length - self.ready
-        if missing > 0 and not self.may_start():
-            return
         for _ in range(min(missing, self._most_agents - len(self._agents))):
             self.start_agent()
         if missing > 0:
