@@ -81,8 +81,12 @@ ONLY_IN = {
     'concurrent': {'connection.foreign', 'network.border'},
     'redis': {'limits.redis_script'},
     # `fetching` tells a timeout by its type, `problems` a resolver without an
-    # answer by its number, and neither opens anything.
-    'socket': {'checking.problems', 'connection', 'rendering.fetching'},
+    # answer by its number, `endpoint` ends what HTTP waits for, and none of
+    # them opens anything.
+    'socket': {
+        'checking.problems', 'connection', 'login.endpoint',
+        'rendering.fetching',
+        },
     # Files of certificates and keys are looked at when they are named.
     'ssl': {'configuration.certificates', 'connection', 'errors'},
     'select': {'demo'},

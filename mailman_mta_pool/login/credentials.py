@@ -21,6 +21,7 @@ from mailman_mta_pool.login.scram import (
     ScramSHA1,
     ScramSHA256,
 )
+from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
     AuthSettings,
@@ -30,7 +31,6 @@ from mailman_mta_pool.settings import (
 )
 from public import public
 from typing import (
-    Any,
     Callable,
     Collection,
     Dict,
@@ -104,7 +104,7 @@ class Credentials:
 
     def __init__(self, user: str, password: Secret, *,
                  auth: AuthSettings = AuthSettings(),
-                 tokens: Any = None, keys: KeyNames = MTA_KEYS,
+                 tokens: Optional[Tokens] = None, keys: KeyNames = MTA_KEYS,
                  warns: bool = True, relay: str = '', host: str = '',
                  port: int = 0) -> None:
         """Check what can be checked before the server is met.
@@ -112,7 +112,7 @@ class Credentials:
         :param user: The user name.
         :param password: The password.
         :param auth: Which mechanisms may be used.
-        :param tokens: The `Tokens`, in the place of a password.
+        :param tokens: Those in the place of a password.
         :param keys: Where these are set.
         :param warns: True if a server that is not verified is warned about;
             otherwise it gets no password.

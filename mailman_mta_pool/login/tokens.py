@@ -9,11 +9,11 @@ import errno
 import asyncio
 
 from mailman_mta_pool.errors import TokenUnavailable
-from mailman_mta_pool.login.grant import Grant
+from mailman_mta_pool.login.grant import Grant, Source
 from mailman_mta_pool.programs import FAILURE_PAUSE
 from mailman_mta_pool.secret import Secret
 from public import public
-from typing import Any, Callable, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 
 # A token that has fewer seconds left is not used for a login if another one
@@ -38,13 +38,11 @@ class _Held(NamedTuple):
 class Tokens:
     """The tokens of a relay; of the network thread."""
 
-    def __init__(self, source: Any, *,
+    def __init__(self, source: Source, *,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; nothing is fetched before it is needed.
 
-        :param source: Has `fetch`, which returns a `Grant` or raises
-            `TokenUnavailable` in a thread of its own, and `abort`, which ends
-            that.
+        :param source: Where they come from.
         :param clock: Seconds that only grow.
         """
         self._source = source
@@ -123,7 +121,7 @@ class Tokens:
         finally:
             if not call.done():
                 self._source.abort()
-                call.add_done_callback(
-                    lambda call: call.cancelled() or call.exception())
-        raise TokenUnavailable(
-            f'there was no token within {FETCH_TIMEOUT:g} s')
+                # Nobody is there for what comes later, not even the loop.
+                call.cancel()
+        raise self._source.failure(
+            f'has given none within {FETCH_TIMEOUT:g} s')

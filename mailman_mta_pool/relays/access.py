@@ -12,7 +12,7 @@ from mailman_mta_pool.login.record import login_directory, LoginRecord
 from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.settings import MTA, RelaySettings, TokenSettings
 from public import public
-from typing import Any, Tuple
+from typing import Optional, Tuple
 
 
 @public
@@ -86,7 +86,7 @@ def _credentials(relay: RelaySettings) -> Credentials:
         host='' if is_service(relay.host) else relay.host, port=relay.port)
 
 
-def _tokens(relay: RelaySettings) -> Any:
+def _tokens(relay: RelaySettings) -> Optional[Tokens]:
     token = relay.auth.token
     if token is None:
         return None

@@ -227,7 +227,7 @@ class TestTokens(LoginTestCase):
         self.assertEqual(self.source.fetched, 1)
 
     def test_no_token(self):
-        self.source.failure = 'the program ended with status 1'
+        self.source.problem = 'the program ended with status 1'
         error = self.fails(UnavailableHere, self.access(tokens=True))
         self.assertIn('AUTH: the program ended with status 1', str(error))
         self.assertFalse(error.waiting_helps)
