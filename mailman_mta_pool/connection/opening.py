@@ -345,6 +345,7 @@ class _Opening:
         with translated(self._relay, 'AUTH'):
             turn = await self._endpoint.access.turn(self._timeouts.hello)
         with turn:
+            attempt = attempt.latest()
             try:
                 await self._authenticate(attempt, server)
             except AuthenticationRefused as error:

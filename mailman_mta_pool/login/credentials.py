@@ -170,6 +170,11 @@ class Credentials:
 
     # For `Attempt`.
 
+    @property
+    def held_token(self) -> Optional[Secret]:
+        """See `Tokens.held`; None where there is a password."""
+        return None if self._tokens is None else self._tokens.held
+
     def choose(self, offered: FrozenSet[str], is_verified: bool,
                token: Optional[Secret]) -> Authentication:
         """See `Attempt.authentication`."""
@@ -293,16 +298,30 @@ class Attempt:
         """
         return self._credentials.choose(offered, is_verified, self._token)
 
+    def latest(self) -> 'Attempt':
+        """Return the attempt for now, after some waiting.
+
+        Another connection may have got another token, because the server has
+        refused the one of this attempt.
+        """
+        token = self._credentials.held_token
+        if token is None or token == self._token:
+            return self
+        return Attempt(self._credentials, token, is_new=False)
+
     async def renewed(self) -> Optional['Attempt']:
         """Return another attempt after a refusal; None if there is none.
 
         There is one with another token, unless the refused token was new.
 
-        :raises TokenUnavailable: if there is no other token.
+        :raises TokenUnavailable: if there is no token.
         """
         if self._token is None or self._is_new:
             return None
-        return await self._credentials.attempt(self._token)
+        attempt = await self._credentials.attempt(self._token)
+        # Some sources keep a token until it expires.
+        is_the_same = self._credentials.held_token == self._token
+        return None if is_the_same else attempt
 
 
 def _is_too_long(user: bytes, secret: bytes) -> bool:

@@ -56,6 +56,11 @@ class Tokens:
     def __repr__(self) -> str:
         return f'<Tokens {"held" if self._held else "none"}>'
 
+    @property
+    def held(self) -> Optional[Secret]:
+        """The token that was fetched last; None if there is none any more."""
+        return None if self._held is None else self._held.token
+
     async def get(self, refused: Optional[Secret] = None,
                   ) -> Tuple[Secret, bool]:
         """Return a token, and True if it was fetched for this call.

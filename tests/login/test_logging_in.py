@@ -17,7 +17,7 @@ from mailman_mta_pool.errors import (
 )
 from mailman_mta_pool.login.access import Access
 from mailman_mta_pool.login.credentials import Credentials, KeyNames
-from mailman_mta_pool.login.record import login_directory, LoginRecord
+from mailman_mta_pool.login.record import login_directory, LoginRecord, Turn
 from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import AuthSettings, Timeouts
@@ -215,6 +215,28 @@ class TestTokens(LoginTestCase):
         self.fails(AuthenticationRefused, self.access(tokens=True),
                    hello('XOAUTH2'), REFUSED, REFUSED)
         self.assertEqual(len(self.lines), 2)
+        self.assertEqual(self.source.fetched, 2)
+
+    def test_the_same_again(self):
+        # It is refused once on the server, not twice.
+        self.source.name = 'ya29'
+        self.loop.run_until_complete(self.tokens.get())
+        self.fails(AuthenticationRefused, self.access(tokens=True),
+                   hello('XOAUTH2'), REFUSED)
+        self.assertEqual(len(self.lines), 1)
+        self.assertEqual(self.source.fetched, 2)
+
+    def test_another_connection_was_refused(self):
+        # This one has waited for its turn meanwhile.
+        self.loop.run_until_complete(self.tokens.get())
+        access = self.access(tokens=True)
+
+        async def turn(timeout):
+            await self.tokens.get(Secret('ya29 1'))
+            return Turn()
+        with mock.patch.object(access, 'turn', turn):
+            self.open(access, hello('XOAUTH2'), WELCOME)
+        self.assertIn(b'ya29 2', self.said(0))
         self.assertEqual(self.source.fetched, 2)
 
     def test_not_now(self):
