@@ -8,7 +8,8 @@ from mailman_mta_pool.login.access import Access
 from mailman_mta_pool.login.credentials import Credentials, KeyNames
 from mailman_mta_pool.login.endpoint import EndpointSource
 from mailman_mta_pool.login.grant import CommandSource
-from mailman_mta_pool.login.record import login_directory, LoginRecord
+from mailman_mta_pool.login.record import LoginRecord
+from mailman_mta_pool.login.states import login_directory
 from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.settings import MTA, RelaySettings, TokenSettings
 from public import public

@@ -17,7 +17,8 @@ from mailman_mta_pool.errors import (
 )
 from mailman_mta_pool.login.access import Access
 from mailman_mta_pool.login.credentials import Credentials, KeyNames
-from mailman_mta_pool.login.record import login_directory, LoginRecord, Turn
+from mailman_mta_pool.login.record import LoginRecord, Turn
+from mailman_mta_pool.login.states import login_directory
 from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import AuthSettings, Timeouts
