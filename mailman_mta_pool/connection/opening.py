@@ -8,7 +8,6 @@ has a deadline.
 import re
 import ssl
 import time
-import errno
 import socket
 import asyncio
 import smtplib
@@ -45,6 +44,7 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.login.access import Access, NO_ACCESS
 from mailman_mta_pool.login.credentials import Attempt
 from mailman_mta_pool.login.exchange import Authentication, CANCEL
+from mailman_mta_pool.network.threads import in_thread
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply
@@ -399,13 +399,7 @@ class _Opening:
                       reply: Reply) -> Optional[bytes]:
         if not authentication.is_slow or reply.code != 334:
             return authentication.answer(reply)
-        try:
-            call = asyncio.get_running_loop().run_in_executor(
-                None, authentication.answer, reply)
-        except RuntimeError as error:
-            # The executor cannot start a thread.
-            raise OSError(errno.EAGAIN, str(error)) from error
-        return await call
+        return await in_thread(authentication.answer, reply)
 
 
 def _expect(code: int, reply: Reply) -> None:

@@ -5,11 +5,11 @@ It is fetched when a login needs one, by one fetch at a time.
 """
 
 import time
-import errno
 import asyncio
 
 from mailman_mta_pool.errors import TokenUnavailable
 from mailman_mta_pool.login.grant import Grant, Source
+from mailman_mta_pool.network.threads import in_thread
 from mailman_mta_pool.programs import FAILURE_PAUSE
 from mailman_mta_pool.secret import Secret
 from public import public
@@ -113,12 +113,7 @@ class Tokens:
         return grant
 
     async def _in_thread(self) -> Grant:
-        loop = asyncio.get_running_loop()
-        try:
-            call = loop.run_in_executor(None, self._source.fetch)
-        except RuntimeError as error:
-            # The executor cannot start a thread.
-            raise OSError(errno.EAGAIN, str(error)) from error
+        call = in_thread(self._source.fetch)
         try:
             await asyncio.wait([call], timeout=FETCH_TIMEOUT)
             if call.done():

@@ -257,6 +257,14 @@ class TestTokens(LoginTestCase):
         # The server is not asked for anything.
         self.assertEqual(self.peer.connections, 0)
 
+    def test_no_thread(self):
+        with mock.patch.object(
+                self.loop, 'run_in_executor', side_effect=RuntimeError):
+            self.fails(UnavailableHere, self.access(tokens=True))
+            # For SCRAM, too.
+            self.fails(UnavailableHere, self.access(),
+                       hello('SCRAM-SHA-256'), challenge(b'x'))
+
     def test_long_tokens_and_texts(self):
         # A few characters of a long token are in many a text by chance.
         self.source.name = 'Zebra ' + '0123456789abcdef' * 64 + ' {}'
