@@ -334,7 +334,8 @@ class _Opening:
         with translated(self._relay, 'AUTH'):
             turn = await self._endpoint.access.turn(self._timeouts.hello)
         with turn:
-            attempt = attempt.latest()
+            with translated(self._relay, 'AUTH'):
+                attempt = await attempt.latest()
             try:
                 await self._authenticate(attempt, server)
             except AuthenticationRefused as error:

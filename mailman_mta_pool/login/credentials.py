@@ -125,6 +125,7 @@ class Credentials:
         self._auth = auth
         self._tokens = tokens
         self._warns = warns
+        self._has_warned = False
         self._relay = relay
         self._place = host, port
         self._salted: Optional[SaltedPasswords] = None
@@ -171,7 +172,7 @@ class Credentials:
     # For `Attempt`.
 
     @property
-    def held_token(self) -> Optional[Secret]:
+    def held(self) -> Optional[Secret]:
         """See `Tokens.held`; None where there is a password."""
         return None if self._tokens is None else self._tokens.held
 
@@ -223,12 +224,10 @@ class Credentials:
             f'sent; set {self.keys.secure}, or {self.keys.insecure}')
 
     def _warn(self, name: str) -> None:
-        """Say once that the password is not safe."""
-        if self._auth.is_insecure:
+        """Say once for all connections that the password is not safe."""
+        if self._auth.is_insecure or self._has_warned:
             return
-        # Once for all connections.
-        self._auth = AuthSettings(
-            self._auth.mechanisms, True, self._auth.token)
+        self._has_warned = True
         log.warning(
             '%s: %s shows what we log in with to whoever is in the place of '
             'the server, which is not verified; set %s, or %s', self._relay,
@@ -298,16 +297,17 @@ class Attempt:
         """
         return self._credentials.choose(offered, is_verified, self._token)
 
-    def latest(self) -> 'Attempt':
+    async def latest(self) -> 'Attempt':
         """Return the attempt for now, after some waiting.
 
-        Another connection may have got another token, because the server has
-        refused the one of this attempt.
+        The server may have refused the token of this attempt meanwhile, when
+        another connection had it.
+
+        :raises TokenUnavailable: if there is no other token.
         """
-        token = self._credentials.held_token
-        if token is None or token == self._token:
+        if self._token is None or self._credentials.held == self._token:
             return self
-        return Attempt(self._credentials, token, is_new=False)
+        return await self._credentials.attempt()
 
     async def renewed(self) -> Optional['Attempt']:
         """Return another attempt after a refusal; None if there is none.
@@ -320,7 +320,7 @@ class Attempt:
             return None
         attempt = await self._credentials.attempt(self._token)
         # Some sources keep a token until it expires.
-        is_the_same = self._credentials.held_token == self._token
+        is_the_same = self._credentials.held == self._token
         return None if is_the_same else attempt
 
 

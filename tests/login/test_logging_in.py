@@ -6,6 +6,7 @@ import base64
 import unittest
 import threading
 
+from contextlib import suppress
 from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.tls import context_for
@@ -13,6 +14,7 @@ from mailman_mta_pool.errors import (
     AuthenticationRefused,
     NotOffered,
     RelayUnavailable,
+    TokenUnavailable,
     UnavailableHere,
 )
 from mailman_mta_pool.login.access import Access
@@ -233,12 +235,22 @@ class TestTokens(LoginTestCase):
         access = self.access(tokens=True)
 
         async def turn(timeout):
-            await self.tokens.get(Secret('ya29 1'))
+            with suppress(TokenUnavailable):
+                await self.tokens.get(Secret('ya29 1'))
             return Turn()
         with mock.patch.object(access, 'turn', turn):
             self.open(access, hello('XOAUTH2'), WELCOME)
-        self.assertIn(b'ya29 2', self.said(0))
-        self.assertEqual(self.source.fetched, 2)
+            self.assertIn(b'ya29 2', self.said(0))
+            self.assertEqual(self.source.fetched, 2)
+            # Nor if there is no other token.
+            self._tokens = Tokens(self.source, clock=self.loop.time)
+            self.source.fetched = 0
+            self.loop.run_until_complete(self.tokens.get())
+            access = self.access(tokens=True)
+            self.source.problem = 'it is down'
+            with mock.patch.object(access, 'turn', turn):
+                self.fails(UnavailableHere, access, hello('XOAUTH2'))
+        self.assertEqual(self.lines, [])
 
     def test_not_now(self):
         # It is not the token.
