@@ -534,7 +534,7 @@ class Lane:
 
     def note_queued(self) -> None:
         """Take note that an agent begins to wait for that."""
-        self._dispatcher.note_queued()
+        self._dispatcher.set_others_to_work()
 
     @property
     def is_crowded_out(self) -> bool:
@@ -592,7 +592,7 @@ class Lane:
             self._is_down = True
             self._rests_until = self._clock() + self.retry.rest()
         # What waits for this relay may go over another one.
-        self._dispatcher.note_outage()
+        self._dispatcher.set_others_to_work()
         self.relay.trouble = f'{error.phase}: {error.reason}'
         if event is Event.cannot_open_ever:
             self._give_up(error)
@@ -774,7 +774,7 @@ class Lane:
             if was_waiting:
                 self._dispatcher.wake_others(self)
             else:
-                self._dispatcher.note_limited()
+                self._dispatcher.set_others_to_work()
         return permit
 
     def _note_permit(self, permit: Permit,
