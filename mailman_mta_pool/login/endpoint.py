@@ -5,6 +5,7 @@ RFC 6749, sections 4.4 and 6.  It is not for the network thread, for it waits.
 """
 
 import os
+import stat
 import time
 import fcntl
 import logging
@@ -41,7 +42,6 @@ MAX_RESPONSE = 64 * 1024
 # Of what an error says this much is shown, in characters.
 MAX_SHOWN = 200
 FORM = 'application/x-www-form-urlencoded'
-PERMISSIONS = 0o600
 # The keys of an error (RFC 6749, section 5.2).
 _TOLD = ('error', 'error_description')
 
@@ -253,13 +253,19 @@ def _told(found: Any, secrets: Any) -> str:
 def _replace(path: str, octets: bytes) -> None:
     """Write a file anew, so that it is never there by half.
 
+    Whoever may read it may do so afterwards, as far as that is ours to say.
+
     :raises OSError: if that cannot be done.
     """
+    status = os.stat(path)
     descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path))
     try:
         with open(descriptor, 'wb') as file:
             file.write(octets)
-            os.fchmod(descriptor, PERMISSIONS)
+            # Only root can give a file to another user.
+            with suppress(PermissionError):
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
             file.flush()
             os.fsync(descriptor)
         os.replace(new, path)

@@ -199,6 +199,22 @@ class TestRefreshTokens(EndpointTestCase):
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         self.assertEqual(os.listdir(self.directory), ['refresh'])
 
+    def test_another_is_for_the_same_users(self):
+        # `mailman mta-pool check` may be run by root, and the runners are not.
+        self.path.chmod(0o640)
+        status = self.path.stat()
+        owner = status.st_uid, status.st_gid
+        for token, error, mode in (
+                ('hunter4', None, 0o640), ('hunter5', PermissionError, 0o600)):
+            endpoint = self.endpoint((200, {**GOOD, 'refresh_token': token}))
+            with self.subTest(token=token), mock.patch.object(
+                    os, 'fchown', side_effect=error) as chown:
+                self.with_file(endpoint.url).fetch()
+                self.assertEqual(chown.call_args[0][1:], owner)
+                self.assertEqual(self.path.read_text(), f'{token}\n')
+                self.assertEqual(
+                    stat.S_IMODE(self.path.stat().st_mode), mode)
+
     def test_another_that_cannot_be_written(self):
         endpoint = self.endpoint(
             (200, {**GOOD, 'refresh_token': 'hunter4'}), (200, GOOD))
