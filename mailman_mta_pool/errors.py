@@ -366,6 +366,16 @@ _TLS_PROBLEMS: Sequence[
 
 
 @public
+def local_limit(error: Exception) -> Optional[int]:
+    """Return the `errno` of a limit of this machine; None for another error.
+
+    :param error: What the system said.
+    """
+    number = getattr(error, 'errno', None)
+    return number if number in LOCAL_LIMITS else None
+
+
+@public
 def shortened(text: str) -> str:
     """Return a text of which a line in a log can hold all.
 

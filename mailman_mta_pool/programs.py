@@ -11,6 +11,7 @@ import signal
 import subprocess
 
 from contextlib import suppress
+from functools import partial
 from public import public
 from typing import Callable, List, Optional
 
@@ -32,8 +33,13 @@ class ProgramFailed(Exception):
     """A program printed nothing of use; the text is what it did."""
 
 
+def _nothing(end: Callable[[], None]) -> None:
+    """Let the program run."""
+
+
 @public
 def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
+              began: Callable[[Callable[[], None]], None] = _nothing,
               clock: Callable[[], float] = time.monotonic,
               sleep: Callable[[float], None] = time.sleep) -> bytes:
     """Run a program, and return what it prints.
@@ -43,6 +49,7 @@ def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
 
     :param arguments: The program and its arguments; no shell looks at them.
     :param most: How many octets it may print, beside the end of the line.
+    :param began: Given what ends the program, which another thread may call.
     :param clock: Seconds that only grow.
     :param sleep: Waits for so many seconds.
     :raises ProgramFailed: if it cannot be started, does not end within
@@ -58,6 +65,7 @@ def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
         raise ProgramFailed('cannot be started: ' + (
             os.strerror(number) if number else 'no such program')) from None
     try:
+        began(partial(_kill, process))
         octets = _output_of(
             process, most, clock() + COMMAND_TIMEOUT, clock, sleep)
     finally:
@@ -152,7 +160,11 @@ def _end(process: 'subprocess.Popen[bytes]') -> None:
     """
     assert process.stdout is not None
     process.stdout.close()
+    _kill(process)
+    process.wait()
+
+
+def _kill(process: 'subprocess.Popen[bytes]') -> None:
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

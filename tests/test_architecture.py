@@ -75,14 +75,22 @@ ONLY_IN = {
     # What runs in the network thread; the demo's server is a process.
     'asyncio': {
         'checking.relay', 'connection', 'demo.server', 'dispatch',
-        'limits', 'login', 'monitoring.ticker', 'network', 'relays',
+        'limits', 'login.record', 'login.tokens', 'monitoring.ticker',
+        'network', 'relays',
         },
     # A connection of another package blocks, and has a thread to do so.
     'concurrent': {'connection.foreign', 'network.border'},
     'redis': {'limits.redis_script'},
+    # Tokens are asked for in one place, and programs run in two.
+    'http': {'login.endpoint'},
+    'subprocess': {'demo', 'programs', 'rendering.fetching'},
     # `fetching` tells a timeout by its type, `problems` a resolver without an
-    # answer by its number, and neither opens anything.
-    'socket': {'checking.problems', 'connection', 'rendering.fetching'},
+    # answer by its number, `endpoint` ends what HTTP waits for, and none of
+    # them opens anything.
+    'socket': {
+        'checking.problems', 'connection', 'login.endpoint',
+        'rendering.fetching',
+        },
     # Files of certificates and keys are looked at when they are named.
     'ssl': {'configuration.certificates', 'connection', 'errors'},
     'select': {'demo'},

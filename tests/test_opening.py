@@ -15,7 +15,6 @@ import unittest
 import warnings
 import threading
 import traceback
-import importlib.util
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, ExitStack
@@ -27,12 +26,15 @@ from mailman_mta_pool.connection import opening
 from mailman_mta_pool.connection.addresses import (
     Address,
     Addresses,
-    LAST_RESORT_STAGGER,
     MAX_ADDRESSES,
+)
+from mailman_mta_pool.connection.connecting import (
+    LAST_RESORT_STAGGER,
     reachable_from,
     STAGGER,
 )
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
+from mailman_mta_pool.connection.own_name import OWN_NAME_TIMEOUT, OwnName
 from mailman_mta_pool.connection.tls import context_for
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
@@ -774,13 +776,12 @@ class TestOwnName(OpeningTestCase):
 
     def begin_process(self):
         """As in a process that has opened no connection yet."""
-        spec = importlib.util.find_spec(opening.__name__)
-        self.fresh = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.fresh)
+        patch = mock.patch.object(opening, 'own_name', OwnName())
+        patch.start()
+        self.addCleanup(patch.stop)
 
     def name(self):
-        opened = self.open(
-            READY, HELLO, open_one=self.fresh.open_connection)
+        opened = self.open(READY, HELLO)
         self.assertEqual(
             self.peer.lines, [f'EHLO {opened.hostname}\r\n'.encode()])
         return opened.hostname
@@ -816,10 +817,10 @@ class TestOwnName(OpeningTestCase):
         self.addCleanup(answer.set)
         with self.named(side_effect=lambda: str(answer.wait())) as getfqdn:
             self.assertEqual(self.name(), '[127.0.0.1]')
-            self.assertEqual(self.loop.time(), self.fresh.OWN_NAME_TIMEOUT)
+            self.assertEqual(self.loop.time(), OWN_NAME_TIMEOUT)
             # The second connection does not wait at all.
             self.assertEqual(self.name(), '[127.0.0.1]')
-            self.assertEqual(self.loop.time(), self.fresh.OWN_NAME_TIMEOUT)
+            self.assertEqual(self.loop.time(), OWN_NAME_TIMEOUT)
             self.assertEqual(getfqdn.call_count, 1)
 
     def test_another_loop(self):

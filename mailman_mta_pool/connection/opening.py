@@ -2,31 +2,28 @@
 """From nothing to a connection on which mail can be sent.
 
 Connect, TLS, greeting, EHLO, STARTTLS and AUTH are coroutines, and each step
-has a deadline.  The sockets are our own, not those of asyncio's transports:
-the session that takes a socket over counts what was handed to the kernel.
+has a deadline.
 """
 
 import re
 import ssl
 import time
-import errno
 import socket
 import asyncio
 import smtplib
 
-from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import ip_address
-from mailman_mta_pool.connection.addresses import (
-    Addresses,
+from mailman_mta_pool.connection.addresses import Addresses, Use
+from mailman_mta_pool.connection.connecting import (
     connect,
     Note,
     Observe,
     unobserved,
-    Use,
 )
+from mailman_mta_pool.connection.dialogue import Dialogue
+from mailman_mta_pool.connection.own_name import own_name
 from mailman_mta_pool.connection.srv import certificate_name, is_service
 from mailman_mta_pool.connection.tls import Identity
 from mailman_mta_pool.errors import (
@@ -38,7 +35,6 @@ from mailman_mta_pool.errors import (
     LostAfterHandshake,
     PhaseTimeout,
     printable,
-    ProtocolError,
     RelayUnavailable,
     shortened,
     TLSMissing,
@@ -48,27 +44,20 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.login.access import Access, NO_ACCESS
 from mailman_mta_pool.login.credentials import Attempt
 from mailman_mta_pool.login.exchange import Authentication, CANCEL
+from mailman_mta_pool.network.threads import in_thread
 from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
-from mailman_mta_pool.wire.replies import Reply, ReplyParser
+from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Callable, Deque, Iterator, NamedTuple, Optional, TypeVar
+from typing import Callable, Iterator, NamedTuple, Optional
 
 
-# More than a TLS record holds (RFC 8446, section 5.1), so that TLS keeps
-# nothing back of what it has decrypted.
-RECEIVE_SIZE = 32 * 1024
-# How many seconds the look-up of our own name may keep the first connections
-# waiting.
-OWN_NAME_TIMEOUT = 5.0
 # The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
 EHLO_UNKNOWN = frozenset([500, 502])
 # What a server says in its first reply within TLS.
 ABOUT_OUR_CERTIFICATE = re.compile('client certificate', re.IGNORECASE)
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
-
-Result = TypeVar('Result')
 
 
 @public
@@ -172,7 +161,7 @@ async def open_connection(
         sock, use = await connect(
             endpoint.host, endpoint.port, timeouts.connect, addresses,
             source=endpoint.source_address, observe=observe, note=note)
-    dialogue = _Dialogue(sock, clock)
+    dialogue = Dialogue(sock, clock)
     try:
         opened = await _Opening(
             endpoint, attempt, timeouts, dialogue, use,
@@ -216,7 +205,7 @@ class _Opening:
     """The steps after connect, in their order."""
 
     def __init__(self, endpoint: Endpoint, attempt: Optional[Attempt],
-                 timeouts: Timeouts, dialogue: '_Dialogue', use: Use,
+                 timeouts: Timeouts, dialogue: Dialogue, use: Use,
                  watch: _Watch) -> None:
         self._relay = endpoint.name
         self._endpoint = endpoint
@@ -239,7 +228,7 @@ class _Opening:
                 else self._first_in_tls()):
             await self._greeting()
         with translated(self._relay, 'EHLO'):
-            hostname = endpoint.hello_name or await _OWN_NAME.get(
+            hostname = endpoint.hello_name or await own_name.get(
                 self._dialogue.sock)
             server = await self._hello(hostname)
         if endpoint.starttls is not None:
@@ -345,6 +334,8 @@ class _Opening:
         with translated(self._relay, 'AUTH'):
             turn = await self._endpoint.access.turn(self._timeouts.hello)
         with turn:
+            with translated(self._relay, 'AUTH'):
+                attempt = await attempt.latest()
             try:
                 await self._authenticate(attempt, server)
             except AuthenticationRefused as error:
@@ -409,222 +400,9 @@ class _Opening:
                       reply: Reply) -> Optional[bytes]:
         if not authentication.is_slow or reply.code != 334:
             return authentication.answer(reply)
-        try:
-            call = asyncio.get_running_loop().run_in_executor(
-                None, authentication.answer, reply)
-        except RuntimeError as error:
-            # The executor cannot start a thread.
-            raise OSError(errno.EAGAIN, str(error)) from error
-        return await call
+        return await in_thread(authentication.answer, reply)
 
 
 def _expect(code: int, reply: Reply) -> None:
     if reply.code != code:
         raise smtplib.SMTPResponseException(reply.code, reply.text)
-
-
-class _Dialogue:
-    """Commands and replies on one socket, each with a deadline.
-
-    :ivar sock: The socket; another one after TLS has begun.
-    :ivar round_trip: The least time in seconds from `hello` to its reply.
-    """
-
-    def __init__(self, sock: socket.socket,
-                 clock: Callable[[], float]) -> None:
-        self.sock = sock
-        self.round_trip = float('inf')
-        self._clock = clock
-        self._loop = asyncio.get_running_loop()
-        self._parser = ReplyParser()
-        self._replies: Deque[Reply] = deque()
-        self._broken: Optional[ProtocolError] = None
-
-    async def reply(self, timeout: float) -> Reply:
-        """Return the next reply, if it is complete within `timeout` seconds.
-
-        :raises OSError: if it is not, or is none.
-        """
-        deadline = self._loop.time() + timeout
-        while not self._replies:
-            if self._broken is not None:
-                raise self._broken
-            data = await self._when_ready(
-                partial(self.sock.recv, RECEIVE_SIZE), deadline,
-                f'no reply within {timeout:g} s')
-            if not data:
-                raise ConnectionLost('the server closed the connection')
-            try:
-                self._replies.extend(self._parser.feed(data))
-            except ProtocolError as error:
-                # The good replies before it count.
-                self._broken = error
-        return self._replies.popleft()
-
-    async def send(self, line: bytes, timeout: float) -> None:
-        """Send a line within `timeout` seconds.
-
-        :param line: The line without CRLF.
-        :raises OSError: if it cannot be sent.
-        """
-        deadline = self._loop.time() + timeout
-        octets = line + b'\r\n'
-        while octets:
-            sent = await self._when_ready(
-                partial(self.sock.send, octets), deadline,
-                f'the server took no octets within {timeout:g} s',
-                writing=True)
-            octets = octets[sent:]
-
-    async def ask(self, line: bytes, timeout: float) -> Reply:
-        """Send a command, and return the reply to it.
-
-        :param line: The command without CRLF.
-        :param timeout: How many seconds each of the two may take.
-        :raises OSError: if either is not done by then.
-        """
-        self.check_for_surplus()
-        with suppress(ConnectionError, ssl.SSLEOFError):
-            # The server may have said why it has closed the connection.
-            await self.send(line, timeout)
-        return await self.reply(timeout)
-
-    async def hello(self, line: bytes, timeout: float) -> Reply:
-        """See `ask`; the round trip is measured."""
-        begin = self._clock()
-        reply = await self.ask(line, timeout)
-        self.round_trip = min(self.round_trip, self._clock() - begin)
-        return reply
-
-    @property
-    def has_surplus(self) -> bool:
-        """True if there is anything that nobody has asked for."""
-        return bool(self._replies or self._parser.pending or
-                    self._broken is not None)
-
-    def check_for_surplus(self) -> None:
-        """Let nothing that came before a command be taken for its reply.
-
-        :raises smtplib.SMTPResponseException: if there was a refusal, such
-            as a 421.
-        :raises ProtocolError: if there was anything else.
-        """
-        if self._replies and self._replies[0].code >= 400:
-            reply = self._replies[0]
-            raise smtplib.SMTPResponseException(reply.code, reply.text)
-        if self._broken is not None:
-            raise self._broken
-        if self.has_surplus:
-            raise ProtocolError('the server sent more than its replies')
-
-    async def begin_tls(self, context: ssl.SSLContext, host: str,
-                        timeout: float) -> ssl.SSLSocket:
-        """Turn the connection to TLS, and return its socket.
-
-        :param context: The TLS context.
-        :param host: The name in the server's certificate.
-        :param timeout: How many seconds the whole handshake may take.
-        :raises OSError: if it fails.
-        """
-        deadline = self._loop.time() + timeout
-        sock = context.wrap_socket(
-            self.sock, server_hostname=host, do_handshake_on_connect=False)
-        self.sock = sock
-        await self._when_ready(
-            sock.do_handshake, deadline,
-            f'the TLS handshake was not over within {timeout:g} s')
-        return sock
-
-    async def _when_ready(self, operation: Callable[[], Result],
-                          deadline: float, late: str,
-                          writing: bool = False) -> Result:
-        """Try a non-blocking operation until the socket lets it be done.
-
-        :param writing: What the operation waits for on a socket without TLS.
-        :raises PhaseTimeout: with the text `late` at the deadline.
-        """
-        while True:
-            try:
-                return operation()
-            except ssl.SSLWantReadError:
-                writing = False
-            except ssl.SSLWantWriteError:
-                writing = True
-            except BlockingIOError:
-                pass
-            if not await self._ready(writing, deadline):
-                raise PhaseTimeout(late)
-
-    async def _ready(self, writing: bool, deadline: float) -> bool:
-        """Wait for the socket; False if the deadline comes first."""
-        loop, descriptor = self._loop, self.sock.fileno()
-        if loop.time() >= deadline:
-            return False
-        ready: 'asyncio.Future[bool]' = loop.create_future()
-        add, remove = (
-            (loop.add_writer, loop.remove_writer) if writing
-            else (loop.add_reader, loop.remove_reader))
-        timer = loop.call_at(deadline, _settle, ready, False)
-        try:
-            add(descriptor, _settle, ready, True)
-            return await ready
-        finally:
-            remove(descriptor)
-            timer.cancel()
-
-
-def _settle(future: 'asyncio.Future[bool]', result: bool) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-class _OwnName:
-    """The name of this machine for EHLO, looked up once in a process.
-
-    The look-up asks DNS, which may take long, so it has a thread.
-    """
-
-    def __init__(self) -> None:
-        self._name = ''
-        self._lookup: Optional['asyncio.Future[str]'] = None
-        self._deadline = 0.0
-
-    async def get(self, sock: socket.socket) -> str:
-        """Return the name, or an address literal if there is none in time.
-
-        :param sock: The socket whose address is to be taken then.
-        """
-        if not self._name:
-            with suppress(RuntimeError):
-                # There may be no thread to be had.
-                self._name = await self._looked_up()
-        return self._name or _address_literal(sock)
-
-    async def _looked_up(self) -> str:
-        loop = asyncio.get_running_loop()
-        lookup = self._lookup
-        if lookup is None or lookup.get_loop() is not loop:
-            self._lookup = lookup = loop.run_in_executor(None, _smtplibs_name)
-            self._deadline = loop.time() + OWN_NAME_TIMEOUT
-        # Those who come later wait no longer for it than the first.
-        await asyncio.wait(
-            [lookup], timeout=max(0.0, self._deadline - loop.time()))
-        return lookup.result() if lookup.done() else ''
-
-
-def _smtplibs_name() -> str:
-    """The fully qualified name, else an address literal; '' if unfit."""
-    with suppress(OSError, UnicodeError):
-        name = smtplib.SMTP().local_hostname
-        if name.isascii() and name.isprintable() and ' ' not in name:
-            return name
-    return ''
-
-
-def _address_literal(sock: socket.socket) -> str:
-    """The socket's own address, as in RFC 5321, section 4.1.3."""
-    address = ip_address(sock.getsockname()[0].partition('%')[0])
-    return f'[IPv6:{address}]' if address.version == 6 else f'[{address}]'
-
-
-_OWN_NAME = _OwnName()

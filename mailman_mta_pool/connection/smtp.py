@@ -14,13 +14,8 @@ import smtplib
 from dataclasses import replace
 from email.message import Message
 from functools import lru_cache
-from mailman_mta_pool.connection.addresses import (
-    Addresses,
-    Note,
-    Observe,
-    unobserved,
-    Use,
-)
+from mailman_mta_pool.connection.addresses import Addresses, Use
+from mailman_mta_pool.connection.connecting import Note, Observe, unobserved
 from mailman_mta_pool.connection.devmode import stand_in
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.session import Session

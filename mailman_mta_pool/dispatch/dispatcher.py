@@ -408,15 +408,11 @@ class Dispatcher:
             if lane.lacks_agents:
                 lane.start_agent()
 
-    def note_queued(self) -> None:
-        """Let other lanes have what one would have to wait with."""
-        if len(self._open) > 1:
-            self.set_to_work()
+    def set_others_to_work(self) -> None:
+        """Let other lanes have what one would have to wait with.
 
-    def note_limited(self) -> None:
-        """Take note that some lane begins to wait for a limit.
-
-        The others may have fewer agents than they need without it.
+        It begins to wait for a connection, for a limit or for its relay, and
+        the others may have fewer agents than they need without it.
         """
         if len(self._open) > 1 and not self.is_over:
             self.set_to_work()
@@ -510,11 +506,6 @@ class Dispatcher:
         """Take note that some lane has got a connection."""
         self.is_connected = True
         self.changed()
-
-    def note_outage(self) -> None:
-        """Take note that a relay cannot be reached at present."""
-        if len(self._open) > 1:
-            self.set_to_work()
 
     def end_lane(self, lane: Lane) -> None:
         """Take note that a lane has ended; the others have the rest."""

@@ -12,6 +12,7 @@ import logging
 from mailman_mta_pool.connection.addresses import STALL
 from mailman_mta_pool.dispatch.agent import Agent
 from mailman_mta_pool.dispatch.backlog import Share
+from mailman_mta_pool.dispatch.permits import Permits
 from mailman_mta_pool.dispatch.remainder import (
     is_answered,
     Remainder,
@@ -21,7 +22,7 @@ from mailman_mta_pool.dispatch.retry import ConnectionUse, Event, Retry, RULES
 from mailman_mta_pool.errors import PhaseTimeout, RelayPaused, RelayUnavailable
 from mailman_mta_pool.interfaces import Given, ICandidate, LATER
 from mailman_mta_pool.limits.limiter import Permit
-from mailman_mta_pool.relays.limiting import Allowance, PostLimits
+from mailman_mta_pool.relays.limiting import PostLimits
 from mailman_mta_pool.settings import About, DeliverySettings
 from mailman_mta_pool.settlement.orders import NO_ORDERS, Notice, Orders
 from mailman_mta_pool.wire.replies import Reply
@@ -32,10 +33,9 @@ from mailman_mta_pool.wire.transaction import (
     Result,
     Stage,
     Transaction,
-    was_sent,
 )
 from public import public
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 from zope.interface import implementer
 
 
@@ -100,11 +100,8 @@ class Lane:
         self._may_probe = was_in_retry
         # When the transactions in hand were given, by identity.
         self._given: Dict[int, float] = {}
-        # What the limits let through; None if there are none.
-        self._allowance = limits.allowance(relay, self._limit_is_ready)
-        # What the transactions in hand have, by identity.
-        self._permits: Dict[int, Permit] = {}
-        self._last_limit: Optional[Tuple[float, str]] = None
+        self._permits = Permits(
+            limits.allowance(relay, self._limit_is_ready), relay.pool, clock)
         self._took = relay.lessons.durations['message'].note
         self._timer: Optional[asyncio.TimerHandle] = None
         self._gives_up_at: Optional[float] = None
@@ -141,19 +138,12 @@ class Lane:
     @property
     def limited_for(self) -> float:
         """For how many seconds our own limits let nothing through."""
-        return max((each.ready_in for each in self._lacking), default=0.0)
+        return self._permits.ready_in
 
     @property
     def limit(self) -> Tuple[float, str]:
-        """The seconds of `limited_for`, and the limit in words.
-
-        Of a lane that has ended because of a limit, for how long that holds.
-        """
-        if self._last_limit is not None:
-            until, words = self._last_limit
-            return max(0.0, until - self._clock()), words
-        return max(((each.ready_in, each.reason) for each in self._lacking),
-                   default=(0.0, ''))
+        """The seconds of `limited_for`, and the limit in words."""
+        return self._permits.limit
 
     @property
     def waits_for(self) -> str:
@@ -172,17 +162,6 @@ class Lane:
                 'of which other posts have')
 
     @property
-    def _lacking(self) -> List[Allowance]:
-        """What keeps the lane from sending, of our own limits."""
-        lacking = []
-        if self._allowance is not None and self._allowance.is_waiting:
-            lacking.append(self._allowance)
-        connects = self.relay.pool.barred_by
-        if connects is not None:
-            lacking.append(connects)
-        return lacking
-
-    @property
     def agents(self) -> int:
         """How many agents are at work."""
         return len(self._agents)
@@ -197,7 +176,7 @@ class Lane:
     def can_start(self) -> bool:
         """True if there may be another agent."""
         return (len(self._agents) < self._most_agents and
-                not (self.is_over or self._is_at_limit))
+                not (self.is_over or self._permits.is_waiting))
 
     # See `ICandidate`.
 
@@ -267,12 +246,7 @@ class Lane:
     @property
     def is_limited(self) -> bool:
         """See `ICandidate`."""
-        return self._is_at_limit or self.relay.pool.barred_by is not None
-
-    @property
-    def _is_at_limit(self) -> bool:
-        """True while a limit of ours lets no message through."""
-        return self._allowance is not None and self._allowance.is_waiting
+        return self._permits.is_barred
 
     @property
     def lacks_agents(self) -> bool:
@@ -294,7 +268,7 @@ class Lane:
 
     def _agent_with_room(self) -> Optional[Agent]:
         """Return an agent that could take what any lane may have next."""
-        if (self.share.holds_back or self._is_at_limit or
+        if (self.share.holds_back or self._permits.is_waiting or
                 self.relay.throttle.ready_in() > 0):
             return None
         for agent in self._agents:
@@ -388,13 +362,11 @@ class Lane:
 
         The lane ends if that would take too long.
         """
-        allowance = self._allowance
-        if allowance is None or self.is_over:
-            return not self.is_over
         # The agents that there are ask by themselves.
-        if not self._agents and not allowance.look(bool(self.share)):
-            self._bear_limit(allowance)
-        return not (self.is_over or allowance.is_waiting)
+        if not (self.is_over or self._agents or
+                self._permits.look(bool(self.share))):
+            self._bear_limit(self._permits.message_in)
+        return not (self.is_over or self._permits.is_waiting)
 
     @property
     def _most_agents(self) -> int:
@@ -438,7 +410,7 @@ class Lane:
         if seconds < self.relay.throttle.paused_for or not words:
             words = f'"{self.relay.throttle.reason}"'
         else:
-            self._last_limit = self._clock() + seconds, words
+            self._permits.note_end(seconds, words)
         self._give_up(RelayPaused(
             self.relay.name, 'pause',
             f'nothing is sent for {self.paused_for:.0f} s, because of '
@@ -448,12 +420,8 @@ class Lane:
         """Send nothing more; what is in flight may finish."""
         self.is_over = True
         self._cancel_timer()
-        self._leave_line()
+        self._permits.close()
         self.wake_all()
-
-    def _leave_line(self) -> None:
-        if self._allowance is not None:
-            self._allowance.close()
 
     def abort(self) -> None:
         """Break the connections; what has been answered is reported."""
@@ -462,7 +430,7 @@ class Lane:
 
     def disown(self) -> None:
         """Disown what is still in flight; late outcomes are ignored."""
-        self._leave_line()
+        self._permits.close()
         for transaction in self.share.give_up():
             if not transaction.asks:
                 self._ledger.settle(
@@ -501,9 +469,9 @@ class Lane:
 
         :return: 0.0 if there is something to do, or nothing for too long.
         """
-        seconds, allowance = self.paused_for, self._allowance
-        if seconds <= 0 and allowance is not None and not allowance.look(True):
-            self._bear_limit(allowance)
+        seconds = self.paused_for
+        if seconds <= 0 and not self._permits.look(True):
+            self._bear_limit(self._permits.message_in)
             # It is 0.0 as long as the storage is being asked.
             seconds = self.paused_for or LIMIT_LOOK_PERIOD
         return 0.0 if self.is_over or seconds >= LONGEST_SLEEP else seconds
@@ -534,7 +502,7 @@ class Lane:
 
     def note_queued(self) -> None:
         """Take note that an agent begins to wait for that."""
-        self._dispatcher.note_queued()
+        self._dispatcher.set_others_to_work()
 
     @property
     def is_crowded_out(self) -> bool:
@@ -546,7 +514,7 @@ class Lane:
         """True if an agent is to go on waiting for a connection."""
         connects = self.relay.pool.barred_by
         if connects is not None and not self.is_over:
-            self._bear_limit(connects)
+            self._bear_limit(connects.ready_in)
         return self.may_have_work and len(self._agents) <= self._most_agents
 
     def opened(self, is_proved: bool) -> None:
@@ -592,7 +560,7 @@ class Lane:
             self._is_down = True
             self._rests_until = self._clock() + self.retry.rest()
         # What waits for this relay may go over another one.
-        self._dispatcher.note_outage()
+        self._dispatcher.set_others_to_work()
         self.relay.trouble = f'{error.phase}: {error.reason}'
         if event is Event.cannot_open_ever:
             self._give_up(error)
@@ -693,11 +661,11 @@ class Lane:
         permit = None
         lessons = self.relay.lessons
         limit = lessons.max_recipients
-        if self._allowance is not None:
+        if self._permits.are_needed:
             upcoming = self.share.upcoming(octets)
             if not self.share:
                 # The others are not to wait for a lane without work.
-                self._allowance.leave()
+                self._permits.leave()
             elif upcoming is not None:
                 if use.in_hand and self._leave_to_idle():
                     return LATER
@@ -714,7 +682,7 @@ class Lane:
             self._lacks_verp or lessons.verp_refused,
             self._plain_sender if lessons.verp_sender_refused else None)
         if permit is not None:
-            self._note_permit(permit, transaction)
+            self._permits.keep(permit, transaction)
         if transaction is None:
             if self._dispatcher.is_complete and not self.share.holds_back:
                 return None
@@ -744,8 +712,7 @@ class Lane:
 
         :return: False if there is no such agent.
         """
-        allowance = self._allowance
-        if allowance is None or allowance.is_waiting:
+        if self._permits.is_waiting:
             return False
         for agent in self._agents:
             if (agent.is_waiting and not agent.is_busy and agent.is_live and
@@ -756,8 +723,7 @@ class Lane:
 
     def _permit_for(self, transaction: Transaction) -> Optional[Permit]:
         """Return the right to send some of a transaction, or None for now."""
-        allowance, lessons = self._allowance, self.relay.lessons
-        assert allowance is not None
+        permits, lessons = self._permits, self.relay.lessons
         is_undivided = self.share.is_undivided
         count = len(transaction.recipients)
         if not is_undivided:
@@ -767,37 +733,21 @@ class Lane:
                 count = 1
             if lessons.max_recipients is not None:
                 count = min(count, lessons.max_recipients)
-        was_waiting = allowance.is_waiting
-        permit = allowance.request(count, not is_undivided)
+        was_waiting = permits.is_waiting
+        permit = permits.request(count, not is_undivided)
         if permit is None:
-            self._bear_limit(allowance)
+            self._bear_limit(permits.message_in)
             if was_waiting:
                 self._dispatcher.wake_others(self)
             else:
-                self._dispatcher.note_limited()
+                self._dispatcher.set_others_to_work()
         return permit
 
-    def _note_permit(self, permit: Permit,
-                     transaction: Optional[Transaction]) -> None:
-        """Keep a permit until what it was for is answered."""
-        if transaction is None:
-            permit.unused()
-        else:
-            permit.trim(len(transaction.recipients))
-            self._permits[id(transaction)] = permit
+    def _bear_limit(self, seconds: float) -> None:
+        """End the lane if a limit lets nothing through for too long.
 
-    def _return_permit(self, outcome: Outcome) -> None:
-        permit = self._permits.pop(id(outcome.transaction), None)
-        if permit is None:
-            return
-        if was_sent(outcome):
-            permit.replied()
-        else:
-            permit.unused()
-
-    def _bear_limit(self, allowance: Allowance) -> None:
-        """End the lane if a limit lets nothing through for too long."""
-        seconds = allowance.ready_in
+        :param seconds: For how many seconds it does so.
+        """
         if seconds >= LONGEST_SLEEP:
             self.give_up_pause()
         elif seconds <= 0:
@@ -818,9 +768,9 @@ class Lane:
         if not self._dispatcher.is_complete:
             # The main thread may wait for a connection.
             self._dispatcher.make_ready(1)
-        elif not self.share and self._allowance is not None:
+        elif not self.share:
             # Other lanes have sent the rest.
-            self._allowance.leave()
+            self._permits.leave()
 
     # When the relay wants less.
 
@@ -882,9 +832,9 @@ class Lane:
 
     def _go_on(self) -> None:
         self._timer = None
-        for allowance in self._lacking:
-            self._bear_limit(allowance)
-        if self._allowance is not None and not self._agents:
+        for seconds in self._permits.waits:
+            self._bear_limit(seconds)
+        if self._permits.are_needed and not self._agents:
             self._ask_again()
         elif not self.is_over:
             self._dispatcher.set_to_work()
@@ -930,8 +880,8 @@ class Lane:
         """
         use.in_hand -= 1
         given_at = self._given.pop(id(outcome.transaction), 0.0)
-        if self._permits:
-            self._return_permit(outcome)
+        if self._permits.are_needed:
+            self._permits.give_back(outcome)
         was_alone = self.share.holds_back
         tried = self.share.release(outcome.transaction)
         if tried is None:

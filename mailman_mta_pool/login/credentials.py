@@ -21,6 +21,7 @@ from mailman_mta_pool.login.scram import (
     ScramSHA1,
     ScramSHA256,
 )
+from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
     AuthSettings,
@@ -30,7 +31,6 @@ from mailman_mta_pool.settings import (
 )
 from public import public
 from typing import (
-    Any,
     Callable,
     Collection,
     Dict,
@@ -104,7 +104,7 @@ class Credentials:
 
     def __init__(self, user: str, password: Secret, *,
                  auth: AuthSettings = AuthSettings(),
-                 tokens: Any = None, keys: KeyNames = MTA_KEYS,
+                 tokens: Optional[Tokens] = None, keys: KeyNames = MTA_KEYS,
                  warns: bool = True, relay: str = '', host: str = '',
                  port: int = 0) -> None:
         """Check what can be checked before the server is met.
@@ -112,7 +112,7 @@ class Credentials:
         :param user: The user name.
         :param password: The password.
         :param auth: Which mechanisms may be used.
-        :param tokens: The `Tokens`, in the place of a password.
+        :param tokens: Those in the place of a password.
         :param keys: Where these are set.
         :param warns: True if a server that is not verified is warned about;
             otherwise it gets no password.
@@ -125,6 +125,7 @@ class Credentials:
         self._auth = auth
         self._tokens = tokens
         self._warns = warns
+        self._has_warned = False
         self._relay = relay
         self._place = host, port
         self._salted: Optional[SaltedPasswords] = None
@@ -169,6 +170,11 @@ class Credentials:
         return Attempt(self, token, is_new)
 
     # For `Attempt`.
+
+    @property
+    def held(self) -> Optional[Secret]:
+        """See `Tokens.held`; None where there is a password."""
+        return None if self._tokens is None else self._tokens.held
 
     def choose(self, offered: FrozenSet[str], is_verified: bool,
                token: Optional[Secret]) -> Authentication:
@@ -218,12 +224,10 @@ class Credentials:
             f'sent; set {self.keys.secure}, or {self.keys.insecure}')
 
     def _warn(self, name: str) -> None:
-        """Say once that the password is not safe."""
-        if self._auth.is_insecure:
+        """Say once for all connections that the password is not safe."""
+        if self._auth.is_insecure or self._has_warned:
             return
-        # Once for all connections.
-        self._auth = AuthSettings(
-            self._auth.mechanisms, True, self._auth.token)
+        self._has_warned = True
         log.warning(
             '%s: %s shows what we log in with to whoever is in the place of '
             'the server, which is not verified; set %s, or %s', self._relay,
@@ -293,16 +297,31 @@ class Attempt:
         """
         return self._credentials.choose(offered, is_verified, self._token)
 
+    async def latest(self) -> 'Attempt':
+        """Return the attempt for now, after some waiting.
+
+        The server may have refused the token of this attempt meanwhile, when
+        another connection had it.
+
+        :raises TokenUnavailable: if there is no other token.
+        """
+        if self._token is None or self._credentials.held == self._token:
+            return self
+        return await self._credentials.attempt()
+
     async def renewed(self) -> Optional['Attempt']:
         """Return another attempt after a refusal; None if there is none.
 
         There is one with another token, unless the refused token was new.
 
-        :raises TokenUnavailable: if there is no other token.
+        :raises TokenUnavailable: if there is no token.
         """
         if self._token is None or self._is_new:
             return None
-        return await self._credentials.attempt(self._token)
+        attempt = await self._credentials.attempt(self._token)
+        # Some sources keep a token until it expires.
+        is_the_same = self._credentials.held == self._token
+        return None if is_the_same else attempt
 
 
 def _is_too_long(user: bytes, secret: bytes) -> bool:

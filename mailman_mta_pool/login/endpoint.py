@@ -5,6 +5,8 @@ RFC 6749, sections 4.4 and 6.  It is not for the network thread, for it waits.
 """
 
 import os
+import stat
+import time
 import fcntl
 import logging
 import tempfile
@@ -22,7 +24,8 @@ from mailman_mta_pool.programs import line_in, MAX_LENGTH
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import TokenSettings
 from public import public
-from typing import Any, Dict, Iterator, Optional
+from socket import SHUT_RDWR, socket
+from typing import Any, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
 from urllib.parse import urlencode, urlsplit
 
 
@@ -31,63 +34,101 @@ log = logging.getLogger('mailman.smtp')
 # How many seconds the endpoint may take for each step; all of it may take
 # `tokens.FETCH_TIMEOUT`.
 STEP_TIMEOUT = 10.0
+# Who waits for a refresh token that another process uses looks again after so
+# many seconds.
+LOOK_INTERVAL = 0.1
 # No response is longer, in octets.
 MAX_RESPONSE = 64 * 1024
 # Of what an error says this much is shown, in characters.
 MAX_SHOWN = 200
 FORM = 'application/x-www-form-urlencoded'
-PERMISSIONS = 0o600
 # The keys of an error (RFC 6749, section 5.2).
 _TOLD = ('error', 'error_description')
+
+
+class _Patience:
+    """Has an end, which another thread may bring about; one for each fetch.
+
+    A socket's own timeout begins anew with each octet.
+    """
+
+    def __init__(self) -> None:
+        self._has_ended = False
+        self._sock: Optional[socket] = None
+
+    def uses(self, sock: socket) -> None:
+        """Name the socket that is waited for from now on.
+
+        The connection does not do: it forgets the socket while the content of
+        the response is still to come.
+
+        :raises TimeoutError: if there is no more patience.
+        """
+        self._sock = sock
+        self.check()
+
+    def check(self) -> None:
+        """Raise `TimeoutError` if there is no more patience."""
+        if self._has_ended:
+            raise TimeoutError('was given up')
+
+    def end(self) -> None:
+        """End the waiting; for another thread."""
+        self._has_ended = True
+        if self._sock is not None:
+            with suppress(OSError):
+                # Whoever waits for it gets an error.
+                self._sock.shutdown(SHUT_RDWR)
 
 
 @public
 class EndpointSource:
     """Gets tokens from a token endpoint; see `Tokens`."""
 
-    def __init__(self, settings: TokenSettings, section: str) -> None:
+    def __init__(self, settings: TokenSettings, section: str,
+                 sleep: Callable[[float], None] = time.sleep) -> None:
         """Prepare; nothing is opened.
 
         :param settings: The endpoint, and who we are there.
         :param section: Where these are set, for errors.
+        :param sleep: Waits for so many seconds.
         """
         self._settings = settings
         self._section = section
-        self._connection: Optional[HTTPConnection] = None
+        self._sleep = sleep
+        # That of the fetch that was begun last.
+        self._patience = _Patience()
         # Another refresh token than the file has, if that cannot be written.
         self._unwritten = Secret()
 
     def fetch(self) -> Grant:
-        """See `Tokens`."""
+        """See `Source`."""
+        patience = self._patience = _Patience()
         if not self._settings.refresh_token_file:
-            return self._ask(Secret())
-        with self._refresh_token() as token:
-            grant = self._ask(self._unwritten or token)
+            return self._ask(Secret(), patience)
+        with self._refresh_token(patience) as token:
+            grant = self._ask(self._unwritten or token, patience)
             if grant.refresh_token and grant.refresh_token != token:
                 self._keep(grant.refresh_token)
             return grant
 
     def abort(self) -> None:
-        """See `Tokens`."""
-        connection = self._connection
-        sock = None if connection is None else connection.sock
-        if sock is not None:
-            with suppress(OSError):
-                # Whoever waits for it gets an error.
-                sock.shutdown(2)
+        """See `Source`."""
+        self._patience.end()
 
-    def _failure(self, problem: str) -> TokenUnavailable:
+    def failure(self, problem: str) -> TokenUnavailable:
+        """See `Source`."""
         return TokenUnavailable(printable(
             f'there is no token: {self._settings.url} {problem}; look at the '
             f'keys of {self._section}'))
 
     # The request.
 
-    def _ask(self, refresh_token: Secret) -> Grant:
+    def _ask(self, refresh_token: Secret, patience: '_Patience') -> Grant:
         secrets = [refresh_token, self._settings.client_secret]
         form = self._form(refresh_token)
         try:
-            status, octets = self._post(form)
+            status, octets = self._post(form, patience)
         except (OSError, HTTPException, ValueError) as error:
             # Of a foreign text only what quotes nothing of ours.
             problem = hidden(secrets, str(error) or type(error).__name__)
@@ -99,7 +140,7 @@ class EndpointSource:
                 problem = f'answers {status}{_told(found, secrets)}'
             except ValueError as error:
                 problem = f'answers {status} with what {error}'
-        raise self._failure(problem)
+        raise self.failure(problem)
 
     def _form(self, refresh_token: Secret) -> str:
         settings = self._settings
@@ -115,7 +156,7 @@ class EndpointSource:
             form['grant_type'] = 'client_credentials'
         return urlencode(form)
 
-    def _post(self, form: str) -> Any:
+    def _post(self, form: str, patience: '_Patience') -> Tuple[int, bytes]:
         """Return the status and the content of the response.
 
         Nothing follows a redirection, which would take the secrets elsewhere.
@@ -123,10 +164,11 @@ class EndpointSource:
         url = urlsplit(self._settings.url)
         assert url.hostname is not None
         kind = HTTPConnection if url.scheme == 'http' else HTTPSConnection
-        connection = self._connection = kind(
-            url.hostname, url.port, timeout=STEP_TIMEOUT)
+        connection = kind(url.hostname, url.port, timeout=STEP_TIMEOUT)
         path = (url.path or '/') + (f'?{url.query}' if url.query else '')
         try:
+            connection.connect()
+            patience.uses(connection.sock)
             connection.request('POST', path, form.encode('ascii'), {
                 'Content-Type': FORM, 'Accept': 'application/json'})
             response: HTTPResponse = connection.getresponse()
@@ -135,22 +177,21 @@ class EndpointSource:
                 raise ValueError(f'answers more than {MAX_RESPONSE} octets')
             return response.status, octets
         finally:
-            self._connection = None
             connection.close()
 
     # The refresh token.
 
     @contextmanager
-    def _refresh_token(self) -> Iterator[Secret]:
+    def _refresh_token(self, patience: '_Patience') -> Iterator[Secret]:
         """Read the refresh token, and keep other processes from using it.
 
         Some providers take each one once.
         """
         path = self._settings.refresh_token_file
         try:
-            file = _locked(path)
+            file = self._locked(path, patience)
         except OSError as error:
-            raise self._failure(
+            raise self.failure(
                 f'needs {path}: {error.strerror or error}') from None
         with file:
             octets = file.read(MAX_LENGTH + 3)
@@ -161,7 +202,28 @@ class EndpointSource:
             else:
                 yield token
                 return
-        raise self._failure(f'needs {path}, and that {problem}')
+        raise self.failure(f'needs {path}, and that {problem}')
+
+    def _locked(self, path: str, patience: '_Patience') -> BinaryIO:
+        """Return a file that no other process has locked, open for reading.
+
+        :raises OSError: if it cannot be read, or is not free in time.
+        """
+        while True:
+            file = open(path, 'rb')
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    return file
+            except BlockingIOError:
+                # Another process asks the endpoint.
+                self._sleep(LOOK_INTERVAL)
+            except BaseException:
+                file.close()
+                raise
+            # It is in use, or was replaced meanwhile.
+            file.close()
+            patience.check()
 
     def _keep(self, token: Secret) -> None:
         path = self._settings.refresh_token_file
@@ -188,35 +250,22 @@ def _told(found: Any, secrets: Any) -> str:
     return f': {hidden(secrets, words)}' if words else ''
 
 
-def _locked(path: str) -> Any:
-    """Return a file that no other process has locked, open for reading.
-
-    :raises OSError: if it cannot be read.
-    """
-    while True:
-        file = open(path, 'rb')
-        try:
-            # For as long as another process asks the endpoint.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except BaseException:
-            file.close()
-            raise
-        # It was replaced meanwhile.
-        file.close()
-
-
 def _replace(path: str, octets: bytes) -> None:
     """Write a file anew, so that it is never there by half.
 
+    Whoever may read it may do so afterwards, as far as that is ours to say.
+
     :raises OSError: if that cannot be done.
     """
+    status = os.stat(path)
     descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path))
     try:
         with open(descriptor, 'wb') as file:
             file.write(octets)
-            os.fchmod(descriptor, PERMISSIONS)
+            # Only root can give a file to another user.
+            with suppress(PermissionError):
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
             file.flush()
             os.fsync(descriptor)
         os.replace(new, path)

@@ -13,7 +13,7 @@ from mailman_mta_pool.programs import (
 )
 from mailman_mta_pool.secret import Secret
 from public import public
-from typing import Any, Callable, List, NamedTuple
+from typing import Any, Callable, NamedTuple, Protocol
 
 
 # A program may print JSON with more than a token; in octets.
@@ -116,11 +116,35 @@ def printed_grant(octets: bytes) -> Grant:
 
 
 @public
+class Source(Protocol):
+    """Where `Tokens` has its tokens from."""
+
+    def fetch(self) -> Grant:
+        """Return a token; called in a thread of its own, for it waits.
+
+        :raises TokenUnavailable: if there is none.
+        """
+
+    def abort(self) -> None:
+        """End the fetch that was begun last; called in another thread."""
+
+    def failure(self, problem: str) -> TokenUnavailable:
+        """Return an error that says where the operator can mend a problem.
+
+        :param problem: What the source did, after its name.
+        """
+
+
+def _nothing() -> None:
+    """There is no program to be ended."""
+
+
+@public
 class CommandSource:
-    """Has a program print tokens; see `Tokens`."""
+    """Has a program print tokens; see `Source`."""
 
     def __init__(self, command: Secret, key: str,
-                 run: Callable[[List[str], int], bytes] = output_of) -> None:
+                 run: Callable[..., bytes] = output_of) -> None:
         """Prepare; nothing is run.
 
         :param command: The program and its arguments, as in a shell.
@@ -130,19 +154,34 @@ class CommandSource:
         self._arguments = arguments_in(command.reveal())
         self._key = key
         self._run = run
+        # What ends the program that was run last.
+        self._end = _nothing
 
     def fetch(self) -> Grant:
-        """See `Tokens`."""
+        """See `Source`."""
         try:
-            return printed_grant(self._run(self._arguments, MAX_OUTPUT))
+            return printed_grant(self._run(
+                self._arguments, MAX_OUTPUT, began=self._note))
         except ProgramFailed as error:
             problem = str(error)
         except ValueError as error:
             problem = f'printed what {error}'
-        raise TokenUnavailable(printable(
+        raise self.failure(problem)
+
+    def abort(self) -> None:
+        """See `Source`.
+
+        The program has a time limit of its own, but this process may end
+        before.
+        """
+        self._end()
+
+    def _note(self, end: Callable[[], None]) -> None:
+        self._end = end
+
+    def failure(self, problem: str) -> TokenUnavailable:
+        """See `Source`."""
+        return TokenUnavailable(printable(
             f'there is no token: the program of {self._key} {problem}; run it '
             'by hand as the user of Mailman, it has to print a token on one '
             'line, or JSON with access_token and expires_in'))
-
-    def abort(self) -> None:
-        """See `Tokens`; the program has a time limit of its own."""

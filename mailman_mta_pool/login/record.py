@@ -6,31 +6,23 @@ account.  So the first login with unknown credentials is judged before another
 one is tried, by whichever connection of whichever process, and a refusal
 holds until the credentials change or for a while.
 
-The state of each credentials is a file, whose name is a keyed digest of them.
-Whoever logs in with unknown ones has it locked; however that process dies,
-the kernel frees the lock.
-
 Everything here is in the network thread.  The files are small and local, and
 nothing waits for a lock but by a timer.
 """
 
 import os
-import hmac
-import json
 import time
-import errno
-import fcntl
 import random
 import asyncio
 import logging
-import secrets
 import smtplib
 
 from contextlib import suppress
-from mailman_mta_pool.errors import PhaseTimeout, printable
-from mailman_mta_pool.network.limits import check_descriptors
+from functools import partial
+from mailman_mta_pool.errors import LOCAL_LIMITS, PhaseTimeout, printable
+from mailman_mta_pool.login.states import State, StateFile
 from public import public
-from typing import Any, Callable, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Optional, Tuple, Union
 
 
 log = logging.getLogger('mailman.smtp')
@@ -43,93 +35,54 @@ TRUST_PERIOD = 10.0
 # Who waits for its turn looks again after so many seconds, up to twice as
 # many by chance.
 LOOK_PERIOD = 0.05
-# The files of credentials that were not used for so many seconds go.
-KEEP_PERIOD = 86400.0
-PERMISSIONS = 0o600
-DIRECTORY_PERMISSIONS = 0o700
-KEY_SIZE = 32
-# No state is longer, in octets.
-MAX_STATE = 4096
-# So much of a reply is kept, in characters.
-MAX_TEXT = 500
-public(KEEP_PERIOD=KEEP_PERIOD, LOOK_PERIOD=LOOK_PERIOD,
-       REFUSAL_PERIOD=REFUSAL_PERIOD, TRUST_PERIOD=TRUST_PERIOD)
+public(LOOK_PERIOD=LOOK_PERIOD, REFUSAL_PERIOD=REFUSAL_PERIOD,
+       TRUST_PERIOD=TRUST_PERIOD)
+
+_UNKNOWN = State(float('-inf'))
+
+Text = Union[bytes, str]
 
 
-@public
-def login_directory(var_directory: str) -> str:
-    """Return the directory of the states of logins.
-
-    :param var_directory: Mailman's $VAR_DIR.
-    """
-    return os.path.join(var_directory, 'mta_pool', 'logins')
-
-
-class _State(NamedTuple):
-    """What became of the last login that was judged.
-
-    :ivar at: When, in seconds since 1970.
-    :ivar code: The reply code of a refusal; 0 if the login was accepted.
-    :ivar text: The text of the refusal, which shows no secret.
-    """
-
-    at: float
-    code: int
-    text: str
-
-
-_UNKNOWN = _State(float('-inf'), 0, '')
+def _nothing(*ignore: object) -> None:
+    """Nobody is told."""
 
 
 @public
 class Turn:
-    """The right to try a login; a context manager.
+    """The right to try a login; a context manager."""
 
-    This one is for a connection that is on its own.
-    """
+    def __init__(self, accepted: Callable[[], None] = _nothing,
+                 refused: Callable[[int, Text], None] = _nothing,
+                 over: Callable[[], None] = _nothing) -> None:
+        """Prepare; without arguments for a connection that is on its own.
+
+        :param accepted: See the method.
+        :param refused: Likewise.
+        :param over: Called once when the turn is over.
+        """
+        self._accepted = accepted
+        self._refused = refused
+        self._over = over
 
     def __enter__(self) -> 'Turn':
         return self
 
     def __exit__(self, *ignore: object) -> None:
         """Let the next one have its turn."""
+        over, self._over = self._over, _nothing
+        over()
 
     def accepted(self) -> None:
         """Take note that the server has accepted the login."""
+        self._accepted()
 
-    def refused(self, code: int, text: Union[bytes, str]) -> None:
+    def refused(self, code: int, text: Text) -> None:
         """Take note that the server has refused the login for good.
 
         :param code: Its reply code.
         :param text: Its text, which shows no secret.
         """
-
-
-class _SharedTurn(Turn):
-    """A turn of which the other connections hear."""
-
-    def __init__(self, record: 'LoginRecord',
-                 descriptor: Optional[int]) -> None:
-        """Prepare.
-
-        :param record: Where the outcome is told.
-        :param descriptor: Of the locked file; None if there is no lock.
-        """
-        self._record = record
-        self._descriptor = descriptor
-
-    def __exit__(self, *ignore: object) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def accepted(self) -> None:
-        """See `Turn`."""
-        self._record.note_accepted()
-
-    def refused(self, code: int, text: Union[bytes, str]) -> None:
-        """See `Turn`."""
-        self._record.note_refused(code, printable(text)[:MAX_TEXT])
+        self._refused(code, text)
 
 
 @public
@@ -154,7 +107,7 @@ class LoginRecord:
         :param clock: Seconds since 1970; the processes have to agree.
         :param chance: A number from 0 to 1, for the jitter.
         """
-        self._files = _Files(directory, credentials)
+        self._file = StateFile(directory, credentials)
         self._relay = relay
         self._remedy = remedy
         self._clock = clock
@@ -176,9 +129,9 @@ class LoginRecord:
         self._own = _UNKNOWN
         if self.refusal() is not None:
             with suppress(OSError):
-                self._files.remove()
+                self._file.remove()
 
-    def _refusal_in(self, state: _State) -> Optional[Tuple[int, bytes]]:
+    def _refusal_in(self, state: State) -> Optional[Tuple[int, bytes]]:
         left = state.at + REFUSAL_PERIOD - self._clock()
         # A clock that was set back says nothing.
         if not state.code or not 0 < left <= REFUSAL_PERIOD:
@@ -187,12 +140,15 @@ class LoginRecord:
             f'{state.text} (the login is not tried again for '
             f'{left / 60:.0f} min)').encode()
 
-    def _is_trusted(self, state: _State) -> bool:
+    def _is_trusted(self, state: State) -> bool:
         return not state.code and (
             0 <= self._clock() - state.at < TRUST_PERIOD)
 
     async def turn(self, timeout: float) -> Turn:
-        """See `Access.turn`."""
+        """See `Access.turn`.
+
+        :raises OSError: if this process can open no more files.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
@@ -215,222 +171,79 @@ class LoginRecord:
         if refusal is not None:
             raise smtplib.SMTPAuthenticationError(*refusal)
         if self._is_trusted(state):
-            return _SharedTurn(self, None)
+            return self._turn()
         try:
-            descriptor = self._files.lock(self._clock())
+            descriptor = self._file.lock(self._clock())
         except OSError as error:
-            return self._turn_without(error)
-        self._note_files()
+            if error.errno in LOCAL_LIMITS:
+                raise
+            self._go_without(error)
+            return self._own_turn()
         if descriptor is None:
             return None
         # Perhaps it was judged just before.
         if self._state() != state:
             os.close(descriptor)
             return self._try()
-        return _SharedTurn(self, descriptor)
+        return self._turn(partial(os.close, descriptor))
+
+    def _turn(self, over: Callable[[], None] = _nothing) -> Turn:
+        return Turn(self._note_accepted, self._note_refused, over)
+
+    def _own_turn(self) -> Optional[Turn]:
+        """Return a turn for want of files, unless this process has one."""
+        if self._is_trying:
+            return None
+        self._is_trying = True
+        return self._turn(self._end_own_turn)
+
+    def _end_own_turn(self) -> None:
+        self._is_trying = False
 
     # What the turns tell.
 
-    def note_accepted(self) -> None:
-        """Take note that a login was accepted."""
-        now = self._clock()
+    def _note_accepted(self) -> None:
         if not self._is_trusted(self._state()):
-            self._write(_State(now, 0, ''))
+            self._write(State(self._clock()))
 
-    def note_refused(self, code: int, text: str) -> None:
-        """Take note that a login was refused; say so, unless it was said.
-
-        :param code: The reply code.
-        :param text: Its text, which shows no secret.
-        """
+    def _note_refused(self, code: int, text: Text) -> None:
+        """Take note that a login was refused; say so, unless it was said."""
         was_refused = self._refusal_in(self._state()) is not None
-        self._write(_State(self._clock(), code, text))
+        state = State(self._clock(), code, printable(text)).shortened()
+        self._write(state)
         if not was_refused:
             log.error(
                 '%s: the login is refused with "%s"; %s; nobody on this host '
                 'tries it again until that has changed, or for %.0f min',
-                self._relay, f'{code} {text}', self._remedy,
+                self._relay, f'{code} {state.text}', self._remedy,
                 REFUSAL_PERIOD / 60)
 
-    # The files, or what there is in their place.
+    # The file, or what there is in its place.
 
-    def _state(self) -> _State:
+    def _state(self) -> State:
         with suppress(OSError):
-            found = self._files.read()
+            found = self._file.read()
             if found is not None:
                 return max(found, self._own)
         return self._own
 
-    def _write(self, state: _State) -> None:
-        self._own = _UNKNOWN
+    def _write(self, state: State) -> None:
         try:
-            self._files.write(state)
+            self._file.write(state)
         except OSError as error:
             self._own = state
-            self._tell(error)
-
-    def _turn_without(self, error: OSError) -> Optional[Turn]:
-        self._tell(error)
-        return None if self._is_trying else _OwnTurn(self)
-
-    def _tell(self, error: OSError) -> None:
-        if not self._is_without:
-            self._is_without = True
-            log.warning(
-                '%s: a login that is refused may be tried by each process, '
-                'because of "%s"; mend %s', self._relay, error,
-                self._files.directory)
-
-    def _note_files(self) -> None:
+            self._go_without(error)
+            return
+        self._own = _UNKNOWN
         if self._is_without:
             self._is_without = False
             log.info('%s: a login that is refused is tried by one process '
                      'again', self._relay)
 
-    def begin(self) -> None:
-        """Take note that this process tries a login without a file."""
-        self._is_trying = True
-
-    def end(self) -> None:
-        """Take note of the end of that."""
-        self._is_trying = False
-
-
-class _OwnTurn(_SharedTurn):
-    """The turn of a process that cannot use the files."""
-
-    def __init__(self, record: LoginRecord) -> None:
-        super().__init__(record, None)
-        record.begin()
-
-    def __exit__(self, *ignore: object) -> None:
-        self._record.end()
-
-
-class _Files:
-    """The file of some credentials, and the key of its name."""
-
-    def __init__(self, directory: str, credentials: Tuple[str, ...]) -> None:
-        self.directory = directory
-        self._credentials = '\0'.join(credentials).encode(
-            'utf-8', 'surrogatepass')
-        self._path = ''
-
-    def read(self) -> Optional[_State]:
-        """Return the state; None if there is none, or none that is sound.
-
-        :raises OSError: if the file cannot be read.
-        """
-        try:
-            with open(self._found(), 'rb') as file:
-                octets = file.read(MAX_STATE)
-        except FileNotFoundError:
-            # Somebody may have removed the directory, and the key with it.
-            self._path = ''
-            return None
-        return _state_in(octets)
-
-    def _found(self) -> str:
-        if not self._path:
-            self._path = self._named(self._read_key())
-        return self._path
-
-    def _named(self, key: bytes) -> str:
-        digest = hmac.new(key, self._credentials, 'sha256').hexdigest()
-        return os.path.join(self.directory, digest[:32])
-
-    def _read_key(self) -> bytes:
-        with open(os.path.join(self.directory, 'key'), 'rb') as file:
-            key = file.read(KEY_SIZE)
-        if len(key) != KEY_SIZE:
-            raise OSError(errno.EINVAL, 'The key is too short')
-        return key
-
-    def lock(self, now: float) -> Optional[int]:
-        """Return a descriptor of the locked file; None if another has it.
-
-        :param now: Seconds since 1970.
-        :raises OSError: if it cannot be made, or there are no locks.
-        """
-        check_descriptors()
-        try:
-            path = self._found()
-        except FileNotFoundError:
-            self._make_key()
-            path = self._found()
-        descriptor = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PERMISSIONS)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink == 0:
-                # It was removed since it was opened.
-                raise BlockingIOError
-            os.utime(descriptor, (now, now))
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._sweep(now)
-        return descriptor
-
-    def remove(self) -> None:
-        """Remove the file.
-
-        :raises OSError: if that cannot be done.
-        """
-        os.unlink(self._found())
-
-    def _make_key(self) -> None:
-        """Make the key, unless another process does so first."""
-        os.makedirs(self.directory, DIRECTORY_PERMISSIONS, exist_ok=True)
-        new = os.path.join(self.directory, f'new-{secrets.token_hex(8)}')
-        descriptor = os.open(
-            new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-            PERMISSIONS)
-        try:
-            with open(descriptor, 'wb') as file:
-                file.write(secrets.token_bytes(KEY_SIZE))
-            with suppress(FileExistsError):
-                os.link(new, os.path.join(self.directory, 'key'))
-        finally:
-            os.unlink(new)
-
-    def _sweep(self, now: float) -> None:
-        """Remove the files of credentials that nobody uses any more."""
-        for name in os.listdir(self.directory):
-            path = os.path.join(self.directory, name)
-            with suppress(OSError):
-                if name != 'key' and path != self._path and (
-                        os.stat(path).st_mtime < now - KEEP_PERIOD):
-                    os.unlink(path)
-
-    def write(self, state: _State) -> None:
-        """Write the state, whoever has the lock.
-
-        :raises OSError: if that cannot be done.
-        """
-        octets = json.dumps(state._asdict()).encode('ascii')
-        descriptor = os.open(self._found(), os.O_RDWR | os.O_CREAT |
-                             os.O_CLOEXEC, PERMISSIONS)
-        try:
-            # Who reads it meanwhile finds nothing that is sound.
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, octets, 0)
-            os.utime(descriptor, (state.at, state.at))
-        finally:
-            os.close(descriptor)
-
-
-def _state_in(octets: bytes) -> Optional[_State]:
-    """Return the state that a file holds; None if it is none."""
-    try:
-        found: Any = json.loads(octets)
-        state = _State(float(found['at']), int(found['code']),
-                       str(found['text']))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
-    if state.code and not 400 <= state.code <= 599:
-        return None
-    return state._replace(text=printable(state.text)[:MAX_TEXT])
+    def _go_without(self, error: OSError) -> None:
+        if not self._is_without:
+            self._is_without = True
+            log.warning(
+                '%s: a login that is refused may be tried by each process, '
+                'because of "%s"; mend %s', self._relay, error,
+                self._file.directory)

@@ -5,15 +5,15 @@ It is fetched when a login needs one, by one fetch at a time.
 """
 
 import time
-import errno
 import asyncio
 
 from mailman_mta_pool.errors import TokenUnavailable
-from mailman_mta_pool.login.grant import Grant
+from mailman_mta_pool.login.grant import Grant, Source
+from mailman_mta_pool.network.threads import in_thread
 from mailman_mta_pool.programs import FAILURE_PAUSE
 from mailman_mta_pool.secret import Secret
 from public import public
-from typing import Any, Callable, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 
 # A token that has fewer seconds left is not used for a login if another one
@@ -38,13 +38,11 @@ class _Held(NamedTuple):
 class Tokens:
     """The tokens of a relay; of the network thread."""
 
-    def __init__(self, source: Any, *,
+    def __init__(self, source: Source, *,
                  clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; nothing is fetched before it is needed.
 
-        :param source: Has `fetch`, which returns a `Grant` or raises
-            `TokenUnavailable` in a thread of its own, and `abort`, which ends
-            that.
+        :param source: Where they come from.
         :param clock: Seconds that only grow.
         """
         self._source = source
@@ -57,6 +55,11 @@ class Tokens:
 
     def __repr__(self) -> str:
         return f'<Tokens {"held" if self._held else "none"}>'
+
+    @property
+    def held(self) -> Optional[Secret]:
+        """The token that was fetched last; None if there is none any more."""
+        return None if self._held is None else self._held.token
 
     async def get(self, refused: Optional[Secret] = None,
                   ) -> Tuple[Secret, bool]:
@@ -110,12 +113,7 @@ class Tokens:
         return grant
 
     async def _in_thread(self) -> Grant:
-        loop = asyncio.get_running_loop()
-        try:
-            call = loop.run_in_executor(None, self._source.fetch)
-        except RuntimeError as error:
-            # The executor cannot start a thread.
-            raise OSError(errno.EAGAIN, str(error)) from error
+        call = in_thread(self._source.fetch)
         try:
             await asyncio.wait([call], timeout=FETCH_TIMEOUT)
             if call.done():
@@ -123,7 +121,7 @@ class Tokens:
         finally:
             if not call.done():
                 self._source.abort()
-                call.add_done_callback(
-                    lambda call: call.cancelled() or call.exception())
-        raise TokenUnavailable(
-            f'there was no token within {FETCH_TIMEOUT:g} s')
+                # Nobody is there for what comes later, not even the loop.
+                call.cancel()
+        raise self._source.failure(
+            f'has given none within {FETCH_TIMEOUT:g} s')

@@ -8,11 +8,12 @@ from mailman_mta_pool.login.access import Access
 from mailman_mta_pool.login.credentials import Credentials, KeyNames
 from mailman_mta_pool.login.endpoint import EndpointSource
 from mailman_mta_pool.login.grant import CommandSource
-from mailman_mta_pool.login.record import login_directory, LoginRecord
+from mailman_mta_pool.login.record import LoginRecord
+from mailman_mta_pool.login.states import login_directory
 from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.settings import MTA, RelaySettings, TokenSettings
 from public import public
-from typing import Any, Tuple
+from typing import Optional, Tuple
 
 
 @public
@@ -86,7 +87,7 @@ def _credentials(relay: RelaySettings) -> Credentials:
         host='' if is_service(relay.host) else relay.host, port=relay.port)
 
 
-def _tokens(relay: RelaySettings) -> Any:
+def _tokens(relay: RelaySettings) -> Optional[Tokens]:
     token = relay.auth.token
     if token is None:
         return None

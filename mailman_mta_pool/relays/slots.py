@@ -23,6 +23,7 @@ from contextlib import suppress
 from mailman_mta_pool.errors import LOCAL_LIMITS, translated
 from mailman_mta_pool.interfaces import ISlots
 from mailman_mta_pool.network.limits import check_descriptors
+from mailman_mta_pool.network.locks import open_locked
 from mailman_mta_pool.relays.demand import Demand, View
 from public import public
 from typing import Callable, List, Optional, Set, Tuple
@@ -142,8 +143,9 @@ class _Files:
 
     def _lock(self, number: int) -> Tuple[Optional[Slot], bool]:
         """Lock a slot; say whether its last connection was closed properly."""
-        descriptor = _open_locked(
-            os.path.join(self._directory, str(number)), os.O_CREAT)
+        descriptor = open_locked(
+            os.path.join(self._directory, str(number)), os.O_CREAT,
+            PERMISSIONS)
         if descriptor is None:
             return None, False
         slot = Slot(number, descriptor)
@@ -174,7 +176,7 @@ class _Files:
     def _is_taken(self, number: int) -> bool:
         path = os.path.join(self._directory, str(number))
         with suppress(FileNotFoundError):
-            descriptor = _open_locked(path, 0)
+            descriptor = open_locked(path, 0, PERMISSIONS)
             if descriptor is None:
                 return True
             os.close(descriptor)
@@ -198,7 +200,8 @@ class _Files:
             name = secrets.token_hex(8)
             path = os.path.join(self._processes, name)
             try:
-                descriptor = _open_locked(path, os.O_CREAT | os.O_EXCL)
+                descriptor = open_locked(
+                    path, os.O_CREAT | os.O_EXCL, PERMISSIONS)
             except OSError:
                 with suppress(OSError):
                     os.unlink(path)
@@ -255,23 +258,6 @@ class _Files:
             return None
         finally:
             os.close(descriptor)
-
-
-def _open_locked(path: str, flags: int) -> Optional[int]:
-    """Return a descriptor of a file that is locked; None if another has it.
-
-    :raises OSError: if it cannot be opened, or there are no locks.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, PERMISSIONS)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _nothing() -> None:

@@ -9,12 +9,13 @@ import os
 import re
 import stat
 import base64
+import signal
 import hashlib
 
 from contextlib import ExitStack
 from tests.fault.relays import relay, sections
 from tests.login.test_scram import Server
-from tests.scripted import Scripted
+from tests.scripted import HANG, Scripted
 from tests.servers.tokens import TokenEndpoint
 from tests.site_case import SiteTestCase
 
@@ -23,6 +24,8 @@ PASSWORD = 'formic %#\N{EURO SIGN} acid'
 TOKEN = 'ya29.Zebra-Tr0mbone'
 SLICES = 4
 CONNECTIONS = 8
+# Seconds in which a runner has ended, where a program has ten.
+SOON = 8
 REFUSED = '535 5.7.8 Authentication credentials invalid'
 INVALID_TOKEN = b'{"status":"invalid_token","scope":"https://mail.example/"}'
 # What shows in a log.
@@ -408,3 +411,53 @@ class TestTokens(LoginTestCase):
         self.assertWaits(site, 'answers 400: invalid_grant, Expired')
         self.assertEqual(len(endpoint.forms), 1)
         self.assertNoSecret(site, 'refresh-hunter2')
+
+
+class TestStopped(LoginTestCase):
+    """SIGTERM comes in the middle of a login."""
+
+    def stop_when(self, site, is_time):
+        site.post(verp=True)
+        runner = site.start_runner()
+        site.wait_for(is_time, 'the login begins')
+        self.assertEqual(runner.stop(SOON), signal.SIGTERM)
+        self.assertEachOnce(site, [], ['out'])
+        self.assertQuiet(site)
+
+    def test_while_the_server_thinks(self):
+        hanging = self.use(Scripted(
+            refusing(HANG), extensions=('PIPELINING', 'AUTH PLAIN')))
+        site = self.site(
+            hanging, smtp_user='lists@example.com', smtp_pass='formic')
+        self.stop_when(site, lambda: hanging.said('AUTH'))
+        # The next process has its turn at once.
+        server = self.use(Scripted(
+            extensions=('PIPELINING', 'AUTH PLAIN')))
+        site.set_up(server, smtp_user='lists@example.com', smtp_pass='formic')
+        site.run()
+        self.assertEachOnce(site, server.served)
+
+    def test_while_a_program_runs(self):
+        server = self.use(Scripted(extensions=('PIPELINING', 'AUTH XOAUTH2')))
+        site = self.site(server)
+        numbers = site.directory / 'numbers'
+        program = self.program(
+            site, f'sleep 600 & echo $$ $! >{numbers}.new\n'
+            f'mv {numbers}.new {numbers}; wait')
+        site.set_up(settings=sections(a=relay(
+            server, user='lists@example.com', token_command=program)))
+        self.stop_when(site, numbers.exists)
+        # Nobody else would end it, nor what it has started.
+        site.wait_for(lambda: not any(
+            is_running(number) for number in numbers.read_text().split()),
+                      'the program ends')
+        self.assertEqual(server.connections, 0)
+
+
+def is_running(number):
+    """True if there is such a process, and it is more than a name."""
+    try:
+        with open(f'/proc/{number}/stat') as file:
+            return file.read().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False

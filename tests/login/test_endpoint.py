@@ -4,6 +4,7 @@
 
 import os
 import stat
+import time
 import fcntl
 import asyncio
 import logging
@@ -11,7 +12,9 @@ import unittest
 import threading
 
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from mailman_mta_pool.errors import TokenUnavailable
+from mailman_mta_pool.login import endpoint as endpoint_module
 from mailman_mta_pool.login.endpoint import EndpointSource, MAX_RESPONSE
 from mailman_mta_pool.login.grant import Grant
 from mailman_mta_pool.secret import Secret
@@ -44,9 +47,9 @@ class EndpointTestCase(unittest.TestCase):
             lambda form: waiting.pop(0) if len(waiting) > 1 else waiting[0],
             tls))
 
-    def source(self, url, **settings):
+    def source(self, url, sleep=time.sleep, **settings):
         return EndpointSource(TokenSettings(
-            url=url, client_id='lists', **settings), '[relay.a]')
+            url=url, client_id='lists', **settings), '[relay.a]', sleep)
 
     def with_secret(self, url):
         return self.source(url, client_secret=Secret(SECRET), scope='a b')
@@ -60,6 +63,21 @@ class EndpointTestCase(unittest.TestCase):
         for secret in ('hunter', 'ya29'):
             self.assertNotIn(secret, text)
         self.assertTrue(text.isprintable())
+
+    def fetching(self, source):
+        """Return a thread that fetches, and the failures there."""
+        # One that sends an octet now and then could go on for ever.
+        self.use(mock.patch.object(endpoint_module, 'STEP_TIMEOUT', 60))
+        failures = []
+
+        def fetch():
+            try:
+                source.fetch()
+            except TokenUnavailable as error:
+                failures.append(error)
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        return thread, failures
 
 
 class TestClientCredentials(EndpointTestCase):
@@ -107,28 +125,46 @@ class TestClientCredentials(EndpointTestCase):
 
     def test_one_that_hangs_is_aborted(self):
         asked, over = threading.Event(), threading.Event()
+        self.addCleanup(over.set)
 
-        def hang(form):
+        def hang():
             asked.set()
-            over.wait(30)
-            return 200, GOOD
-        endpoint = self.use(TokenEndpoint(hang))
-        source, failures = self.with_secret(endpoint.url), []
+            over.wait(60)
+            yield b'{}'
 
-        def fetch():
-            try:
-                source.fetch()
-            except TokenUnavailable as error:
-                failures.append(error)
-        thread = threading.Thread(target=fetch)
-        thread.start()
-        self.assertTrue(asked.wait(30))
-        source.abort()
-        thread.join(30)
-        over.set()
-        self.assertEqual(len(failures), 1)
-        # There is nothing more to be aborted.
-        source.abort()
+        def hang_at_once(form):
+            return 200, b''.join(hang())
+
+        def hang_in_the_content(form):
+            return 200, hang()
+        for answer in (hang_at_once, hang_in_the_content):
+            for tls in (None, server_context()):
+                asked.clear()
+                endpoint = self.use(TokenEndpoint(answer, tls))
+                with self.subTest(answer=answer, tls=tls), (
+                        trusted_test_certificate()):
+                    source = self.with_secret(endpoint.url)
+                    thread, failures = self.fetching(source)
+                    self.assertTrue(asked.wait(20))
+                    source.abort()
+                    thread.join(20)
+                    self.assertEqual(len(failures), 1)
+                    # There is nothing more to be aborted.
+                    source.abort()
+
+    def test_aborted_before_it_is_asked(self):
+        endpoint = self.endpoint((200, GOOD))
+        source = self.with_secret(endpoint.url)
+
+        def connect(connection):
+            source.abort()
+            really(connection)
+        really = HTTPConnection.connect
+        with mock.patch.object(HTTPConnection, 'connect', connect):
+            self.assertFails(source, 'given up')
+        self.assertEqual(endpoint.forms, [])
+        # It is not so for ever.
+        source.fetch()
 
 
 class TestRefreshTokens(EndpointTestCase):
@@ -162,6 +198,22 @@ class TestRefreshTokens(EndpointTestCase):
         self.assertEqual(self.path.read_text(), 'hunter4\n')
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         self.assertEqual(os.listdir(self.directory), ['refresh'])
+
+    def test_another_is_for_the_same_users(self):
+        # `mailman mta-pool check` may be run by root, and the runners are not.
+        self.path.chmod(0o640)
+        status = self.path.stat()
+        owner = status.st_uid, status.st_gid
+        for token, error, mode in (
+                ('hunter4', None, 0o640), ('hunter5', PermissionError, 0o600)):
+            endpoint = self.endpoint((200, {**GOOD, 'refresh_token': token}))
+            with self.subTest(token=token), mock.patch.object(
+                    os, 'fchown', side_effect=error) as chown:
+                self.with_file(endpoint.url).fetch()
+                self.assertEqual(chown.call_args[0][1:], owner)
+                self.assertEqual(self.path.read_text(), f'{token}\n')
+                self.assertEqual(
+                    stat.S_IMODE(self.path.stat().st_mode), mode)
 
     def test_another_that_cannot_be_written(self):
         endpoint = self.endpoint(
@@ -198,6 +250,22 @@ class TestRefreshTokens(EndpointTestCase):
                 await fetch
             asyncio.run(main())
         self.assertEqual(endpoint.forms[0]['refresh_token'], 'hunter4')
+
+    def test_another_process_hangs_with_it(self):
+        # Each fetch would leave a thread that waits for ever.
+        asked = threading.Event()
+        endpoint = self.endpoint((200, GOOD))
+        source = self.with_file(
+            endpoint.url, sleep=lambda seconds: asked.set())
+        with open(self.path, 'rb') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            thread, failures = self.fetching(source)
+            self.assertTrue(asked.wait(20))
+            source.abort()
+            thread.join(20)
+        self.assertEqual(len(failures), 1)
+        self.assertEqual(endpoint.forms, [])
+        source.fetch()
 
     def test_no_token_in_the_file(self):
         for text, words in (('', 'is empty'), ('hunter\nx\n', 'one line')):

@@ -6,6 +6,7 @@ import base64
 import unittest
 import threading
 
+from contextlib import suppress
 from mailman_mta_pool.connection.addresses import Addresses
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.tls import context_for
@@ -13,11 +14,13 @@ from mailman_mta_pool.errors import (
     AuthenticationRefused,
     NotOffered,
     RelayUnavailable,
+    TokenUnavailable,
     UnavailableHere,
 )
 from mailman_mta_pool.login.access import Access
 from mailman_mta_pool.login.credentials import Credentials, KeyNames
-from mailman_mta_pool.login.record import login_directory, LoginRecord
+from mailman_mta_pool.login.record import LoginRecord, Turn
+from mailman_mta_pool.login.states import login_directory
 from mailman_mta_pool.login.tokens import Tokens
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import AuthSettings, Timeouts
@@ -217,6 +220,38 @@ class TestTokens(LoginTestCase):
         self.assertEqual(len(self.lines), 2)
         self.assertEqual(self.source.fetched, 2)
 
+    def test_the_same_again(self):
+        # It is refused once on the server, not twice.
+        self.source.name = 'ya29'
+        self.loop.run_until_complete(self.tokens.get())
+        self.fails(AuthenticationRefused, self.access(tokens=True),
+                   hello('XOAUTH2'), REFUSED)
+        self.assertEqual(len(self.lines), 1)
+        self.assertEqual(self.source.fetched, 2)
+
+    def test_another_connection_was_refused(self):
+        # This one has waited for its turn meanwhile.
+        self.loop.run_until_complete(self.tokens.get())
+        access = self.access(tokens=True)
+
+        async def turn(timeout):
+            with suppress(TokenUnavailable):
+                await self.tokens.get(Secret('ya29 1'))
+            return Turn()
+        with mock.patch.object(access, 'turn', turn):
+            self.open(access, hello('XOAUTH2'), WELCOME)
+            self.assertIn(b'ya29 2', self.said(0))
+            self.assertEqual(self.source.fetched, 2)
+            # Nor if there is no other token.
+            self._tokens = Tokens(self.source, clock=self.loop.time)
+            self.source.fetched = 0
+            self.loop.run_until_complete(self.tokens.get())
+            access = self.access(tokens=True)
+            self.source.problem = 'it is down'
+            with mock.patch.object(access, 'turn', turn):
+                self.fails(UnavailableHere, access, hello('XOAUTH2'))
+        self.assertEqual(self.lines, [])
+
     def test_not_now(self):
         # It is not the token.
         self.loop.run_until_complete(self.tokens.get())
@@ -227,12 +262,20 @@ class TestTokens(LoginTestCase):
         self.assertEqual(self.source.fetched, 1)
 
     def test_no_token(self):
-        self.source.failure = 'the program ended with status 1'
+        self.source.problem = 'the program ended with status 1'
         error = self.fails(UnavailableHere, self.access(tokens=True))
         self.assertIn('AUTH: the program ended with status 1', str(error))
         self.assertFalse(error.waiting_helps)
         # The server is not asked for anything.
         self.assertEqual(self.peer.connections, 0)
+
+    def test_no_thread(self):
+        with mock.patch.object(
+                self.loop, 'run_in_executor', side_effect=RuntimeError):
+            self.fails(UnavailableHere, self.access(tokens=True))
+            # For SCRAM, too.
+            self.fails(UnavailableHere, self.access(),
+                       hello('SCRAM-SHA-256'), challenge(b'x'))
 
     def test_long_tokens_and_texts(self):
         # A few characters of a long token are in many a text by chance.

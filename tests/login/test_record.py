@@ -4,22 +4,24 @@
 
 import os
 import stat
+import errno
 import asyncio
 import smtplib
 import unittest
 
 from hypothesis import given, strategies as st
 from mailman_mta_pool.errors import PhaseTimeout
+from mailman_mta_pool.login import states
 from mailman_mta_pool.login.record import (
-    KEEP_PERIOD,
-    login_directory,
     LoginRecord,
     REFUSAL_PERIOD,
     TRUST_PERIOD,
 )
+from mailman_mta_pool.login.states import KEEP_PERIOD, login_directory
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from tests.opening import QuickLoop
+from unittest import mock
 
 
 SECRET = 'hunter2'
@@ -143,10 +145,16 @@ class TestRefusals(RecordTestCase):
         error = self.assertRefused(self.record())
         self.assertTrue(error.smtp_error.startswith(b'\\xff  xxx'))
         self.assertLess(len(error.smtp_error), 700)
+        # Characters that JSON may write in twelve.
+        login = self.record('b')
+        self.refuse(login, 535, ('\N{ENVELOPE WITH LIGHTNING}\U0001f4e8' * 500)
+                    .encode())
+        self.assertRefused(login)
 
     @given(st.binary(max_size=99) | st.sampled_from([
         b'{}', b'[]', b'{"at": 1}', b'{"at": "x", "code": 535, "text": ""}',
         b'{"at": 1e999, "code": 535, "text": ""}',
+        b'{"at": NaN, "code": 535, "text": ""}',
         b'{"at": 1, "code": 1, "text": ""}', b'[' * 4000]))
     def test_any_file(self, octets):
         with self.turn(self.record()):
@@ -267,6 +275,43 @@ class TestWithoutFiles(RecordTestCase):
         self.assertIn(str(self.directory), warning)
         self.assertIn('535 No', error)
         self.assertRefused(record)
+
+    def test_a_full_disk(self):
+        self.directory.unlink()
+        record = self.record()
+
+        def log_in():
+            with self.turn(record) as turn:
+                turn.accepted()
+            self.now += TRUST_PERIOD
+        with self.assertLogs('mailman.smtp', 'INFO') as logs:
+            with mock.patch.object(os, 'pwrite', side_effect=OSError(
+                    errno.ENOSPC, 'No space left on device')):
+                log_in()
+                log_in()
+            log_in()
+            log_in()
+        self.assertEqual(
+            [each.partition(':')[0] for each in logs.output],
+            ['WARNING', 'INFO'])
+
+    def test_a_part_was_written(self):
+        self.directory.unlink()
+        record = self.record()
+        with mock.patch.object(os, 'pwrite', return_value=1):
+            with self.assertLogs('mailman.smtp', 'WARNING'):
+                with self.turn(record) as turn:
+                    turn.refused(535, 'No')
+        self.assertRefused(record)
+
+    def test_no_descriptor(self):
+        # The next post tries again; it is not the directory.
+        limit = OSError(errno.EMFILE, 'Too many open files')
+        with mock.patch.object(states, 'check_descriptors',
+                               side_effect=limit):
+            with self.assertRaises(OSError) as caught:
+                self.turn(self.record())
+        self.assertIs(caught.exception, limit)
 
     def test_back_again(self):
         record = self.record()

@@ -33,7 +33,7 @@ class Source:
         self.name = name
         self.life = life
         self.fetched = 0
-        self.failure = None
+        self.problem = None
         self.gate = Event()
         self.gate.set()
         self.aborted = False
@@ -41,13 +41,16 @@ class Source:
     def fetch(self):
         self.fetched += 1
         self.gate.wait(30)
-        if self.failure is not None:
-            raise TokenUnavailable(self.failure)
+        if self.problem is not None:
+            raise TokenUnavailable(self.problem)
         return Grant(Secret(self.name.format(self.fetched)), self.life)
 
     def abort(self):
         self.aborted = True
         self.gate.set()
+
+    def failure(self, problem):
+        return TokenUnavailable(f'the source {problem}')
 
 
 class TestTokens(unittest.TestCase):
@@ -119,14 +122,14 @@ class TestTokens(unittest.TestCase):
 
     def test_failure(self):
         source = Source()
-        source.failure = 'it is down'
+        source.problem = 'it is down'
         tokens = self.tokens(source)
         for _ in range(3):
             with self.assertRaisesRegex(TokenUnavailable, 'it is down'):
                 self.get(tokens)
         # Not each of the connections runs the program.
         self.assertEqual(source.fetched, 1)
-        source.failure = None
+        source.problem = None
         self.now += FAILURE_PAUSE
         self.assertEqual(self.get(tokens), ('token 2', True))
 
@@ -134,7 +137,7 @@ class TestTokens(unittest.TestCase):
         source = Source()
         tokens = self.tokens(source)
         self.get(tokens)
-        source.failure = 'it is down'
+        source.problem = 'it is down'
         self.now += 3600 - FEW_SECONDS
         self.assertEqual(self.get(tokens), ('token 1', False))
         self.now += FEW_SECONDS
@@ -145,7 +148,7 @@ class TestTokens(unittest.TestCase):
         source = Source()
         source.gate.clear()
         with self.assertRaisesRegex(
-                TokenUnavailable, f'within {FETCH_TIMEOUT:g} s'):
+                TokenUnavailable, f'source .* within {FETCH_TIMEOUT:g} s'):
             self.get(self.tokens(source))
         self.assertTrue(source.aborted)
 
@@ -220,17 +223,31 @@ class TestCommand(unittest.TestCase):
             run).fetch()
 
     def test_arguments(self):
-        def run(arguments, most):
+        def run(arguments, most, began):
             self.assertEqual(arguments, ['get-token', '--for', 'the list'])
             return b'hunter2\n'
         self.assertEqual(self.fetch(run).token, Secret(SECRET))
 
+    def test_abort(self):
+        # This process ends before the program does.
+        source, ended = None, []
+
+        def run(arguments, most, began):
+            began(lambda: ended.append(True))
+            source.abort()
+            return b'hunter2'
+        source = CommandSource(Secret('x'), '[relay.a] token_command', run)
+        source.abort()
+        source.fetch()
+        self.assertEqual(ended, [True])
+
     def test_failures(self):
-        def failed(arguments, most):
+        def failed(arguments, most, began):
             raise ProgramFailed('ended with status 1')
-        for run, words in ((failed, 'ended with status 1'),
-                           (lambda *ignore: b'a\nb', 'printed what is more'),
-                           (lambda *ignore: b'{', 'printed what is no JSON')):
+        for run, words in (
+                (failed, 'ended with status 1'),
+                (lambda *ignore, began: b'a\nb', 'printed what is more'),
+                (lambda *ignore, began: b'{', 'printed what is no JSON')):
             with self.subTest(words=words):
                 with self.assertRaises(TokenUnavailable) as caught:
                     self.fetch(run)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from public import public
 from tests.servers.loopback import HOST
+from typing import Iterator
 from urllib.parse import parse_qs
 
 
@@ -18,7 +19,7 @@ class TokenEndpoint:
 
     :ivar forms: What it was asked, each a dictionary of texts.
     :ivar answer: Called with each of these; returns the status, and what the
-        JSON says, or octets.
+        JSON says, or octets, or an iterator of octets.
     """
 
     def __init__(self, answer, tls=None):
@@ -41,15 +42,18 @@ class TokenEndpoint:
                     octets.decode('ascii'), strict_parsing=True).items()}
                 endpoint.forms.append({'path': self.path, **form})
                 status, found = endpoint.answer(form)
-                content = (found if isinstance(found, bytes)
-                           else json.dumps(found).encode())
-                self.send_response(status)
-                if 300 <= status < 400:
-                    self.send_header('Location', endpoint.url)
-                self.end_headers()
+                content = (
+                    [found] if isinstance(found, bytes) else
+                    found if isinstance(found, Iterator) else
+                    [json.dumps(found).encode()])
                 # The client may not want it.
-                with suppress(ConnectionError):
-                    self.wfile.write(content)
+                with suppress(OSError):
+                    self.send_response(status)
+                    if 300 <= status < 400:
+                        self.send_header('Location', endpoint.url)
+                    self.end_headers()
+                    for part in content:
+                        self.wfile.write(part)
 
             def log_message(self, *ignore):
                 pass
