@@ -391,8 +391,9 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
     """
     shown = shortened(printable(text))
     folded = shown.casefold()
+    # Of a secret, too, no more is printable than of what repeats it.
     if not any(part in folded for secret in secrets
-               for part in _parts(secret.casefold())):
+               for part in _parts(printable(secret).casefold())):
         return shown
     enhanced = _ENHANCED.match(shown)
     return (enhanced[0] if enhanced else '') + HIDDEN
