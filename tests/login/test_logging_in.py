@@ -58,7 +58,7 @@ class LoginTestCase(unittest.TestCase):
         return Access(lambda: Credentials(
             'ant', Secret(password), auth=AuthSettings(named), keys=KEYS,
             tokens=self.tokens if tokens else None, warns=warns, relay='a',
-            host='mx.example.com', port=587), record)
+            host='mx.example.com', port=587), lambda: record)
 
     @property
     def tokens(self):
