@@ -127,6 +127,18 @@ class TLSMissing(smtplib.SMTPNotSupportedError):
 
 
 @public
+class NotVerified(smtplib.SMTPNotSupportedError):
+    """All that the server offers would show a stranger what we log in with.
+
+    :ivar remedy: A sentence for the log.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@public
 class ClearTextInjected(ProtocolError):
     """There was something in clear between STARTTLS and the handshake."""
 

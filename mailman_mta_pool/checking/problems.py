@@ -25,6 +25,7 @@ from mailman_mta_pool.errors import (
     LOCAL_LIMITS,
     NoCommonTLS,
     NotOffered,
+    NotVerified,
     printable,
     ProtocolError,
     RelayUnavailable,
@@ -356,6 +357,10 @@ def _auth(error: RelayUnavailable, situation: Situation,
 def _no_auth(error: RelayUnavailable, situation: Situation) -> Problem:
     relay, name = situation.relay, situation.name
     server = situation.found['hello'][2]
+    if isinstance(error.__cause__, NotVerified):
+        return Problem(
+            f'There is no login at {name}: {error.reason}.', error.remedy, (
+                MODE, _of(situation, 'auth_insecure')))
     if server.starttls and not encrypts(relay):
         return Problem(
             f'{name} offers no login that we have before TLS: '

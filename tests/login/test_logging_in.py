@@ -279,7 +279,7 @@ class TestVerified(LoginTestCase):
                 error = self.fails(
                     NotOffered, self.access(), hello('PLAIN', 'LOGIN'), **how)
                 self.assertIn('PLAIN and LOGIN', str(error))
-                self.assertIn('[relay.a] auth_insecure', str(error))
+                self.assertIn('[relay.a] auth_insecure', error.remedy)
                 self.assertEqual(self.lines, [])
 
     def test_of_mta(self):
