@@ -12,6 +12,7 @@ from mailman_mta_pool.login.endpoint import EndpointSource
 from mailman_mta_pool.login.grant import CommandSource
 from mailman_mta_pool.login.record import login_directory, LoginRecord
 from mailman_mta_pool.login.tokens import Tokens
+from mailman_mta_pool.relays.safety import CLEAR
 from mailman_mta_pool.settings import (
     EXPLICIT_MECHANISMS,
     MTA,
@@ -146,6 +147,17 @@ def _keys_of(relay: RelaySettings) -> KeyNames:
     return KeyNames(
         user=key_of(relay, 'smtp_user'),
         password=key_of(relay, 'smtp_pass'),
-        secure=in_words_of(relay, KeyNames().secure, with_file=False),
+        secure=_secure_keys_of(relay),
         insecure=f'{section} auth_insecure: yes',
         mechanisms=f'{section} auth')
+
+
+def _secure_keys_of(relay: RelaySettings) -> str:
+    """Return the keys that make the server a verified one, with values."""
+    verify = 'smtp_verify_cert: yes and smtp_verify_hostname: yes'
+    pin = f'[relay.{relay.name}] tls_fingerprint'
+    if relay.secure_mode == CLEAR:
+        verify = f'smtp_secure_mode: starttls with {verify}'
+        pin = f'with {pin}'
+    return in_words_of(
+        relay, f'[mta] {verify}', with_file=False) + f', or {pin}'

@@ -23,6 +23,7 @@ from typing import Iterator, List, Tuple
 
 # The mode in which nothing is encrypted.
 CLEAR = 'smtp'
+public(CLEAR=CLEAR)
 # The names that are for this host alone (RFC 6761, section 6.3), and those
 # that Debian puts into /etc/hosts.
 LOCAL_NAMES = frozenset([

@@ -8,6 +8,7 @@ import smtplib
 import unittest
 
 from dataclasses import replace
+from mailman_mta_pool.errors import NotVerified
 from mailman_mta_pool.relays.access import access_for, login_of
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
@@ -125,6 +126,33 @@ class TestCertificates(AccessTestCase):
             auth=AuthSettings(('EXTERNAL', 'PLAIN')))))
         self.assertIn('[relay.a] user and [relay.a] password', line)
         self.assertNotIn(SECRET, line)
+
+
+class TestNotVerified(unittest.TestCase):
+    def attempt(self, **settings):
+        relay = RelaySettings(
+            host='mx', user='ant', password=Secret(SECRET), **settings)
+        return asyncio.run(access_for(relay).attempt())
+
+    def test_remedies(self):
+        offered = frozenset(['PLAIN'])
+        both = 'verify_cert: yes and verify_hostname: yes'
+        for mode, keys in (
+                ('smtp', f'secure_mode: starttls with {both}, or with '),
+                ('smtps', f'{both}, or '), ('starttls', f'{both}, or ')):
+            with self.assertRaises(NotVerified) as caught:
+                self.attempt(name='a', secure_mode=mode).authentication(
+                    offered, False)
+            self.assertEqual(
+                caught.exception.remedy,
+                f'Set [relay.a] {keys}[relay.a] tls_fingerprint; or [relay.a] '
+                'auth_insecure: yes, if nobody can be in its place.')
+            with self.assertLogs('mailman.smtp', 'WARNING') as logs:
+                self.attempt(secure_mode=mode).authentication(offered, False)
+            line, = logs.output
+            self.assertIn('verified; set [mta] smtp_', line)
+            self.assertIn('[relay.mta] tls_fingerprint, or [relay.mta] ', line)
+            self.assertNotIn(SECRET, line)
 
 
 class TestLogins(AccessTestCase):
