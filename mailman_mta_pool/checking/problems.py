@@ -342,6 +342,12 @@ def _auth(error: RelayUnavailable, situation: Situation,
             f'{name} cannot check our login now: {error.reason}.',
             'Look into the log of that mail server: what it asks for '
             'passwords may be down.', LOGIN)
+    if situation.found.get('mechanism') == 'EXTERNAL':
+        # There is no password to correct.
+        return Problem(
+            f'{name} does not accept our certificate as a login: '
+            f'{error.reason}.', 'Let the mail server know the certificate of '
+            'tls_cert, and whom it is for.', (_of(situation, 'tls_cert'),))
     judgement = judge.judge_opening(
         'AUTH', Reply(error.smtp_code, (_octets(error.smtp_error),)))
     if error.smtp_code == 538 or 'secure_mode' in judgement.remedy or (
