@@ -440,7 +440,8 @@ def problem_of_refusal(judgement: Judgement, relay: RelaySettings,
             f'The server takes mail only within TLS: {shown}.', remedy,
             (MODE,))
     if judgement.needs_login:
-        if relay.user and relay.password:
+        if relay.user and (
+                relay.password or relay.auth.token is not None):
             return Problem(
                 f'The server wants another login: {shown}.',
                 'Let the login of smtp_user send for the lists.' +
