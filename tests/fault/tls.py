@@ -50,7 +50,8 @@ class TLSTestCase(SiteTestCase):
         """Make a server the only relay."""
         (self.made.directory / 'mta_pool.cfg').write_text(
             '[delivery]\npatience: 0\n[pool]\nidle_timeout: 0\n'
-            '[relay.a]\nhost: localhost\nsecure_mode: starttls\n'
+            '[relay.a]\nhost: localhost\nsecure_mode: '
+            f'{"smtps" if server.is_tls_from_start else "starttls"}\n'
             f'port: {server.port}\nuser: ant\n{login}{keys}')
 
     def post(self, recipients):
@@ -223,13 +224,14 @@ class TestVerified(TLSTestCase):
         # Neither its authority, nor its name, nor its date is any good.
         self.strange = self.bees.issue('DNS:other.example.com', days=-2)
         self.pin = f'tls_fingerprint: {self.strange.fingerprint}\n'
-        self.made = self.site(members=24)
+        self.made = self.site(members=26)
         self.members = iter(sorted(self.made.members))
 
-    def serve(self, offered, script=lambda command, session: None):
+    def serve(self, offered, script=lambda command, session: None,
+              from_start=False):
         return self.use(Scripted(
-            script, tls=self.strange.context(), extensions=(
-                'PIPELINING', 'STARTTLS', f'AUTH {offered}')))
+            script, tls=self.strange.context(), from_start=from_start,
+            extensions=('PIPELINING', 'STARTTLS', f'AUTH {offered}')))
 
     def send(self, *written):
         """Send to a server; return the commands, the log and the served."""
@@ -240,9 +242,8 @@ class TestVerified(TLSTestCase):
         return [command for _, command in server.commands], log, sorted(
             server.served) == recipients
 
-    def assertMechanism(self, name, offered, keys, *login, script=None):
-        server = self.serve(offered, script or (
-            lambda command, session: None))
+    def assertMechanism(self, name, offered, keys, *login, **server):
+        server = self.serve(offered, **server)
         commands, log, is_served = self.send(server, keys, *login)
         self.assertTrue(is_served, log)
         auth = [command.split()[1] for command in commands
@@ -250,13 +251,13 @@ class TestVerified(TLSTestCase):
         self.assertEqual(auth, [name])
         self.assertNotIn('unavailable', log)
 
-    def assertKeptBack(self, offered, keys, *login, shown=None):
-        server = self.serve(offered)
+    def assertKeptBack(self, offered, keys, *login, shown=None, **server):
+        server = self.serve(offered, **server)
         commands, log, is_served = self.send(server, keys, *login)
         self.assertFalse(is_served)
         self.assertEqual(
-            {command.partition(' ')[0] for command in commands} - {'QUIT'},
-            {'EHLO', 'STARTTLS'})
+            {command.partition(' ')[0] for command in commands} -
+            {'QUIT', 'STARTTLS'}, {'EHLO'})
         line = self.line(log)
         for words in (
                 f'AUTH: the server offers {shown or offered}, which',
@@ -275,6 +276,8 @@ class TestVerified(TLSTestCase):
                          f'{self.pin}verify_hostname: no\n'):
                 self.assertMechanism('PLAIN', 'PLAIN LOGIN', keys)
             self.assertMechanism('XOAUTH2', 'XOAUTH2', self.pin, token)
+            self.assertMechanism(
+                'PLAIN', 'PLAIN', self.pin, from_start=True)
             # With another one nobody asks what is offered within TLS.
             server = self.serve('PLAIN')
             commands, log, _ = self.send(
@@ -290,7 +293,7 @@ class TestVerified(TLSTestCase):
             for words in ('the server offers PLAIN', 'What to do: Set',
                           '[relay.a] auth_insecure'):
                 self.assertIn(words, ' '.join(str(caught.exception).split()))
-            self.assertKeptBack('LOGIN', unverified)
+            self.assertKeptBack('LOGIN', unverified, from_start=True)
             self.assertKeptBack(
                 'PLAIN LOGIN', unverified, shown='PLAIN and LOGIN')
             self.assertKeptBack(
