@@ -152,8 +152,7 @@ class Exchange:
         assert text.isprintable(), text
         assert len(text) <= LONGEST_TEXT, len(text)
         for secret in self.secrets:
-            for shape in (secret.decode(), printable(secret), secret.hex(),
-                          base64.b64encode(secret).decode().rstrip('=')[:-1]):
+            for shape in shapes_of(secret):
                 assert shape not in text, (shape, text)
 
     def put(self, octets, line):
@@ -163,6 +162,15 @@ class Exchange:
                 RESPONSE, base64.b64decode(line.rpartition(b' ')[2]))
         return octets.replace(SECRET, self.secret.encode()).replace(
             LINE, line).replace(PROOF, self.proof)
+
+
+def shapes_of(secret):
+    """Yield a secret as somebody may see it."""
+    yield from (secret.decode(), printable(secret), secret.hex())
+    for before in range(3):
+        # What stands before it makes three of it; both ends may be of others.
+        encoded = base64.b64encode(b'x' * before + secret).decode()
+        yield encoded[4 if before else 0:-4]
 
 
 @public
