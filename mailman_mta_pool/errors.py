@@ -127,6 +127,18 @@ class TLSMissing(smtplib.SMTPNotSupportedError):
 
 
 @public
+class NotVerified(smtplib.SMTPNotSupportedError):
+    """All that the server offers would show a stranger what we log in with.
+
+    :ivar remedy: A sentence for the log.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@public
 class ClearTextInjected(ProtocolError):
     """There was something in clear between STARTTLS and the handshake."""
 
@@ -401,8 +413,9 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
     """
     shown = shortened(printable(text))
     folded = shown.casefold()
+    # Of a secret, too, no more is printable than of what repeats it.
     if not any(part in folded for secret in secrets
-               for part in _parts(secret.casefold())):
+               for part in _parts(printable(secret).casefold())):
         return shown
     enhanced = _ENHANCED.match(shown)
     return (enhanced[0] if enhanced else '') + HIDDEN

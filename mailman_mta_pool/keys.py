@@ -37,6 +37,7 @@ _KEY = rf'(?:{"|".join(OF_RELAYS)})\b(?:: [a-z]+)?'
 _KEYS = re.compile(
     rf'(?P<section>\[[^]]*\] )?\b(?P<keys>{_KEY}(?:(?:, | and | or ){_KEY})*)'
     r'(?P<file> in mailman\.cfg)?')
+_SECRET = re.compile(r'(?:, | and | or |\A)smtp_pass\Z')
 _ONE = re.compile(rf'\b(?:{"|".join(OF_RELAYS)})\b')
 _SHARED = re.compile(rf'(?<!\] )\b(?:{"|".join(OF_ALL)})\b')
 
@@ -80,6 +81,7 @@ def in_words_of(relay: RelaySettings, text: str,
     :return: Such as 'Check [relay.backup] user and password in mta_pool.cfg'.
     """
     is_first = True
+    has_tokens = relay.name == MTA and relay.auth.token is not None
 
     def renamed(found: Match[str]) -> str:
         nonlocal is_first
@@ -96,5 +98,18 @@ def in_words_of(relay: RelaySettings, text: str,
         if is_first or section:
             section = f'{section_of(relay)} '
         is_first = False
+        if has_tokens and _SECRET.search(keys):
+            return _with_tokens(relay, section, keys, file)
         return f'{section}{keys}{file}'
     return _SHARED.sub(r'[mta] \g<0>', _KEYS.sub(renamed, text))
+
+
+def _with_tokens(relay: RelaySettings, section: str, keys: str,
+                 file: str) -> str:
+    """Return keys of [mta], the last of which is that of its tokens.
+
+    They are in another section of another file.
+    """
+    before = _SECRET.sub('', keys)
+    own = key_of(relay, 'smtp_pass') + f' in {OWN_FILE}' * (file != '')
+    return f'{section}{before}{file} and {own}' if before else own

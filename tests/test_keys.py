@@ -84,6 +84,27 @@ class TestKeys(unittest.TestCase):
             in_words_of(SES, 'because of [mta] smtp_verify_cert: no', False),
             'because of [relay.ses] verify_cert: no')
 
+    def test_tokens_for_the_server_of_mta(self):
+        # They are in a section of the plugin's own file.
+        for text, expected in (
+                ('Check smtp_user and smtp_pass in mailman.cfg, and wait.',
+                 'Check [mta] smtp_user in mailman.cfg and [relay.mta] '
+                 'token_url in mta_pool.cfg, and wait.'),
+                ('Correct smtp_user and smtp_pass.',
+                 'Correct [mta] smtp_user and [relay.mta] token_url.'),
+                ('[mta] smtp_user and smtp_pass are not both set',
+                 '[mta] smtp_user and [relay.mta] token_url are not both set'),
+                ('Another for smtp_pass.', 'Another for [relay.mta] '
+                 'token_url.'),
+                ('Set smtp_secure_mode: starttls, or smtp_port.',
+                 'Set [mta] smtp_secure_mode: starttls, or smtp_port.')):
+            with self.subTest(text=text):
+                self.assertEqual(in_words_of(WITH_TOKENS, text), expected)
+                self.assertEqual(in_words_of(WITH_TOKENS, expected), expected)
+        for answer in shipped_answers():
+            self.assertNotIn(
+                'smtp_pass', in_words_of(WITH_TOKENS, answer.remedy))
+
     def test_the_catalogue(self):
         said = 0
         for answer in shipped_answers():

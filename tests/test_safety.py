@@ -42,16 +42,51 @@ class TestWarnings(unittest.TestCase):
     def test_password_in_clear(self):
         line, = self.lines(host='mx.example.com', name='a', **LOGIN)
         self.assertIn('[relay.a] secure_mode: ', line)
-        self.assertIn('password to mx.example.com in clear', line)
+        self.assertIn('the mail to mx.example.com in clear', line)
         self.assertIn('starttls', line)
         self.assertNotIn(PASSWORD, line)
         line, = self.lines(host='mx.example.com', **LOGIN)
         self.assertRegex(line, r'\.cfg: \[mta\] smtp_secure_mode: ')
 
-    def test_token_in_clear(self):
-        auth = AuthSettings(token=TokenSettings(command=Secret('print-it')))
-        line, = self.lines(host='mx.example.com', user='ant', auth=auth)
-        self.assertIn('[mta] smtp_secure_mode: smtp', line)
+    def test_what_happens(self):
+        tokens = {'token': TokenSettings(command=Secret('print-it'))}
+        only = {'name': 'a'}
+        for relay, auth, words in (
+                # What stock Mailman would do is done.
+                ({}, {}, 'the password, too, if the server, or somebody in '
+                 'its place, offers nothing but PLAIN or LOGIN; set'),
+                ({}, {'mechanisms': ('PLAIN',)}, 'the mail and the password '
+                 'to mx in clear, for everybody on the way to read; set'),
+                ({}, tokens, 'the mail and the token to mx in clear'),
+                # The others get nothing that shows the password.
+                (only, {}, 'a login only by SCRAM-SHA-256, SCRAM-SHA-1 or '
+                 'CRAM-MD5, for PLAIN or LOGIN would show the password; set'),
+                (only, {'mechanisms': ('LOGIN', 'PLAIN')},
+                 'there is no login, for LOGIN or PLAIN would show the pas'),
+                (only, tokens, 'there is no login, for OAUTHBEARER or '
+                 'XOAUTH2 would show the token; set'),
+                # Unless that is allowed.
+                (only, {'is_insecure': True}, 'the password, too, if'),
+                (only, {'is_insecure': True, 'mechanisms': ('PLAIN',)},
+                 'the mail and the password to mx in clear'),
+                (only, {'is_insecure': True, **tokens},
+                 'the mail and the token to mx in clear'),
+                # Or there is nothing to allow.
+                *((relay, {'mechanisms': ('SCRAM-SHA-1', 'CRAM-MD5')},
+                   'the mail to mx in clear, for everybody on the way to '
+                   'read; the password does not go with SCRAM-SHA-1 or CRAM')
+                  for relay in ({}, only)),
+                (only, {'mechanisms': ('EXTERNAL', 'PLAIN')},
+                 'there is no login, for PLAIN would'),
+                (only, {'mechanisms': ('EXTERNAL',)},
+                 'EXTERNAL means nothing without TLS; set it')):
+            with self.subTest(relay=relay, auth=auth):
+                login = {'user': 'ant'} if 'token' in auth else LOGIN
+                line, = self.lines(
+                    host='mx', auth=AuthSettings(**auth), **relay, **login)
+                self.assertIn('secure_mode: smtp sends the mail ', line)
+                self.assertIn(words, line)
+                self.assertNotIn(PASSWORD, line)
 
     def test_none_of_that(self):
         for relay in (

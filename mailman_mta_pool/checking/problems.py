@@ -25,6 +25,7 @@ from mailman_mta_pool.errors import (
     LOCAL_LIMITS,
     NoCommonTLS,
     NotOffered,
+    NotVerified,
     printable,
     ProtocolError,
     RelayUnavailable,
@@ -341,6 +342,12 @@ def _auth(error: RelayUnavailable, situation: Situation,
             f'{name} cannot check our login now: {error.reason}.',
             'Look into the log of that mail server: what it asks for '
             'passwords may be down.', LOGIN)
+    if situation.found.get('mechanism') == 'EXTERNAL':
+        # There is no password to correct.
+        return Problem(
+            f'{name} does not accept our certificate as a login: '
+            f'{error.reason}.', 'Let the mail server know the certificate of '
+            'tls_cert, and whom it is for.', (_of(situation, 'tls_cert'),))
     judgement = judge.judge_opening(
         'AUTH', Reply(error.smtp_code, (_octets(error.smtp_error),)))
     if error.smtp_code == 538 or 'secure_mode' in judgement.remedy or (
@@ -356,6 +363,10 @@ def _auth(error: RelayUnavailable, situation: Situation,
 def _no_auth(error: RelayUnavailable, situation: Situation) -> Problem:
     relay, name = situation.relay, situation.name
     server = situation.found['hello'][2]
+    if isinstance(error.__cause__, NotVerified):
+        return Problem(
+            f'There is no login at {name}: {error.reason}.', error.remedy, (
+                MODE, _of(situation, 'auth_insecure')))
     if server.starttls and not encrypts(relay):
         return Problem(
             f'{name} offers no login that we have before TLS: '
@@ -429,7 +440,8 @@ def problem_of_refusal(judgement: Judgement, relay: RelaySettings,
             f'The server takes mail only within TLS: {shown}.', remedy,
             (MODE,))
     if judgement.needs_login:
-        if relay.user and relay.password:
+        if relay.user and (
+                relay.password or relay.auth.token is not None):
             return Problem(
                 f'The server wants another login: {shown}.',
                 'Let the login of smtp_user send for the lists.' +

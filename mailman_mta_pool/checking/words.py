@@ -25,8 +25,9 @@ class Words:
 
         :param relay: The server.
         """
+        # Of a secret, too, no more is printable than of what repeats it.
         self._secrets = [
-            secret for secret in _shapes(relay)
+            printable(secret) for secret in _shapes(relay)
             if len(secret) >= PART_LENGTH]
 
     def __call__(self, text: Union[bytes, str, Reply]) -> str:

@@ -93,7 +93,9 @@ def relay_settings(section: Section, depth: int,
     if section.name == RELAY_MTA:
         # [mta] has a user and a password, or it has not.
         _check_mechanisms(section, common.auth, has_secret=True)
+        _check_external(section, common)
         return common
+    _check_external(section, common)
     return _with_server(section, common, secrets)
 
 
@@ -279,6 +281,14 @@ def _check_mechanisms(section: Section, auth: AuthSettings,
                     'a token, and a password is all there is' if has_secret
                     else 'a user, and a password or a token') +
                 '; remove the name, or set what it needs')
+
+
+def _check_external(section: Section, relay: RelaySettings) -> None:
+    """Check that there is a certificate for EXTERNAL to be about."""
+    if 'EXTERNAL' in relay.auth.mechanisms and not relay.tls.cert:
+        raise section.mistake(
+            'auth', 'EXTERNAL needs a certificate of ours, by which the '
+            'server knows us; set tls_cert and tls_key, or remove the name')
 
 
 def _token(section: Section, secrets: Secrets) -> Optional[TokenSettings]:

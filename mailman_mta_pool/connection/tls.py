@@ -69,15 +69,23 @@ def unverified_context(tls: TLSSettings) -> ssl.SSLContext:
     return context_for(False, False, tls)
 
 
+@public
+def version_of_file(path: str) -> Tuple[int, ...]:
+    """Return what changes when a file is replaced.
+
+    :param path: Its path.
+    :raises OSError: if it cannot be looked at.
+    """
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def _version_of(key: str, path: str) -> object:
-    """Return what changes when a file is replaced."""
-    if not path:
-        return None
+    """Return the version of the file of a key; None for no file."""
     try:
-        status = os.stat(path)
+        return version_of_file(path) if path else None
     except OSError as error:
         raise _unusable(key, path, error) from error
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _unusable(key: str, path: str, error: OSError) -> OSError:

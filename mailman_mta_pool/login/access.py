@@ -10,6 +10,10 @@ from public import public
 from typing import Callable, Optional, Union
 
 
+def _no_record() -> Optional[LoginRecord]:
+    return None
+
+
 @public
 class Access:
     """How the connections to a relay log in; of the network thread.
@@ -18,15 +22,18 @@ class Access:
     """
 
     def __init__(self, make: Callable[[], Credentials],
-                 record: Optional[LoginRecord] = None) -> None:
+                 find_record: Callable[[], Optional[LoginRecord]] = _no_record,
+                 ) -> None:
         """Prepare; nothing is looked at before the first connection.
 
         :param make: Returns the credentials, or raises `UnusableValue`.
-        :param record: What all processes of this host know of the logins
-            with these; None for a connection that is on its own.
+        :param find_record: Returns what all processes of this host know of
+            the logins with what the credentials are now, for a file of them
+            may be replaced; None for a connection that is on its own.
         """
         self._make = make
-        self._record = record
+        self._find_record = find_record
+        self._record: Optional[LoginRecord] = None
         self._credentials: Optional[Credentials] = None
 
     async def attempt(self) -> Optional[Attempt]:
@@ -41,6 +48,7 @@ class Access:
             self._credentials = self._make()
         if not self._credentials:
             return None
+        self._record = self._find_record()
         if self._record is not None:
             refusal = self._record.refusal()
             if refusal is not None:

@@ -5,7 +5,11 @@ import logging
 import smtplib
 
 from contextlib import suppress
-from mailman_mta_pool.errors import TokenUnavailable, UnusableValue
+from mailman_mta_pool.errors import (
+    NotVerified,
+    TokenUnavailable,
+    UnusableValue,
+)
 from mailman_mta_pool.login.bearer import OAuthBearer, XOAuth2
 from mailman_mta_pool.login.exchange import Authentication, MAX_RESPONSE
 from mailman_mta_pool.login.mechanisms import (
@@ -195,8 +199,9 @@ class Credentials:
                 if kind.sends_secret and not is_verified:
                     self._warn(kind.name)
                 return chosen
+        if unsafe:
+            raise self._not_verified(unsafe)
         raise smtplib.SMTPNotSupportedError(
-            self._unsafe(unsafe) if unsafe else
             'the server offers only AUTH {}, none of which is {}'.format(
                 ' '.join(sorted(offered)),
                 ' or '.join(kind.name for kind in ours)))
@@ -217,11 +222,12 @@ class Credentials:
     def _may_show(self) -> bool:
         return self._warns or self._auth.is_insecure
 
-    def _unsafe(self, names: List[str]) -> str:
-        return (
+    def _not_verified(self, names: List[str]) -> NotVerified:
+        return NotVerified(
             f'the server offers {" and ".join(names)}, which would show what '
             'we log in with to a server that is not verified; nothing was '
-            f'sent; set {self.keys.secure}, or {self.keys.insecure}')
+            'sent', f'Set {self.keys.secure}; or {self.keys.insecure}, if '
+            'nobody can be in its place.')
 
     def _warn(self, name: str) -> None:
         """Say once for all connections that the password is not safe."""

@@ -143,10 +143,7 @@ class Login(Simple):
 
 @public
 class External(Simple):
-    """EXTERNAL (RFC 4422, appendix A): the server knows us already.
-
-    It does so by our certificate, or by where we come from.
-    """
+    """EXTERNAL (RFC 4422, appendix A): our certificate says who we are."""
 
     name = 'EXTERNAL'
     strength = 90

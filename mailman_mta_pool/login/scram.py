@@ -27,6 +27,8 @@ public(FEWEST_ITERATIONS=FEWEST_ITERATIONS, MOST_ITERATIONS=MOST_ITERATIONS)
 # Of what the server says, in octets.
 MAX_NONCE = 512
 MAX_SALT = 512
+# Of its own words about a refusal, in characters.
+MAX_SHOWN = 200
 # Octets of our own nonce, before base64.
 NONCE_SIZE = 18
 # RFC 5802, section 7: no channel binding, and no other identity.
@@ -113,7 +115,7 @@ class _Scram(Simple):
         """See `Mechanism`; the first answer may take a second."""
         if challenge.startswith(b'e='):
             # The server refuses in its own way, and by its reply after that.
-            self.explanation = printable(challenge[2:])
+            self.explanation = printable(challenge[2:])[:MAX_SHOWN]
             return b''
         if self._signature is None:
             return self._prove(challenge)

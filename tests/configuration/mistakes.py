@@ -37,6 +37,8 @@ MISTAKES = {
     'a mode that nobody has': (
         f'{A}secure_mode: tls\n', '[relay.a] secure_mode', 'one of smtp'),
     # Logins.
+    'EXTERNAL without a certificate': (
+        f'{A}auth: EXTERNAL\n', '[relay.a] auth', 'set tls_cert'),
     'a user without a password': (
         LOGIN, '[relay.a] user', 'set password, password_file'),
     'a password without a user': (

@@ -2,6 +2,7 @@
 
 """How a relay has us log in, as the configuration says it."""
 
+from importlib.resources import files
 from mailman.testing.helpers import configuration
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.configuration.files import ConfigurationError, hidden_in
@@ -18,6 +19,9 @@ from mailman_mta_pool.settings import AuthSettings, TokenSettings
 from tests.configuration.case import FileTestCase, PATH, SECRET
 
 
+_DIRECTORY = files('mailman.testing')
+OURS = (f'tls_cert: {_DIRECTORY / "ssl_test_cert.crt"}\n'
+        f'tls_key: {_DIRECTORY / "ssl_test_key.key"}\n')
 URL = 'https://login.example.com/oauth2/token'
 
 
@@ -177,8 +181,22 @@ class TestMechanisms(FileTestCase):
 
     def test_external(self):
         for user in ('', 'user: ant\n'):
-            relay = self.relay(f'{user}auth: EXTERNAL\n')
+            relay = self.relay(f'{user}{OURS}auth: EXTERNAL\n')
             self.assertEqual(relay.auth.mechanisms, ('EXTERNAL',))
+
+    def test_external_without_a_certificate(self):
+        for text in ('auth: external\n', 'user: u\nauth: EXTERNAL\n',
+                     'user: u\npassword: p\nauth: PLAIN EXTERNAL\n'):
+            with self.subTest(text=text):
+                self.mistake(
+                    f'[relay.a]\nhost: a\n{text}', '[relay.a] auth: ',
+                    'EXTERNAL needs a certificate', 'set tls_cert')
+        self.mistake('[relay.mta]\nauth: external\n', '[relay.mta] auth: ',
+                     'set tls_cert')
+        # It may be the one of all relays.
+        loaded = self.loaded(
+            f'[relay.master]\n{OURS}[relay.a]\nhost: a\nauth: EXTERNAL\n')
+        self.assertEqual(loaded.relay.auth.mechanisms, ('EXTERNAL',))
 
     def test_what_there_is_nothing_for(self):
         for text, words in (
@@ -218,4 +236,4 @@ class TestMTA(LoginTestCase):
                 with self.assertRaises(ConfigurationError) as caught:
                     self.mta(text)
                 self.assertIn(words, str(caught.exception))
-        self.mta('auth: EXTERNAL\n')
+        self.mta(f'{OURS}auth: EXTERNAL\n')

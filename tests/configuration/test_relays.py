@@ -64,6 +64,14 @@ OUTSIDE = {
 BESIDES = {
     'secure_mode': 'port: 25\n', 'user': 'password: formic\n',
     'password': 'user: ant\n',
+    'auth': 'tls_cert: {0}.crt\ntls_key: {1}.key\n'.format(*(
+        files('mailman.testing') / f'ssl_test_{name}'
+        for name in ('cert', 'key'))),
+    }
+#: The fields that these change, where that is more than one.
+TOGETHER = {
+    'user': {'user', 'password'}, 'password': {'user', 'password'},
+    'auth': {'auth', 'tls'},
     }
 #: Values that are no good, and what the line says of them.
 BAD = {
@@ -135,13 +143,11 @@ class TestKeys(FileTestCase):
                         section, key, text, BESIDES.get(key, ''))).relays
                     self.assertEqual(getattr(relay, name), value)
                     self.assertNotEqual(getattr(plain, name), value)
-                    # And nowhere else, but that a user has a password.
+                    # And nowhere else.
                     changed = {
                         field for field, before in asdict(plain).items()
                         if asdict(relay)[field] != before}
-                    login = {'user', 'password'}
-                    self.assertEqual(
-                        changed, login if name in login else {name})
+                    self.assertEqual(changed, TOGETHER.get(key, {name}))
 
     def test_no_key_is_forgotten(self):
         timeouts = {f'{phase}_timeout'

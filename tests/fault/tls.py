@@ -8,6 +8,8 @@ for each post, so one runner meets all of them.
 
 import unittest
 
+from mailman_mta_pool.demo.site import SiteError
+from tests.fault.login import ScramServer
 from tests.operate.authority import Authority, available
 from tests.scripted import CLOSE, Scripted
 from tests.site_case import SiteTestCase
@@ -36,14 +38,40 @@ class Case(NamedTuple):
     script: Any = lambda command, session: None
 
 
-@unittest.skipIf(available(), available())
-class TestTLS(SiteTestCase):
+class TLSTestCase(SiteTestCase):
     def setUp(self):
         super().setUp()
         self.ants, self.bees = (
             self.use(Authority(name)) for name in ('The Ants', 'The Bees'))
         self.good = self.ants.issue('DNS:localhost')
         self.trust = f'tls_ca: {self.ants.certificate}\n'
+
+    def write(self, server, keys, login=f'password: {PASSWORD}\n'):
+        """Make a server the only relay."""
+        (self.made.directory / 'mta_pool.cfg').write_text(
+            '[delivery]\npatience: 0\n[pool]\nidle_timeout: 0\n'
+            '[relay.a]\nhost: localhost\nsecure_mode: '
+            f'{"smtps" if server.is_tls_from_start else "starttls"}\n'
+            f'port: {server.port}\nuser: ant\n{login}{keys}')
+
+    def post(self, recipients):
+        """Let the runner have a post, and return what the log says of it."""
+        before = len(self.made.log('smtp.log'))
+        self.made.post(recipients=set(recipients))
+        self.made.wait_until_empty()
+        return self.made.log('smtp.log')[before:]
+
+    def line(self, log):
+        """The only line about a relay that cannot be used."""
+        line, = [each for each in log.splitlines()
+                 if 'Mail server unavailable: ' in each]
+        return line
+
+
+@unittest.skipIf(available(), available())
+class TestTLS(TLSTestCase):
+    def setUp(self):
+        super().setUp()
         self.client = self.ants.issue('DNS:lists.example.com')
 
     def cases(self):
@@ -87,20 +115,6 @@ class TestTLS(SiteTestCase):
             case.script, tls=case.context, extensions=(
                 ('AUTH PLAIN',) if case.context is STRIPPED else EXTENSIONS)))
 
-    def write(self, server, keys):
-        """Make a server the only relay."""
-        (self.made.directory / 'mta_pool.cfg').write_text(
-            '[delivery]\npatience: 0\n[pool]\nidle_timeout: 0\n'
-            '[relay.a]\nhost: localhost\nsecure_mode: starttls\n'
-            f'port: {server.port}\nuser: ant\npassword: {PASSWORD}\n{keys}')
-
-    def post(self, recipients):
-        """Let the runner have a post, and return what the log says of it."""
-        before = len(self.made.log('smtp.log'))
-        self.made.post(recipients=set(recipients))
-        self.made.wait_until_empty()
-        return self.made.log('smtp.log')[before:]
-
     def test_refused_with_its_own_words(self):
         cases = self.cases()
         good = self.serve(Case(self.good.context(), '', ()))
@@ -114,8 +128,7 @@ class TestTLS(SiteTestCase):
                     server = self.serve(case)
                     self.write(server, case.keys)
                     log = self.post([next(members), next(members)])
-                    line, = [each for each in log.splitlines()
-                             if 'Mail server unavailable: ' in each]
+                    line = self.line(log)
                     for word in (': TLS: ', *case.words):
                         self.assertIn(word, line)
                     reasons.add(line.partition(': TLS: ')[2].partition(
@@ -200,3 +213,99 @@ class TestTLS(SiteTestCase):
         self.assertEqual(sorted(server.served), [first, third])
         self.assertEachOnce(site, server.served, ['retry'])
         self.assertQuiet(site)
+
+
+@unittest.skipIf(available(), available())
+class TestVerified(TLSTestCase):
+    """Who is not the right server for certain gets nothing that shows it."""
+
+    def setUp(self):
+        super().setUp()
+        # Neither its authority, nor its name, nor its date is any good.
+        self.strange = self.bees.issue('DNS:other.example.com', days=-2)
+        self.pin = f'tls_fingerprint: {self.strange.fingerprint}\n'
+        self.made = self.site(members=26)
+        self.members = iter(sorted(self.made.members))
+
+    def serve(self, offered, script=lambda command, session: None,
+              from_start=False):
+        return self.use(Scripted(
+            script, tls=self.strange.context(), from_start=from_start,
+            extensions=('PIPELINING', 'STARTTLS', f'AUTH {offered}')))
+
+    def send(self, *written):
+        """Send to a server; return the commands, the log and the served."""
+        self.write(*written)
+        recipients = [next(self.members), next(self.members)]
+        log = self.post(recipients)
+        server, *_ = written
+        return [command for _, command in server.commands], log, sorted(
+            server.served) == recipients
+
+    def assertMechanism(self, name, offered, keys, *login, **server):
+        server = self.serve(offered, **server)
+        commands, log, is_served = self.send(server, keys, *login)
+        self.assertTrue(is_served, log)
+        auth = [command.split()[1] for command in commands
+                if command.startswith('AUTH')]
+        self.assertEqual(auth, [name])
+        self.assertNotIn('unavailable', log)
+
+    def assertKeptBack(self, offered, keys, *login, shown=None, **server):
+        server = self.serve(offered, **server)
+        commands, log, is_served = self.send(server, keys, *login)
+        self.assertFalse(is_served)
+        self.assertEqual(
+            {command.partition(' ')[0] for command in commands} -
+            {'QUIT', 'STARTTLS'}, {'EHLO'})
+        line = self.line(log)
+        for words in (
+                f'AUTH: the server offers {shown or offered}, which',
+                'not verified; nothing was sent;',
+                'Set [relay.a] verify_cert: yes and verify_hostname: yes, or '
+                '[relay.a] tls_fingerprint; or [relay.a] auth_insecure: yes'):
+            self.assertIn(words, line)
+        return log
+
+    def test_with_a_runner(self):
+        token = 'token_command: echo ya29.Zebra\n'
+        unverified = 'verify_cert: no\n'
+        with self.made.runner():
+            # The right pin is all that a server needs.
+            for keys in (self.pin, f'{self.pin}{unverified}',
+                         f'{self.pin}verify_hostname: no\n'):
+                self.assertMechanism('PLAIN', 'PLAIN LOGIN', keys)
+            self.assertMechanism('XOAUTH2', 'XOAUTH2', self.pin, token)
+            self.assertMechanism(
+                'PLAIN', 'PLAIN', self.pin, from_start=True)
+            # With another one nobody asks what is offered within TLS.
+            server = self.serve('PLAIN')
+            commands, log, _ = self.send(
+                server, f'tls_fingerprint: {"0" * 64}\nauth_insecure: yes\n')
+            self.assertIn('not that of tls_fingerprint', self.line(log))
+            self.assertEqual(
+                [command.partition(' ')[0] for command in commands],
+                ['EHLO', 'STARTTLS'])
+            # Somebody in between takes SCRAM out of the offer.
+            self.assertKeptBack('PLAIN', unverified)
+            with self.assertRaises(SiteError) as caught:
+                self.made.mailman('mta-pool', 'check')
+            for words in ('the server offers PLAIN', 'What to do: Set',
+                          '[relay.a] auth_insecure'):
+                self.assertIn(words, ' '.join(str(caught.exception).split()))
+            self.assertKeptBack('LOGIN', unverified, from_start=True)
+            self.assertKeptBack(
+                'PLAIN LOGIN', unverified, shown='PLAIN and LOGIN')
+            self.assertKeptBack(
+                'OAUTHBEARER XOAUTH2', unverified, token,
+                shown='OAUTHBEARER and XOAUTH2')
+            # The password does not travel.
+            self.assertMechanism(
+                'SCRAM-SHA-256', 'PLAIN SCRAM-SHA-256', unverified,
+                script=ScramServer(PASSWORD))
+            self.assertMechanism(
+                'PLAIN', 'PLAIN', f'{unverified}auth_insecure: yes\n')
+        self.assertQuiet(self.made)
+        self.assertEqual(self.made.bounced(), [])
+        for secret in (PASSWORD, 'Zebra'):
+            self.assertNotIn(secret, self.made.logs())

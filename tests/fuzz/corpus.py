@@ -8,7 +8,8 @@ from public import public
 DATA = Path(__file__).resolve().parent.parent / 'data' / 'fuzz'
 #: The modules of this package that have a `one_input`.
 TARGETS = (
-    'catalogue', 'certificate', 'configuration', 'ehlo', 'engine', 'replies')
+    'catalogue', 'certificate', 'challenges', 'configuration', 'ehlo',
+    'engine', 'grant', 'replies')
 public(TARGETS=TARGETS)
 
 

@@ -7,6 +7,7 @@ import unittest
 from contextlib import ExitStack
 from importlib.resources import files
 from mailman.testing.layers import ConfigLayer
+from mailman_mta_pool.demo.site import SiteError
 from mailman_mta_pool.errors import AuthenticationRefused, NotOffered
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import connection_for
@@ -19,8 +20,10 @@ from mailman_mta_pool.settings import (
     TLSSettings,
     TokenSettings,
 )
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from tests.fault.relays import relay, sections
+from tests.operate.authority import Authority, available as no_openssl
 from tests.servers import dovecot, postfix
 from tests.servers.dovecot import Dovecot
 from tests.servers.loopback import is_listening
@@ -164,6 +167,110 @@ class TestDovecot(Logins, unittest.TestCase):
 
     def refused(self):
         return self.dovecot.failures()
+
+
+@unittest.skipIf(REASON or no_openssl(), REASON or no_openssl())
+class TestExternal(SiteTestCase):
+    """EXTERNAL (RFC 4422, appendix A), at Dovecot, by our certificate."""
+
+    layer = ConfigLayer
+
+    def setUp(self):
+        super().setUp()
+        self.ants, self.bees = (
+            self.use(Authority(name)) for name in ('The Ants', 'The Bees'))
+        self.recorder = self.use(Recorder())
+        self.dovecot = self.use(Dovecot(
+            self.recorder, {'ant': 'formic', 'cat': 'purr'},
+            authority=self.ants.certificate))
+        self.ports = {'smtps': self.dovecot.tls_port,
+                      'starttls': self.dovecot.port}
+
+    def connection(self, mode, issued, user):
+        tls = TLSSettings(ca=CA)
+        if issued is not None:
+            tls = TLSSettings(ca=CA, cert=issued.cert, key=issued.key)
+        return connection_for(RelaySettings(
+            name='a', host='localhost', port=self.ports[mode],
+            secure_mode=mode, user=user, tls=tls,
+            auth=AuthSettings(('EXTERNAL',))))
+
+    def test_right(self):
+        issued = self.ants.issue('DNS:lists.example.com', subject='ant')
+        for mode in MODES:
+            # The server says who that is, or we do.
+            for user in ('', 'ant'):
+                with self.subTest(mode=mode, user=user):
+                    found = {}
+                    connection = self.connection(mode, issued, user)
+                    border.call(lambda: connection.open(
+                        note=found.__setitem__))
+                    self.assertEqual(found['mechanism'], 'EXTERNAL')
+                    self.assertEqual(connection.sendmail(
+                        'a@example.com', ['b@example.com'], SUBJECT), {})
+                    connection.quit()
+        self.assertEqual(len(self.recorder.messages()), 2 * len(MODES))
+        self.assertEqual(self.dovecot.failures(), [])
+
+    def test_wrong(self):
+        ant = self.ants.issue('DNS:a.example.com', subject='ant')
+        nobody = self.ants.issue('DNS:b.example.com', subject='bee')
+        stranger = self.bees.issue('DNS:a.example.com', subject='ant')
+        for mode in MODES:
+            for issued, user, words in (
+                    # There is no such user, or that is another one.
+                    (nobody, '', 'Authentication failed'),
+                    (ant, 'cat', 'Authentication failed'),
+                    # Anybody can make one.
+                    (stranger, '', 'present valid SSL certificate'),
+                    (stranger, 'ant', 'present valid SSL certificate'),
+                    (None, 'ant', 'present valid SSL certificate')):
+                with self.subTest(mode=mode, issued=issued, user=user):
+                    connection = self.connection(mode, issued, user)
+                    with self.assertRaises(AuthenticationRefused) as caught:
+                        border.call(connection.open)
+                    self.assertIn(words, str(caught.exception))
+                    self.assertEqual(caught.exception.code, 535)
+                    self.assertFalse(caught.exception.waiting_helps)
+        self.assertEqual(self.recorder.messages(), [])
+
+    def test_a_site(self):
+        # Another certificate in the place of the file is another login, for
+        # the runner that has been refused, too.
+        bee, ant = (self.ants.issue('DNS:a.example.com', subject=name)
+                    for name in ('bee', 'ant'))
+        site = self.site(self.recorder, members=2)
+        cert, key = (site.directory / name for name in ('cert', 'key'))
+
+        def install(issued):
+            for path, source in ((cert, issued.cert), (key, issued.key)):
+                new = path.with_suffix('.new')
+                new.write_bytes(Path(source).read_bytes())
+                new.chmod(0o600)
+                new.replace(path)
+        install(bee)
+        site.set_up(settings=sections({'delivery': {'patience': 0}}, a=relay(
+            self.dovecot, host='localhost', secure_mode='starttls', tls_ca=CA,
+            auth='external', tls_cert=cert, tls_key=key)))
+        first, second = sorted(site.members)
+        with site.runner():
+            for _ in range(2):
+                site.post(recipients={first})
+                site.wait_until_empty()
+            self.assertEqual(len(self.dovecot.failures()), 1)
+            with self.assertRaises(SiteError) as caught:
+                site.mailman('mta-pool', 'check')
+            self.assertIn('[relay.a] tls_cert', str(caught.exception))
+            install(ant)
+            site.post(recipients={second})
+            site.wait_until_empty()
+        self.assertEqual(
+            [received.recipients for received in self.recorder.messages(1)],
+            [[second]])
+        line, = [line for line in site.logs().splitlines()
+                 if 'the login is refused with' in line]
+        self.assertIn('the certificate of [relay.a] tls_cert; nobody', line)
+        self.assertQuiet(site)
 
 
 @unittest.skipIf(REASON, REASON)

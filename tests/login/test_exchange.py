@@ -118,6 +118,16 @@ class TestSecrets(unittest.TestCase):
                 self.assertIn('hidden', str(caught.exception))
                 self.assertNotIn('ssw', str(caught.exception))
 
+    def test_what_no_log_can_show(self):
+        # Such characters come out as blanks, and the rest may not show.
+        password = 'ab\xa0cd\x7f12'
+        exchange = begin('anne', password, 'PLAIN')
+        with self.assertRaises(RelayUnavailable) as caught:
+            with translated('relay:25', 'AUTH', exchange.secrets):
+                exchange.answer(Reply(535, (password.encode(),)))
+        self.assertIn('hidden', str(caught.exception))
+        self.assertNotIn('cd', str(caught.exception))
+
 
 class TestCredentials(unittest.TestCase):
     def test_both_or_nothing(self):

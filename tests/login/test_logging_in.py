@@ -61,7 +61,7 @@ class LoginTestCase(unittest.TestCase):
         return Access(lambda: Credentials(
             'ant', Secret(password), auth=AuthSettings(named), keys=KEYS,
             tokens=self.tokens if tokens else None, warns=warns, relay='a',
-            host='mx.example.com', port=587), record)
+            host='mx.example.com', port=587), lambda: record)
 
     @property
     def tokens(self):
@@ -322,7 +322,7 @@ class TestVerified(LoginTestCase):
                 error = self.fails(
                     NotOffered, self.access(), hello('PLAIN', 'LOGIN'), **how)
                 self.assertIn('PLAIN and LOGIN', str(error))
-                self.assertIn('[relay.a] auth_insecure', str(error))
+                self.assertIn('[relay.a] auth_insecure', error.remedy)
                 self.assertEqual(self.lines, [])
 
     def test_of_mta(self):

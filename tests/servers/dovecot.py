@@ -35,6 +35,7 @@ hostname = dovecot.example.net
 ssl = yes
 ssl_cert = <{directory}/cert.pem
 ssl_key = <{directory}/key.pem
+{certificates}
 auth_mechanisms = {mechanisms}
 disable_plaintext_auth = yes
 auth_username_chars =
@@ -49,6 +50,11 @@ passdb {{
   driver = passwd-file
   mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
   args = username_format=%u {directory}/users
+}}
+passdb {{
+  driver = passwd-file
+  mechanisms = external
+  args = username_format=%u {directory}/certified
 }}
 passdb {{
   driver = oauth2
@@ -89,6 +95,15 @@ username_attribute = username
 active_attribute = active
 active_value = true
 """
+# For EXTERNAL: the common name in the certificate is the user's name.
+CERTIFICATES = """\
+ssl_ca = <{authority}
+ssl_verify_client_cert = yes
+ssl_require_crl = no
+auth_ssl_require_client_cert = yes
+auth_ssl_username_from_cert = yes
+ssl_cert_username_field = commonName
+"""
 FAILURE = re.compile(r'auth: (?:Info|Error): [\w-]+\(.*')
 
 
@@ -115,18 +130,22 @@ class Dovecot:
     """
 
     def __init__(self, relay_to, users,
-                 introspection='http://127.0.0.1:1/'):
+                 introspection='http://127.0.0.1:1/', authority=None):
         """Prepare it.
 
         :param relay_to: The server that it hands everything on to, with a
             `host` and a `port`.
         :param users: The passwords of its users, by their names.
         :param introspection: The URL where it asks about tokens.
+        :param authority: The path of the certificate of the authority that
+            signs those of its users, who show them then, and log in by
+            EXTERNAL; None if there is none.
         """
         self.host = HOST
         self._relay = relay_to
         self._users = users
         self._introspection = introspection
+        self._authority = authority
         self._process = None
 
     def __enter__(self):
@@ -178,12 +197,23 @@ class Dovecot:
             '{}:{{PLAIN.b64}}{}\n'.format(
                 user, base64.b64encode(password.encode()).decode())
             for user, password in self._users.items()))
+        # The certificate is all that they need.
+        self._write('certified', ''.join(
+            f'{user}:::::::nopassword=y\n' for user in self._users))
         self._write('oauth2.conf.ext', OAUTH2.format(
             url=self._introspection))
         self._write('dovecot.conf', CONFIGURATION.format(
             directory=self.directory, host=HOST, port=self.port,
             tls_port=self.tls_port, relay_host=self._relay.host,
-            relay_port=self._relay.port, mechanisms=' '.join(MECHANISMS)))
+            relay_port=self._relay.port, **self._by_certificate()))
+
+    def _by_certificate(self):
+        """Return what depends on the authority."""
+        if self._authority is None:
+            return {'certificates': '', 'mechanisms': ' '.join(MECHANISMS)}
+        return {
+            'certificates': CERTIFICATES.format(authority=self._authority),
+            'mechanisms': ' '.join(('external', *MECHANISMS))}
 
     def _write(self, name, text, mode=0o644):
         with open(self._path(name), 'w', encoding='utf-8') as fp:
