@@ -137,6 +137,18 @@ class ClearTextInjected(ProtocolError):
 
 
 @public
+class EndlessTLS(ProtocolError):
+    """What comes is TLS, and nothing in it is for us."""
+
+    remedy = 'No mail server needs that; see who has got hold of this one.'
+
+    def __init__(self) -> None:
+        super().__init__(
+            'the server goes on with TLS, such as session tickets, and says '
+            'nothing')
+
+
+@public
 class LostAfterHandshake(ConnectionLost):
     """The server hung up right after it had got our certificate."""
 

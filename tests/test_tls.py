@@ -101,7 +101,7 @@ class TLSTestCase(unittest.TestCase):
         with mock.patch.object(socket, 'getaddrinfo', return_value=[found]):
             opened = asyncio.run(main())
         with opened.sock as sock:
-            return sock.version()
+            return sock.tls.version()
 
     def assertRefused(self, kind, context, tls, *words, script=None,
                       modes=('implicit_tls', 'starttls'), **options):

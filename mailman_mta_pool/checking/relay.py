@@ -239,10 +239,10 @@ class RelayChecker:
         return self._found['mechanism'], (), problem
 
     def _after_tls(self) -> Any:
-        sock = self._found['tls']
-        cipher = (sock.cipher() or ('unknown',))[0]
+        tls = self._found['tls']
+        cipher = (tls.cipher() or ('unknown',))[0]
         self._read_certificates()
-        return (f'{sock.version()}, {cipher}',
+        return (f'{tls.version()}, {cipher}',
                 self._about_certificate(), self._worry_about_certificate())
 
     def _read_certificates(self) -> None:
@@ -477,14 +477,14 @@ class RelayChecker:
             None if problem is None else named(problem, self._configured)))
 
 
-def _certificates_of(sock: Any) -> Tuple[List[bytes], List[bytes]]:
+def _certificates_of(tls: Any) -> Tuple[List[bytes], List[bytes]]:
     """Return the certificates of the server, and the trusted ones.
 
-    :param sock: An `ssl.SSLSocket` after the handshake.
+    :param tls: An `ssl.SSLObject` after the handshake.
     """
-    certificates = [sock.getpeercert(True) or b'']
+    certificates = [tls.getpeercert(True) or b'']
     # It is there from Python 3.13 on.
-    chain = getattr(sock, 'get_unverified_chain', None)
+    chain = getattr(tls, 'get_unverified_chain', None)
     if chain is not None:
         certificates += [each for each in chain() if each != certificates[0]]
-    return certificates, sock.context.get_ca_certs(True)
+    return certificates, tls.context.get_ca_certs(True)

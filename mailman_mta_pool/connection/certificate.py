@@ -141,7 +141,7 @@ def _alternative_names(extensions: Iterable[_Element]) -> List[str]:
 def read_certificate(der: bytes) -> Certificate:
     """Return what a certificate says.
 
-    :param der: The certificate, as `ssl.SSLSocket.getpeercert(True)` has it.
+    :param der: The certificate, as `ssl.SSLObject.getpeercert(True)` has it.
     :raises ValueError: if it cannot be read.
     """
     try:

@@ -29,12 +29,14 @@ from mailman_mta_pool.connection.addresses import (
 )
 from mailman_mta_pool.connection.srv import certificate_name, is_service
 from mailman_mta_pool.connection.tls import Identity
+from mailman_mta_pool.connection.tls_socket import Stream, TLSSocket
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     BadChallenge,
     ClearTextInjected,
     ClientCertificateRefused,
     ConnectionLost,
+    EndlessTLS,
     LostAfterHandshake,
     PhaseTimeout,
     printable,
@@ -123,8 +125,7 @@ class Endpoint:
 class Opened(NamedTuple):
     """A connection on which mail can be sent.
 
-    :ivar sock: Connected and non-blocking, with TCP_NODELAY; an
-        `ssl.SSLSocket` after TLS.
+    :ivar sock: Connected and non-blocking, with TCP_NODELAY.
     :ivar server: What the server offered last; nothing after HELO.
     :ivar greeting: The text of the 220, on one line, printable.
     :ivar hostname: The name that was given in EHLO.
@@ -134,7 +135,7 @@ class Opened(NamedTuple):
     :ivar use: The use of the address; to be ended with the connection.
     """
 
-    sock: socket.socket
+    sock: Stream
     server: Capabilities
     greeting: str
     hostname: str
@@ -161,7 +162,7 @@ async def open_connection(
     :param observe: Told how many seconds each step took that was taken:
         resolve, connect, greeting, hello (twice with STARTTLS), tls and auth.
     :param note: Told what is found out in a step, before `observe`: what
-        `connect` says; the `greeting`, a reply; `tls`, the `ssl.SSLSocket`
+        `connect` says; the `greeting`, a reply; `tls`, the `ssl.SSLObject`
         after the handshake; `hello`, our own name, the reply and the
         `Capabilities` in it; and the `mechanism` of AUTH.
     :raises RelayUnavailable: or the subclass that fits, whatever goes wrong.
@@ -308,8 +309,8 @@ class _Opening:
                 context, identity.server_name(
                     certificate_name(self._endpoint.host)),
                 self._timeouts.hello)
-            self._watch.note('tls', sock)
-            identity.check(sock)
+            self._watch.note('tls', sock.tls)
+            identity.check(sock.tls)
 
     @contextmanager
     def _first_in_tls(self) -> Iterator[None]:
@@ -322,6 +323,9 @@ class _Opening:
             yield
         except PhaseTimeout:
             raise
+        except EndlessTLS as error:
+            raise RelayUnavailable(
+                self._relay, 'TLS', str(error), remedy=error.remedy) from error
         except smtplib.SMTPResponseException as error:
             text = shortened(printable(error.smtp_error))
             if ABOUT_OUR_CERTIFICATE.search(text) is None:
@@ -385,7 +389,7 @@ class _Opening:
         TLS to this host may be a tunnel that ends elsewhere.
         """
         sock = self._dialogue.sock
-        if isinstance(sock, ssl.SSLSocket):
+        if isinstance(sock, TLSSocket):
             return self._endpoint.verifies
         peer = ip_address(sock.getpeername()[0].partition('%')[0])
         return (getattr(peer, 'ipv4_mapped', None) or peer).is_loopback
@@ -432,7 +436,8 @@ class _Dialogue:
 
     def __init__(self, sock: socket.socket,
                  clock: Callable[[], float]) -> None:
-        self.sock = sock
+        self.sock: Stream = sock
+        self._plain = sock
         self.round_trip = float('inf')
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -518,7 +523,7 @@ class _Dialogue:
             raise ProtocolError('the server sent more than its replies')
 
     async def begin_tls(self, context: ssl.SSLContext, host: str,
-                        timeout: float) -> ssl.SSLSocket:
+                        timeout: float) -> TLSSocket:
         """Turn the connection to TLS, and return its socket.
 
         :param context: The TLS context.
@@ -527,8 +532,7 @@ class _Dialogue:
         :raises OSError: if it fails.
         """
         deadline = self._loop.time() + timeout
-        sock = context.wrap_socket(
-            self.sock, server_hostname=host, do_handshake_on_connect=False)
+        sock = TLSSocket(self._plain, context, host)
         self.sock = sock
         await self._when_ready(
             sock.do_handshake, deadline,
@@ -589,7 +593,7 @@ class _OwnName:
         self._lookup: Optional['asyncio.Future[str]'] = None
         self._deadline = 0.0
 
-    async def get(self, sock: socket.socket) -> str:
+    async def get(self, sock: Stream) -> str:
         """Return the name, or an address literal if there is none in time.
 
         :param sock: The socket whose address is to be taken then.
@@ -621,7 +625,7 @@ def _smtplibs_name() -> str:
     return ''
 
 
-def _address_literal(sock: socket.socket) -> str:
+def _address_literal(sock: Stream) -> str:
     """The socket's own address, as in RFC 5321, section 4.1.3."""
     address = ip_address(sock.getsockname()[0].partition('%')[0])
     return f'[IPv6:{address}]' if address.version == 6 else f'[{address}]'

@@ -149,13 +149,13 @@ class Identity:
         """
         return self.names[0] if self.names else host
 
-    def check(self, sock: ssl.SSLSocket) -> None:
+    def check(self, tls: ssl.SSLObject) -> None:
         """Check the server's certificate before anything is sent.
 
-        :param sock: The socket after the handshake.
+        :param tls: What is known of the server after the handshake.
         :raises WrongCertificate: if that certificate is of somebody else.
         """
-        der = sock.getpeercert(True) or b''
+        der = tls.getpeercert(True) or b''
         if self.fingerprints:
             found = sha256(der).hexdigest()
             if found not in self.fingerprints:
@@ -166,7 +166,7 @@ class Identity:
                     'administrator confirms that, put this into '
                     'tls_fingerprint; otherwise somebody is in between.')
         elif self.names and not has_name_of(
-                _alternatives(sock.getpeercert()), self.names):
+                _alternatives(tls.getpeercert()), self.names):
             raise WrongCertificate(
                 'the certificate is for none of tls_names, '
                 f'{", ".join(self.names)} ({_described(der)})',
@@ -207,7 +207,7 @@ def has_name_of(alternatives: Iterable[Tuple[str, str]],
     OpenSSL can look for one name only.
 
     :param alternatives: The names in the certificate with their kinds, as
-        `ssl.SSLSocket.getpeercert` has them.
+        `ssl.SSLObject.getpeercert` has them.
     :param names: Host names and IP addresses.
     """
     pairs = list(alternatives)

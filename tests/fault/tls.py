@@ -51,6 +51,8 @@ class TestTLS(SiteTestCase):
         ask = good.context(self.ants.certificate)
         trust = self.trust
         stranger = self.bees.issue('DNS:lists.example.com')
+        endless = good.context()
+        endless.num_tickets = 1500
         return {
             'expired': Case(
                 self.ants.issue('DNS:localhost', days=-2).context(), trust,
@@ -73,6 +75,8 @@ class TestTLS(SiteTestCase):
             'injected': Case(
                 good.context(), trust, ('in clear between', "server's mouth"),
                 injecting),
+            'endless': Case(
+                endless, trust, ('session tickets', 'got hold of')),
             'no-certificate': Case(
                 ask, trust, ('certificate of ours', 'Set tls_cert')),
             'strange-certificate': Case(

@@ -70,7 +70,7 @@ class Issued(NamedTuple):
         :param authorities: The path of those whose certificates it demands of
             its clients; None if it asks for none.
         """
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.cert, self.key)
         if authorities is not None:
             context.load_verify_locations(authorities)
