@@ -34,7 +34,7 @@ MEGABYTE = 2 ** 20
 RESET = 'RSET\r\n'
 LINE = 1023 * 'x' + '\n'
 #: As long as a reply may be; no socket here can take it all at once.
-TOO_BIG = 99 * ('552-' + 2000 * 'x' + '\r\n') + '552 5.3.4 Too big\r\n'
+TOO_BIG = 99 * ('552-' + 150 * 'x' + '\r\n') + '552 5.3.4 Too big\r\n'
 
 
 def by_bdat(depth=4):
