@@ -31,7 +31,11 @@ from mailman_mta_pool.checking.questions import Questions
 from mailman_mta_pool.checking.steps import Problem, RelayCheck, Status, Step
 from mailman_mta_pool.checking.words import Words
 from mailman_mta_pool.connection.addresses import Addresses
-from mailman_mta_pool.connection.certificate import chain_of, read_certificate
+from mailman_mta_pool.connection.certificate import (
+    chain_of,
+    listed,
+    read_certificate,
+)
 from mailman_mta_pool.connection.opening import (
     Endpoint,
     open_connection,
@@ -39,7 +43,10 @@ from mailman_mta_pool.connection.opening import (
 )
 from mailman_mta_pool.connection.smtp import SMTPConnection
 from mailman_mta_pool.connection.srv import certificate_name, Target
-from mailman_mta_pool.connection.tls import unverified_context
+from mailman_mta_pool.connection.tls import (
+    unverified_context,
+    unverified_identity,
+)
 from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
 from mailman_mta_pool.keys import key_of
 from mailman_mta_pool.login.credentials import MECHANISMS
@@ -271,7 +278,7 @@ class RelayChecker:
                         'to no runner')
         return [
             f'certificate: {" <- ".join(self._check.chain)}',
-            f'names: {", ".join(certificate.names) or "none"}',
+            f'names: {listed(certificate.names)}',
             f'{days} days left' if days >= 0 else f'expired {-days} days ago',
             checked]
 
@@ -331,7 +338,8 @@ class RelayChecker:
         return Endpoint(
             self._relay.host, self._relay.port,
             hello_name=self._relay.wire.hello_name,
-            source_address=self._relay.wire.source_address)
+            source_address=self._relay.wire.source_address,
+            identity=unverified_identity(self._relay.tls))
 
     async def _try_otherwise(
             self, endpoint: Endpoint,

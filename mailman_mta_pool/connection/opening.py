@@ -15,7 +15,7 @@ import asyncio
 import smtplib
 
 from collections import deque
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -37,12 +37,15 @@ from mailman_mta_pool.errors import (
     ClientCertificateRefused,
     ConnectionLost,
     EndlessTLS,
+    HandshakeBroken,
     LostAfterHandshake,
+    NoGreeting,
     PhaseTimeout,
     printable,
     ProtocolError,
     RelayUnavailable,
     shortened,
+    STARTTLSRefused,
     TLSMissing,
     translated,
     UnavailableHere,
@@ -66,7 +69,8 @@ OWN_NAME_TIMEOUT = 5.0
 # The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
 EHLO_UNKNOWN = frozenset([500, 502])
 # What a server says in its first reply within TLS.
-ABOUT_OUR_CERTIFICATE = re.compile('client certificate', re.IGNORECASE)
+ABOUT_OUR_CERTIFICATE = re.compile(
+    '(client|ssl|tls) certificate', re.IGNORECASE)
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 
@@ -236,7 +240,7 @@ class _Opening:
             with translated(self._relay, 'TLS'):
                 await self._begin_tls(endpoint.implicit_tls)
         with translated(self._relay, 'greeting'), (
-                nullcontext() if endpoint.implicit_tls is None
+                _first_in_clear() if endpoint.implicit_tls is None
                 else self._first_in_tls()):
             await self._greeting()
         with translated(self._relay, 'EHLO'):
@@ -293,8 +297,15 @@ class _Opening:
                 'clear',
                 'Switch TLS on in the mail server; if it is on, somebody on '
                 'the way takes it out of the offer: use smtps with port 465.')
-        _expect(220, await self._dialogue.ask(
-            b'STARTTLS', self._timeouts.hello))
+        try:
+            self._dialogue.check_for_surplus()
+        except ProtocolError as error:
+            raise ClearTextInjected(
+                'there was something in clear before STARTTLS, which nobody '
+                'has asked for') from error
+        reply = await self._dialogue.ask(b'STARTTLS', self._timeouts.hello)
+        if reply.code != 220:
+            raise STARTTLSRefused(reply.code, reply.text)
         # RFC 3207, section 4: it came in clear, from anybody.
         if self._dialogue.has_surplus:
             raise ClearTextInjected(
@@ -304,7 +315,7 @@ class _Opening:
 
     async def _begin_tls(self, context: ssl.SSLContext) -> None:
         identity = self._endpoint.identity
-        with self._watch.step('tls'):
+        with self._watch.step('tls'), _handshake():
             sock = await self._dialogue.begin_tls(
                 context, identity.server_name(
                     certificate_name(self._endpoint.host)),
@@ -420,6 +431,27 @@ class _Opening:
             # The executor cannot start a thread.
             raise OSError(errno.EAGAIN, str(error)) from error
         return await call
+
+
+@contextmanager
+def _first_in_clear() -> Iterator[None]:
+    """Say what it may mean if the server does not greet in clear."""
+    try:
+        yield
+    except (ConnectionError, ConnectionLost) as error:
+        raise NoGreeting(str(error)) from error
+
+
+@contextmanager
+def _handshake() -> Iterator[None]:
+    """Say that it is the handshake in which the connection was lost."""
+    try:
+        yield
+    except PhaseTimeout as error:
+        raise HandshakeBroken(str(error)) from error
+    except (ConnectionError, ssl.SSLEOFError) as error:
+        raise HandshakeBroken(
+            'the server hung up in the TLS handshake') from error
 
 
 def _expect(code: int, reply: Reply) -> None:
