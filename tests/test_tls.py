@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TLS: with whom we speak, and what is refused, in which words."""
 
+import os
 import ssl
 import socket
 import asyncio
@@ -495,6 +496,18 @@ class TestContexts(TLSTestCase):
                 context.minimum_version, ssl.TLSVersion.TLSv1_2)
         context = unverified_context(pinned)
         self.assertEqual(context.verify_mode, ssl.CERT_NONE)
+
+    def test_authorities_of_the_system_that_change(self):
+        with TemporaryDirectory() as directory:
+            path = Path(directory, 'ca.pem')
+            path.write_text(Path(self.ants.certificate).read_text())
+            with mock.patch.dict(os.environ, SSL_CERT_FILE=str(path)):
+                first = context_for(True, True)
+                self.assertIs(context_for(True, True), first)
+                path.unlink()
+                path.write_text(Path(self.bees.certificate).read_text() +
+                                Path(self.ants.certificate).read_text())
+                self.assertIsNot(context_for(True, True), first)
 
     def test_who_is_verified(self):
         names = TLSSettings(names=('a.example.com',))

@@ -51,7 +51,10 @@ def context_for(verify_cert: bool, verify_hostname: bool,
     if not tls.ca:
         # OpenSSL reads both when it loads the certificates.
         files += (
-            os.environ.get('SSL_CERT_FILE'), os.environ.get('SSL_CERT_DIR'))
+            os.environ.get('SSL_CERT_FILE'), os.environ.get('SSL_CERT_DIR'),
+            # In a directory it looks when it needs one.
+            _version_of('SSL_CERT_FILE',
+                        ssl.get_default_verify_paths().cafile or ''))
     return _context(
         verify_cert, verify_cert and verify_hostname and not tls.names,
         tls.min_version, tls.ca, tls.cert, tls.key, *files)
