@@ -42,9 +42,12 @@ SHOWN_LENGTH = 1000
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
 # What is to be done about a certificate, by the results of
 # X509_verify_cert(3); and about any other one.
-_WRONG_DATE = (
+_EXPIRED = (
     'Renew the certificate of the mail server and reload it, or set the clock '
     'of the host that is wrong.')
+_TOO_EARLY = (
+    'Set the clock of the host that is wrong, or let the mail server use its '
+    'former certificate until then.')
 _WRONG_NAME = (
     'Set the host to a name that the certificate is for, or tls_names to the '
     'names that it has, which `mailman mta-pool check` shows.')
@@ -53,13 +56,18 @@ _UNTRUSTED = (
     'mail server send the certificates in between; `mailman mta-pool check` '
     'shows who has signed it.')
 _MALFORMED = (
-    'That certificate, or the one of its authority, has to be made anew, as '
-    'RFC 5280 says and with a key of today; or name it in tls_fingerprint.')
+    'That certificate, or the one of its authority, has to be made anew: for '
+    'a server, as RFC 5280 says, and with a key and a digest of today; or '
+    'name it in tls_fingerprint.')
+# All others are about what stands in a certificate, such as a weak key or a
+# purpose, and so is what Python 3.13 makes OpenSSL look at.
+#: The results of X509_verify_cert(3) if nobody who is trusted has signed it.
+UNTRUSTED = frozenset([2, 18, 19, 20, 21, 27, 28])
+public(UNTRUSTED=UNTRUSTED)
 _REMEDIES = {
-    9: _WRONG_DATE, 10: _WRONG_DATE,
-    62: _WRONG_NAME, 63: _WRONG_NAME, 64: _WRONG_NAME,
-    # What is too weak, and what Python 3.13 makes OpenSSL look at.
-    **dict.fromkeys([66, 67, 68, *range(76, 94)], _MALFORMED),
+    9: _TOO_EARLY, 10: _EXPIRED,
+    **dict.fromkeys([62, 63, 64], _WRONG_NAME),
+    **dict.fromkeys(UNTRUSTED, _UNTRUSTED),
     }
 _ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
@@ -140,12 +148,52 @@ class NotVerified(smtplib.SMTPNotSupportedError):
 
 @public
 class ClearTextInjected(ProtocolError):
-    """There was something in clear between STARTTLS and the handshake."""
+    """There was something in clear before the handshake, unasked."""
 
     remedy = (
         'Where it comes again somebody on the way puts words into the '
         "server's mouth (RFC 3207, section 6), or the server has the mistake "
         'of CVE-2011-0411; use smtps with port 465.')
+
+
+@public
+class STARTTLSRefused(smtplib.SMTPResponseException):
+    """The server does not do what it has offered."""
+
+    remedy = (
+        'The server offers STARTTLS and does not do it: its log says why; its '
+        'certificate or its private key may be missing.')
+
+
+@public
+class NoGreeting(ConnectionLost):
+    """The server, which was to greet in clear, has said nothing."""
+
+    remedy = (
+        'Look into the log of the mail server; or, if its port is one that '
+        'begins with TLS, as 465 usually is, use smtps.')
+
+
+@public
+class HandshakeBroken(ConnectionLost):
+    """The server hung up in the TLS handshake, or fell silent."""
+
+    remedy = (
+        'Look into the log of the mail server.  With smtps the port has to be '
+        'one that begins with TLS, usually 465, and firewalls on the way have '
+        'to let TLS pass.')
+
+
+@public
+class EndlessTLS(ProtocolError):
+    """What comes is TLS, and nothing in it is for us."""
+
+    remedy = 'No mail server needs that; see who has got hold of this one.'
+
+    def __init__(self) -> None:
+        super().__init__(
+            'the server goes on with TLS, such as session tickets, and says '
+            'nothing')
 
 
 @public
@@ -336,8 +384,8 @@ _TLS_PROBLEMS: Sequence[
         'UNSUPPORTED_PROTOCOL', 'WRONG_SSL_VERSION']),
      NoCommonTLS,
      'the server has no version of TLS that tls_min_version allows ({})',
-     'Bring the mail server up to TLS 1.2 or 1.3; this host speaks nothing '
-     'older.'),
+     'Bring the mail server up to TLS 1.2 or 1.3, for this host speaks '
+     'nothing older; if tls_min_version is 1.3, 1.2 may do.'),
     (frozenset([
         'BAD_KEY_SHARE', 'DH_KEY_TOO_SMALL', 'NO_CIPHERS_AVAILABLE',
         'NO_SHARED_CIPHER', 'NO_SUITABLE_GROUPS',
@@ -450,7 +498,8 @@ def _translation(relay: str, phase: str, secrets: Collection[str],
     if isinstance(error, smtplib.SMTPResponseException):
         text = _without(secrets, error.smtp_error)
         unavailable = RelayUnavailable(
-            relay, phase, f'{error.smtp_code} {text}', error.smtp_code)
+            relay, phase, f'{error.smtp_code} {text}', error.smtp_code,
+            getattr(error, 'remedy', ''))
         # A refusal for good is the same the next moment.
         unavailable.waiting_helps = error.smtp_code < 500
         return unavailable
@@ -485,14 +534,24 @@ def _tls_translation(relay: str, phase: str,
     if isinstance(error, ssl.SSLCertVerificationError):
         return CertificateRefused(
             relay, phase, printable(error.verify_message),
-            remedy=_REMEDIES.get(error.verify_code, _UNTRUSTED))
+            remedy=_REMEDIES.get(error.verify_code, _MALFORMED))
     reason = getattr(error, 'reason', None) or ''
     for reasons, kind, text, remedy in _TLS_PROBLEMS:
         if reason in reasons:
             # In TLS 1.3 an alert may come later than the handshake.
-            return kind(relay, 'TLS', text.format(
-                reason.replace('_', ' ').lower()), remedy=remedy)
+            return kind(relay, 'TLS', text.format(_in_words(reason)),
+                        remedy=remedy)
+    if reason:
+        # What `str` shows names the line of the C module.
+        return RelayUnavailable(
+            relay, phase, f'TLS is broken ({_in_words(reason)})',
+            remedy=HandshakeBroken.remedy)
     return None
+
+
+def _in_words(reason: str) -> str:
+    """Return the name of a reason of OpenSSL in words."""
+    return reason.replace('_', ' ').lower()
 
 
 @public

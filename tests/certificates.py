@@ -13,7 +13,7 @@ def server_context():
 
     It is for 'localhost', and signed by nobody else.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     directory = files('mailman.testing')
     context.load_cert_chain(
         directory / 'ssl_test_cert.crt', directory / 'ssl_test_key.key')

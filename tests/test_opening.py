@@ -36,6 +36,7 @@ from mailman_mta_pool.connection.connecting import (
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.own_name import OWN_NAME_TIMEOUT, OwnName
 from mailman_mta_pool.connection.tls import context_for
+from mailman_mta_pool.connection.tls_socket import TLSSocket
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     CertificateRefused,
@@ -961,7 +962,7 @@ class _TLSTests:
         with mock.patch.object(socket, 'getaddrinfo', return_value=[found]):
             opened = asyncio.run(main())
         with opened.sock as sock:
-            self.assertIsInstance(sock, ssl.SSLSocket)
+            self.assertIsInstance(sock, TLSSocket)
             self.assertFalse(sock.getblocking())
         return opened
 
@@ -1010,7 +1011,7 @@ class _TLSTests:
                 port, cert=False, note=found.__setitem__,
                 observe=lambda name, seconds: steps.append(name))
         self.assertEqual(steps, ['resolve', 'connect', *self.steps])
-        self.assertIs(found['tls'], opened.sock)
+        self.assertIs(found['tls'], opened.sock.tls)
 
     def test_broken_handshake(self):
         class Broken:

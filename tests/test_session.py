@@ -8,6 +8,7 @@ import unittest
 import threading
 
 from contextlib import suppress
+from mailman_mta_pool.connection.tls_socket import TLSSocket
 from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout, ProtocolError
 from mailman_mta_pool.interfaces import LATER
 from mailman_mta_pool.wire.lessons import Chunking
@@ -55,7 +56,12 @@ def answering(*pairs):
 def over_tls(sock):
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(sock)
+    tls = TLSSocket(sock, context, 'localhost')
+    while True:
+        # The socket blocks, and each call reads once.
+        with suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+            return tls
 
 
 def tls_server(sock):

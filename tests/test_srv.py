@@ -307,7 +307,7 @@ class TestOpening(unittest.TestCase):
                     Endpoint(f'srv:_submissions._tcp.{domain}', 0,
                              implicit_tls=context_for(True, True)),
                     Timeouts(), Addresses(self.loop.time, ask=self.ask))
-                name = opened.sock.server_hostname
+                name = opened.sock.tls.server_hostname
                 opened.sock.close()
                 return name
         with trusted_test_certificate():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TLS: with whom we speak, and what is refused, in which words."""
 
+import os
 import ssl
 import socket
 import asyncio
@@ -101,7 +102,7 @@ class TLSTestCase(unittest.TestCase):
         with mock.patch.object(socket, 'getaddrinfo', return_value=[found]):
             opened = asyncio.run(main())
         with opened.sock as sock:
-            return sock.version()
+            return sock.tls.version()
 
     def assertRefused(self, kind, context, tls, *words, script=None,
                       modes=('implicit_tls', 'starttls'), **options):
@@ -137,8 +138,16 @@ class TestRefusals(TLSTestCase):
                 CertificateRefused, self.expired.context(), tls,
                 'certificate has expired', 'Renew'),
             *self.assertRefused(
+                CertificateRefused, self.ants.context(
+                    'DNS:localhost', since=2), tls,
+                'not yet valid', 'Set the clock'),
+            *self.assertRefused(
                 CertificateRefused, self.of_other.context(), tls,
                 'localhost', 'tls_names'),
+            *self.assertRefused(
+                CertificateRefused, self.ants.context(
+                    'DNS:localhost', purpose='clientAuth'), tls,
+                'unsuitable', 'made anew: for a server', 'tls_fingerprint'),
             *self.assertRefused(
                 CertificateRefused, self.of_bees.context(), tls,
                 'unable to get local issuer', 'tls_ca'),
@@ -158,14 +167,14 @@ class TestRefusals(TLSTestCase):
         for error in errors:
             self.assertFalse(error.waiting_helps)
         # Each kind has its own words, whatever the mode.
-        self.assertEqual(len({error.reason for error in errors}), 6)
-        self.assertEqual(len({error.remedy for error in errors}), 6)
+        self.assertEqual(len({error.reason for error in errors}), 8)
+        self.assertEqual(len({error.remedy for error in errors}), 8)
 
     def test_too_old_a_version(self):
         context = only(self.good.context(), ssl.TLSVersion.TLSv1_2)
         self.assertRefused(
             NoCommonTLS, context, replace(self.trusting, min_version='1.3'),
-            'tls_min_version')
+            'tls_min_version', 'if tls_min_version is 1.3, 1.2 may do')
 
     def test_stripped(self):
         for offer, words in (
@@ -206,6 +215,67 @@ class TestRefusals(TLSTestCase):
             RelayUnavailable, Late(), self.trusting, 'is not TLS',
             modes=['starttls'])
 
+    def test_injected_before_it_is_asked_for(self):
+        def script(command, session):
+            if command.startswith('EHLO'):
+                return b'250-mx\r\n250 STARTTLS\r\n220 Ready\r\n'
+        self.assertRefused(
+            RelayUnavailable, self.good.context(), self.trusting,
+            'in clear before STARTTLS', "server's mouth", script=script,
+            modes=['starttls'])
+
+    def test_refused_after_it_was_offered(self):
+        for reply in '454 4.7.0 Not now', '502 5.5.1 What?', '250 Ok':
+            def script(command, session):
+                if command == 'STARTTLS':
+                    return reply
+            error, = self.assertRefused(
+                RelayUnavailable, self.good.context(), self.trusting, reply,
+                'private key may be missing', script=script,
+                modes=['starttls'])
+            self.assertEqual(error.waiting_helps, reply[0] != '5')
+
+    def test_hung_up_in_the_handshake(self):
+        class Broken:
+            def wrap_socket(self, sock, **keywords):
+                if reads:
+                    sock.recv(4096)
+                raise OSError('closed on purpose')
+        # If there is something that was not read, the connection is reset.
+        for reads in True, False:
+            for error in self.assertRefused(
+                    RelayUnavailable, Broken(), self.trusting,
+                    'hung up in the TLS handshake', 'firewalls'):
+                self.assertTrue(error.waiting_helps)
+
+    def test_what_openssl_says_of_itself(self):
+        class Odd:
+            def wrap_socket(self, sock, **keywords):
+                sock.recv(4096)
+                # A ServerHello of one octet.
+                sock.sendall(bytes.fromhex('160303000502000001ff'))
+                raise OSError('closed on purpose')
+        for error in self.assertRefused(
+                RelayUnavailable, Odd(), self.trusting, 'TLS is broken ('):
+            # Not where in the C module it was found.
+            self.assertNotIn('_ssl', error.reason)
+
+    def test_no_greeting_in_clear(self):
+        # A server that begins with TLS waits for us, and we for it.
+        for reply, words in ((CLOSE, 'closed the connection'),
+                             ('554 5.7.1 Go away', '')):
+            def script(command, session):
+                if command == 'CONNECT':
+                    return reply
+            with self.serving(
+                    self.good.context(), 'starttls', script) as server:
+                with self.assertRaises(RelayUnavailable) as caught:
+                    self.connect(server, 'starttls', self.trusting)
+            error = caught.exception
+            self.assertEqual(error.phase, 'greeting')
+            self.assertIn(words, error.reason)
+            self.assertEqual('begins with TLS' in error.remedy, bool(words))
+
     def test_no_tls_there(self):
         with Scripted() as server:
             with self.assertRaises(RelayUnavailable) as caught:
@@ -238,6 +308,11 @@ class TestAccepted(TLSTestCase):
         self.assertAccepted(self.good.context(), replace(
             self.trusting, names=('a.example.org', 'MX.example.com')),
             host=HOST)
+        # The subject counts if there is no other name, as with the host's.
+        subject = self.ants.issue(subject='mx.example.com')
+        for names in (), ('mx.example.com',):
+            self.assertAccepted(subject.context(), replace(
+                self.trusting, names=names), host='mx.example.com')
         # They do not matter where the name does not.
         for verify in ((True, False), (False, True)):
             self.assertAccepted(self.good.context(), replace(
@@ -266,6 +341,19 @@ class TestAccepted(TLSTestCase):
             self.assertAccepted(
                 context, replace(self.trusting, names=names), host=host)
             self.assertEqual(asked, [wanted] * 2)
+
+    def test_name_that_is_asked_for_without_verification(self):
+        pinned = TLSSettings(fingerprints=(self.good.fingerprint,))
+        for tls, verify in (
+                (self.trusting, (True, False)), (TLSSettings(), (False, True)),
+                (pinned, (True, True)), (pinned, (False, False))):
+            asked = []
+            context = self.good.context()
+            context.sni_callback = lambda sock, name, _: asked.append(name)
+            self.assertAccepted(
+                context, replace(tls, names=('mx.example.com', 'localhost')),
+                verify=verify)
+            self.assertEqual(asked, ['mx.example.com'] * 2)
 
     def test_names_and_expiry_without_verification(self):
         # `mailman mta-pool check` shows them by this.
@@ -322,8 +410,11 @@ class TestOurCertificate(TLSTestCase):
     def test_said_in_a_reply(self):
         # So does Postfix with smtpd_tls_req_ccert.
         said = '421 4.7.1 mx Error: Client certificate not trusted'
+        # So does nginx with ssl_verify_client.
+        wanted = '421 4.7.1 No required SSL certificate'
         for mode, verb in (('implicit_tls', 'CONNECT'), ('starttls', 'EHLO')):
             for reply, kind in ((said, ClientCertificateRefused),
+                                (wanted, ClientCertificateRefused),
                                 ('421 4.3.2 Busy', RelayUnavailable)):
                 def script(command, session):
                     if session.is_secure and command.startswith(verb):
@@ -405,6 +496,18 @@ class TestContexts(TLSTestCase):
                 context.minimum_version, ssl.TLSVersion.TLSv1_2)
         context = unverified_context(pinned)
         self.assertEqual(context.verify_mode, ssl.CERT_NONE)
+
+    def test_authorities_of_the_system_that_change(self):
+        with TemporaryDirectory() as directory:
+            path = Path(directory, 'ca.pem')
+            path.write_text(Path(self.ants.certificate).read_text())
+            with mock.patch.dict(os.environ, SSL_CERT_FILE=str(path)):
+                first = context_for(True, True)
+                self.assertIs(context_for(True, True), first)
+                path.unlink()
+                path.write_text(Path(self.bees.certificate).read_text() +
+                                Path(self.ants.certificate).read_text())
+                self.assertIsNot(context_for(True, True), first)
 
     def test_who_is_verified(self):
         names = TLSSettings(names=('a.example.com',))

@@ -12,7 +12,7 @@ import socket
 from dataclasses import replace
 from mailman_mta_pool.checking.offers import encrypts
 from mailman_mta_pool.checking.steps import Problem, Status
-from mailman_mta_pool.connection.certificate import Certificate
+from mailman_mta_pool.connection.certificate import Certificate, listed
 from mailman_mta_pool.connection.srv import (
     certificate_name,
     is_service,
@@ -30,6 +30,7 @@ from mailman_mta_pool.errors import (
     ProtocolError,
     RelayUnavailable,
     UnavailableHere,
+    UNTRUSTED,
     WrongCertificate,
 )
 from mailman_mta_pool.keys import in_words_of, key_of, OWN_FILE
@@ -39,7 +40,7 @@ from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Stage
 from public import public
 from time import gmtime, strftime
-from typing import Any, Iterable, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 
 HOST, PORT, MODE = '[mta] smtp_host', '[mta] smtp_port', (
@@ -221,17 +222,19 @@ def _tls(error: RelayUnavailable, situation: Situation,
     name = situation.name
     if isinstance(error, NotOffered):
         return Problem(
-            f'{name} does not offer STARTTLS.',
-            'Switch TLS on in the mail server (Postfix: '
-            'smtpd_tls_security_level = may), or set smtp_secure_mode: smtp '
-            'if the way to that server is safe, as on one machine, or smtps '
-            'with port 465.', (MODE, PORT))
+            f'There is no TLS with {name}: {error.reason}.',
+            f'{error.remedy}  Only where the server is on this machine will '
+            'smtp_secure_mode: smtp do.', (MODE, PORT))
     if isinstance(error.__cause__, WrongCertificate):
         return Problem(f'{name}: {error.reason}.', error.remedy, (
-            _of(situation, 'tls_fingerprint'), _of(situation, 'tls_names')))
-    if isinstance(error, (ClientCertificateRefused, NoCommonTLS)):
+            _of(situation, 'tls_fingerprint' if
+                situation.relay.tls.fingerprints else 'tls_names'),))
+    if isinstance(error, ClientCertificateRefused):
         return Problem(f'There is no TLS with {name}: {error.reason}.',
                        error.remedy, (_of(situation, 'tls_cert'),))
+    if isinstance(error, NoCommonTLS):
+        return Problem(f'There is no TLS with {name}: {error.reason}.',
+                       error.remedy, (_of(situation, 'tls_min_version'),))
     if isinstance(error, CertificateRefused):
         return _certificate(error, situation)
     if situation.greets_in_clear:
@@ -247,10 +250,9 @@ def _tls(error: RelayUnavailable, situation: Situation,
             'key may be missing.', (MODE,))
     return Problem(
         f'There is no TLS with {name}: {error.reason}.',
-        'See whether the server and this machine have a version of TLS and a '
-        'cipher in common (`openssl s_client -connect '
-        f'{name}' + (' -starttls smtp' if situation.relay.secure_mode ==
-                     'starttls' else '') + '`).', (MODE, PORT))
+        f'{error.remedy}  `openssl s_client -connect {name}' + (
+            ' -starttls smtp' if situation.relay.secure_mode == 'starttls'
+            else '') + '` shows more.', (MODE, PORT))
 
 
 def _of(situation: Situation, key: str) -> str:
@@ -275,12 +277,14 @@ def _certificate(error: RelayUnavailable, situation: Situation) -> Problem:
             'sends without checking whom to.', (VERIFY,))
     if code in _WRONG_NAMES:
         names = '' if certificate is None else (
-            f', but for {_listed(certificate.names)}')
+            f', but for {listed(certificate.names)}')
         return Problem(
             f'The certificate of {name} is not for '
             f'{printable(certificate_name(situation.relay.host))!r}{names}.',
             'Set smtp_host to a name that the certificate is for, or '
-            'smtp_verify_hostname: no.', (HOST, VERIFY_NAME))
+            f'{_of(situation, "tls_names")} in {OWN_FILE} to the names that '
+            'it has; smtp_verify_hostname: no is for any.',
+            (HOST, _of(situation, 'tls_names'), VERIFY_NAME))
     issuer = '' if certificate is None else (
         f' ({certificate.subject}, signed by {certificate.issuer})')
     if code in (_SELF_SIGNED,) or (
@@ -289,6 +293,10 @@ def _certificate(error: RelayUnavailable, situation: Situation) -> Problem:
             f'The certificate of {name} is self-signed{issuer}.',
             f'{_trust("that certificate", situation)}  Or, where the server '
             'is on this machine, smtp_verify_cert: no.', (VERIFY,))
+    if code not in UNTRUSTED:
+        return Problem(
+            f'The certificate of {name} will not do{issuer}: {error.reason}.',
+            error.remedy, (_of(situation, 'tls_fingerprint'),))
     return Problem(
         f'Nobody whom this machine trusts has signed the certificate of '
         f'{name}{issuer}: {error.reason}.',
@@ -414,10 +422,6 @@ def _refused(text: str, judgement: Judgement, remedy: str) -> Problem:
 
 def _date(moment: float) -> str:
     return strftime('%Y-%m-%d', gmtime(moment))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ', '.join(names) or 'no name at all'
 
 
 @public

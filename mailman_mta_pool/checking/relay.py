@@ -31,7 +31,11 @@ from mailman_mta_pool.checking.questions import Questions
 from mailman_mta_pool.checking.steps import Problem, RelayCheck, Status, Step
 from mailman_mta_pool.checking.words import Words
 from mailman_mta_pool.connection.addresses import Addresses
-from mailman_mta_pool.connection.certificate import chain_of, read_certificate
+from mailman_mta_pool.connection.certificate import (
+    chain_of,
+    listed,
+    read_certificate,
+)
 from mailman_mta_pool.connection.opening import (
     Endpoint,
     open_connection,
@@ -39,7 +43,10 @@ from mailman_mta_pool.connection.opening import (
 )
 from mailman_mta_pool.connection.smtp import SMTPConnection
 from mailman_mta_pool.connection.srv import certificate_name, Target
-from mailman_mta_pool.connection.tls import unverified_context
+from mailman_mta_pool.connection.tls import (
+    unverified_context,
+    unverified_identity,
+)
 from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
 from mailman_mta_pool.keys import key_of
 from mailman_mta_pool.login.credentials import MECHANISMS
@@ -239,10 +246,10 @@ class RelayChecker:
         return self._found['mechanism'], (), problem
 
     def _after_tls(self) -> Any:
-        sock = self._found['tls']
-        cipher = (sock.cipher() or ('unknown',))[0]
+        tls = self._found['tls']
+        cipher = (tls.cipher() or ('unknown',))[0]
         self._read_certificates()
-        return (f'{sock.version()}, {cipher}',
+        return (f'{tls.version()}, {cipher}',
                 self._about_certificate(), self._worry_about_certificate())
 
     def _read_certificates(self) -> None:
@@ -271,7 +278,7 @@ class RelayChecker:
                         'to no runner')
         return [
             f'certificate: {" <- ".join(self._check.chain)}',
-            f'names: {", ".join(certificate.names) or "none"}',
+            f'names: {listed(certificate.names)}',
             f'{days} days left' if days >= 0 else f'expired {-days} days ago',
             checked]
 
@@ -331,7 +338,8 @@ class RelayChecker:
         return Endpoint(
             self._relay.host, self._relay.port,
             hello_name=self._relay.wire.hello_name,
-            source_address=self._relay.wire.source_address)
+            source_address=self._relay.wire.source_address,
+            identity=unverified_identity(self._relay.tls))
 
     async def _try_otherwise(
             self, endpoint: Endpoint,
@@ -477,14 +485,14 @@ class RelayChecker:
             None if problem is None else named(problem, self._configured)))
 
 
-def _certificates_of(sock: Any) -> Tuple[List[bytes], List[bytes]]:
+def _certificates_of(tls: Any) -> Tuple[List[bytes], List[bytes]]:
     """Return the certificates of the server, and the trusted ones.
 
-    :param sock: An `ssl.SSLSocket` after the handshake.
+    :param tls: An `ssl.SSLObject` after the handshake.
     """
-    certificates = [sock.getpeercert(True) or b'']
+    certificates = [tls.getpeercert(True) or b'']
     # It is there from Python 3.13 on.
-    chain = getattr(sock, 'get_unverified_chain', None)
+    chain = getattr(tls, 'get_unverified_chain', None)
     if chain is not None:
         certificates += [each for each in chain() if each != certificates[0]]
-    return certificates, sock.context.get_ca_certs(True)
+    return certificates, tls.context.get_ca_certs(True)

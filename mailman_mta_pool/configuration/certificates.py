@@ -31,7 +31,11 @@ _ENCRYPTED = re.compile(
     re.MULTILINE)
 # The names by which OpenSSL finds certificates in a directory, X509_LOOKUP(3).
 _HASHED = re.compile(r'[0-9a-f]{8}\.[0-9]+')
+# The beginning of a sequence (ITU-T X.690), whose length is not in one octet.
+_BINARY = re.compile('\x30[\x80-\x84]')
 _DIGITS = re.compile('[0-9a-f]{64}')
+# What stands before a fingerprint that was printed by OpenSSL.
+_SHA256 = re.compile('sha-?256( fingerprint)? ?[:=] ?')
 
 
 @public
@@ -100,7 +104,7 @@ def _authorities(section: Section) -> str:
     text = _read(section, key, path, remedy)
     if _CERTIFICATE.search(text) is None:
         raise section.mistake(
-            key, f'{path} has no certificate in PEM.  {remedy}')
+            key, f'{path} has no certificate in PEM{_hint(text)}.  {remedy}')
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError as error:
@@ -117,11 +121,20 @@ def _check_directory(section: Section, path: str) -> None:
         raise section.mistake(
             'tls_ca', f'{path}: {error.strerror or error}; it has to be a '
             "directory that Mailman's user may read") from None
-    if not any(map(_HASHED.fullmatch, names)):
+    if not any(_HASHED.fullmatch(name) and _has_certificate(
+            os.path.join(path, name)) for name in names):
         raise section.mistake(
             'tls_ca', f'{path} has no certificate that OpenSSL can find; put '
             'those of the authorities there, in PEM, a file for each, and run '
             f'`openssl rehash {path}`')
+
+
+def _has_certificate(path: str) -> bool:
+    """Return True if a file is there and can be read as OpenSSL does."""
+    with suppress(OSError):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        return True
+    return False
 
 
 def _check_pair(section: Section, settings: TLSSettings) -> None:
@@ -133,15 +146,17 @@ def _check_pair(section: Section, settings: TLSSettings) -> None:
             'remove this key')
     if not cert:
         return
-    if _CERTIFICATE.search(_read(section, 'tls_cert', cert, '')) is None:
+    text = _read(section, 'tls_cert', cert, '')
+    if _CERTIFICATE.search(text) is None:
         raise section.mistake(
-            'tls_cert', f'{cert} has no certificate in PEM; put our '
-            'certificate there, with those between it and the authority')
+            'tls_cert', f'{cert} has no certificate in PEM{_hint(text)}; put '
+            'our certificate there, with those between it and the authority')
     name = 'tls_key' if key else 'tls_cert'
     private = _read(section, name, key or cert, '')
     if _PRIVATE_KEY.search(private) is None:
         raise section.mistake(
-            name, f'{key or cert} has no private key in PEM; ' + (
+            name, f'{key or cert} has no private key in PEM'
+            f'{_hint(private)}; ' + (
                 'put the key of tls_cert there' if key else
                 'name the file of the key in tls_key'))
     if _ENCRYPTED.search(private) is not None:
@@ -166,6 +181,13 @@ def _check_pair(section: Section, settings: TLSSettings) -> None:
     except (OSError, ValueError) as error:
         raise section.mistake(
             'tls_cert', f'{cert} cannot be used ({error})') from None
+
+
+def _hint(text: str) -> str:
+    """Return how to make PEM of what begins like DER or PKCS #12."""
+    return _BINARY.match(text) and (
+        ' but is binary, of which `openssl x509`, `openssl pkey` or `openssl '
+        'pkcs12` makes PEM') or ''
 
 
 def _reason(error: OSError) -> str:
@@ -196,6 +218,9 @@ def _name(text: str) -> str:
 
 def _fingerprint(text: str) -> str:
     digits = text.lower()
+    prefix = _SHA256.match(digits)
+    if prefix is not None:
+        digits = digits[prefix.end():]
     if ':' in digits:
         pairs = digits.split(':')
         if any(len(pair) != 2 for pair in pairs):

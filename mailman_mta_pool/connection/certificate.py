@@ -9,7 +9,15 @@ from datetime import datetime, timezone
 from ipaddress import ip_address
 from mailman_mta_pool.errors import printable
 from public import public
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 
 SECONDS_OF_A_DAY = 86400
@@ -58,6 +66,17 @@ class Certificate(NamedTuple):
         :param now: Seconds since 1970.
         """
         return int((self.not_after - now) // SECONDS_OF_A_DAY)
+
+
+@public
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Return names on one line, of which there may be thousands.
+
+    :param names: The names of a certificate.
+    :param most: How many are shown.
+    """
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return (', '.join(names[:most]) or 'no name at all') + more
 
 
 class _Element(NamedTuple):
@@ -141,7 +160,7 @@ def _alternative_names(extensions: Iterable[_Element]) -> List[str]:
 def read_certificate(der: bytes) -> Certificate:
     """Return what a certificate says.
 
-    :param der: The certificate, as `ssl.SSLSocket.getpeercert(True)` has it.
+    :param der: The certificate, as `ssl.SSLObject.getpeercert(True)` has it.
     :raises ValueError: if it cannot be read.
     """
     try:

@@ -13,6 +13,7 @@ import smtplib
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from mailman_mta_pool.connection.tls_socket import Stream, TLSSocket
 from mailman_mta_pool.errors import ConnectionLost, PhaseTimeout, ProtocolError
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from public import public
@@ -41,7 +42,8 @@ class Dialogue:
         :param sock: Connected and non-blocking.
         :param clock: Seconds that only grow, to measure the round trip.
         """
-        self.sock = sock
+        self.sock: Stream = sock
+        self._plain = sock
         self.round_trip = float('inf')
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -127,7 +129,7 @@ class Dialogue:
             raise ProtocolError('the server sent more than its replies')
 
     async def begin_tls(self, context: ssl.SSLContext, host: str,
-                        timeout: float) -> ssl.SSLSocket:
+                        timeout: float) -> TLSSocket:
         """Turn the connection to TLS, and return its socket.
 
         :param context: The TLS context.
@@ -136,8 +138,7 @@ class Dialogue:
         :raises OSError: if it fails.
         """
         deadline = self._loop.time() + timeout
-        sock = context.wrap_socket(
-            self.sock, server_hostname=host, do_handshake_on_connect=False)
+        sock = TLSSocket(self._plain, context, host)
         self.sock = sock
         await self._when_ready(
             sock.do_handshake, deadline,

@@ -8,11 +8,10 @@ has a deadline.
 import re
 import ssl
 import time
-import socket
 import asyncio
 import smtplib
 
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from mailman_mta_pool.connection.addresses import Addresses, Use
@@ -26,17 +25,23 @@ from mailman_mta_pool.connection.dialogue import Dialogue
 from mailman_mta_pool.connection.own_name import own_name
 from mailman_mta_pool.connection.srv import certificate_name, is_service
 from mailman_mta_pool.connection.tls import Identity
+from mailman_mta_pool.connection.tls_socket import Stream, TLSSocket
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     BadChallenge,
     ClearTextInjected,
     ClientCertificateRefused,
     ConnectionLost,
+    EndlessTLS,
+    HandshakeBroken,
     LostAfterHandshake,
+    NoGreeting,
     PhaseTimeout,
     printable,
+    ProtocolError,
     RelayUnavailable,
     shortened,
+    STARTTLSRefused,
     TLSMissing,
     translated,
     UnavailableHere,
@@ -55,7 +60,8 @@ from typing import Callable, Iterator, NamedTuple, Optional
 # The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
 EHLO_UNKNOWN = frozenset([500, 502])
 # What a server says in its first reply within TLS.
-ABOUT_OUR_CERTIFICATE = re.compile('client certificate', re.IGNORECASE)
+ABOUT_OUR_CERTIFICATE = re.compile(
+    '(client|ssl|tls) certificate', re.IGNORECASE)
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 
@@ -112,8 +118,7 @@ class Endpoint:
 class Opened(NamedTuple):
     """A connection on which mail can be sent.
 
-    :ivar sock: Connected and non-blocking, with TCP_NODELAY; an
-        `ssl.SSLSocket` after TLS.
+    :ivar sock: Connected and non-blocking, with TCP_NODELAY.
     :ivar server: What the server offered last; nothing after HELO.
     :ivar greeting: The text of the 220, on one line, printable.
     :ivar hostname: The name that was given in EHLO.
@@ -123,7 +128,7 @@ class Opened(NamedTuple):
     :ivar use: The use of the address; to be ended with the connection.
     """
 
-    sock: socket.socket
+    sock: Stream
     server: Capabilities
     greeting: str
     hostname: str
@@ -150,7 +155,7 @@ async def open_connection(
     :param observe: Told how many seconds each step took that was taken:
         resolve, connect, greeting, hello (twice with STARTTLS), tls and auth.
     :param note: Told what is found out in a step, before `observe`: what
-        `connect` says; the `greeting`, a reply; `tls`, the `ssl.SSLSocket`
+        `connect` says; the `greeting`, a reply; `tls`, the `ssl.SSLObject`
         after the handshake; `hello`, our own name, the reply and the
         `Capabilities` in it; and the `mechanism` of AUTH.
     :raises RelayUnavailable: or the subclass that fits, whatever goes wrong.
@@ -224,7 +229,7 @@ class _Opening:
             with translated(self._relay, 'TLS'):
                 await self._begin_tls(endpoint.implicit_tls)
         with translated(self._relay, 'greeting'), (
-                nullcontext() if endpoint.implicit_tls is None
+                _first_in_clear() if endpoint.implicit_tls is None
                 else self._first_in_tls()):
             await self._greeting()
         with translated(self._relay, 'EHLO'):
@@ -281,8 +286,15 @@ class _Opening:
                 'clear',
                 'Switch TLS on in the mail server; if it is on, somebody on '
                 'the way takes it out of the offer: use smtps with port 465.')
-        _expect(220, await self._dialogue.ask(
-            b'STARTTLS', self._timeouts.hello))
+        try:
+            self._dialogue.check_for_surplus()
+        except ProtocolError as error:
+            raise ClearTextInjected(
+                'there was something in clear before STARTTLS, which nobody '
+                'has asked for') from error
+        reply = await self._dialogue.ask(b'STARTTLS', self._timeouts.hello)
+        if reply.code != 220:
+            raise STARTTLSRefused(reply.code, reply.text)
         # RFC 3207, section 4: it came in clear, from anybody.
         if self._dialogue.has_surplus:
             raise ClearTextInjected(
@@ -292,13 +304,13 @@ class _Opening:
 
     async def _begin_tls(self, context: ssl.SSLContext) -> None:
         identity = self._endpoint.identity
-        with self._watch.step('tls'):
+        with self._watch.step('tls'), _handshake():
             sock = await self._dialogue.begin_tls(
                 context, identity.server_name(
                     certificate_name(self._endpoint.host)),
                 self._timeouts.hello)
-            self._watch.note('tls', sock)
-            identity.check(sock)
+            self._watch.note('tls', sock.tls)
+            identity.check(sock.tls)
 
     @contextmanager
     def _first_in_tls(self) -> Iterator[None]:
@@ -311,6 +323,9 @@ class _Opening:
             yield
         except PhaseTimeout:
             raise
+        except EndlessTLS as error:
+            raise RelayUnavailable(
+                self._relay, 'TLS', str(error), remedy=error.remedy) from error
         except smtplib.SMTPResponseException as error:
             text = shortened(printable(error.smtp_error))
             if ABOUT_OUR_CERTIFICATE.search(text) is None:
@@ -376,7 +391,7 @@ class _Opening:
         TLS to this host may be a tunnel that ends elsewhere.
         """
         sock = self._dialogue.sock
-        if isinstance(sock, ssl.SSLSocket):
+        if isinstance(sock, TLSSocket):
             return self._endpoint.verifies
         peer = ip_address(sock.getpeername()[0].partition('%')[0])
         return (getattr(peer, 'ipv4_mapped', None) or peer).is_loopback
@@ -401,6 +416,27 @@ class _Opening:
         if not authentication.is_slow or reply.code != 334:
             return authentication.answer(reply)
         return await in_thread(authentication.answer, reply)
+
+
+@contextmanager
+def _first_in_clear() -> Iterator[None]:
+    """Say what it may mean if the server does not greet in clear."""
+    try:
+        yield
+    except (ConnectionError, ConnectionLost) as error:
+        raise NoGreeting(str(error)) from error
+
+
+@contextmanager
+def _handshake() -> Iterator[None]:
+    """Say that it is the handshake in which the connection was lost."""
+    try:
+        yield
+    except PhaseTimeout as error:
+        raise HandshakeBroken(str(error)) from error
+    except (ConnectionError, ssl.SSLEOFError) as error:
+        raise HandshakeBroken(
+            'the server hung up in the TLS handshake') from error
 
 
 def _expect(code: int, reply: Reply) -> None:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The name by which this machine introduces itself (RFC 5321, 4.1.1.1)."""
 
-import socket
 import asyncio
 import smtplib
 
 from contextlib import suppress
 from ipaddress import ip_address
+from mailman_mta_pool.connection.tls_socket import Stream
 from public import public
 from typing import Optional
 
@@ -30,7 +30,7 @@ class OwnName:
         self._lookup: Optional['asyncio.Future[str]'] = None
         self._deadline = 0.0
 
-    async def get(self, sock: socket.socket) -> str:
+    async def get(self, sock: Stream) -> str:
         """Return the name, or an address literal if there is none in time.
 
         :param sock: The socket whose address is to be taken then.
@@ -62,7 +62,7 @@ def _smtplibs_name() -> str:
     return ''
 
 
-def _address_literal(sock: socket.socket) -> str:
+def _address_literal(sock: Stream) -> str:
     """The socket's own address, as in RFC 5321, section 4.1.3."""
     address = ip_address(sock.getsockname()[0].partition('%')[0])
     return f'[IPv6:{address}]' if address.version == 6 else f'[{address}]'

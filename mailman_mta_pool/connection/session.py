@@ -7,9 +7,9 @@ exactly: it is what tells "in doubt" from "not attempted".
 """
 
 import ssl
-import socket
 import asyncio
 
+from mailman_mta_pool.connection.tls_socket import Stream, TLSSocket
 from mailman_mta_pool.errors import ConnectionLost, for_future, PhaseTimeout
 from mailman_mta_pool.interfaces import Given, LATER
 from mailman_mta_pool.settings import Timeouts
@@ -49,7 +49,7 @@ def _timeouts_by_command(timeouts: Timeouts,
 class Session:
     """One open connection and its conversation."""
 
-    def __init__(self, sock: socket.socket, conversation: Conversation,
+    def __init__(self, sock: Stream, conversation: Conversation,
                  timeouts: Timeouts,
                  trace: Optional[Callable[[str, bytes], None]] = None,
                  ) -> None:
@@ -67,13 +67,11 @@ class Session:
         self._trace = trace
         self._loop = asyncio.get_running_loop()
         self._fileno = sock.fileno()
-        # SSLSocket.send() takes all or nothing, and when it says nothing some
+        # In TLS send() takes all or nothing, and when it says nothing some
         # whole TLS records may have gone.  So give it one at a time: what we
         # count as unsent, the server cannot have read.
         self._write_size = (
-            TLS_RECORD if isinstance(sock, ssl.SSLSocket) else BLOCK)
-        # TLS may hold more than it gave, and the selector does not see that.
-        self._pending = getattr(sock, 'pending', None)
+            TLS_RECORD if isinstance(sock, TLSSocket) else BLOCK)
         # The kernel takes no more, but replies may still be waiting there.
         self._write_error: Optional[OSError] = None
         # True once the server has closed it, or has spoken unasked.
@@ -240,17 +238,15 @@ class Session:
 
     def _read(self) -> bool:
         """Take in what has come; return False if that is nothing."""
-        while True:
-            try:
-                data = self._sock.recv(READ_SIZE)
-            except NOT_NOW:
-                return False
-            except OSError as error:
-                raise ConnectionLost(
-                    f'the connection broke: {error}') from error
-            self._take(data)
-            if self._pending is None or not self._pending():
-                return True
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except NOT_NOW:
+            return False
+        except OSError as error:
+            raise ConnectionLost(
+                f'the connection broke: {error}') from error
+        self._take(data)
+        return True
 
     def _take(self, data: bytes) -> None:
         if not data:

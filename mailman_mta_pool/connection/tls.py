@@ -4,11 +4,11 @@
 import os
 import ssl
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
-from mailman_mta_pool.connection.certificate import read_certificate
+from mailman_mta_pool.connection.certificate import listed, read_certificate
 from mailman_mta_pool.errors import WrongCertificate
 from mailman_mta_pool.settings import TLSSettings
 from public import public
@@ -51,7 +51,10 @@ def context_for(verify_cert: bool, verify_hostname: bool,
     if not tls.ca:
         # OpenSSL reads both when it loads the certificates.
         files += (
-            os.environ.get('SSL_CERT_FILE'), os.environ.get('SSL_CERT_DIR'))
+            os.environ.get('SSL_CERT_FILE'), os.environ.get('SSL_CERT_DIR'),
+            # In a directory it looks when it needs one.
+            _version_of('SSL_CERT_FILE',
+                        ssl.get_default_verify_paths().cafile or ''))
     return _context(
         verify_cert, verify_cert and verify_hostname and not tls.names,
         tls.min_version, tls.ca, tls.cert, tls.key, *files)
@@ -144,26 +147,28 @@ class Identity:
     :ivar names: See `TLSSettings`; empty if the name does not matter.
     :ivar fingerprints: See `TLSSettings`.
     :ivar has_certificate: True if the context has a certificate of ours.
+    :ivar wanted: The name that is asked for; '' for that of the host.
     """
 
     names: Tuple[str, ...] = ()
     fingerprints: Tuple[str, ...] = ()
     has_certificate: bool = False
+    wanted: str = ''
 
     def server_name(self, host: str) -> str:
         """Return the name that is asked for in the handshake (RFC 6066, 3).
 
         :param host: The name that the certificate has to be for otherwise.
         """
-        return self.names[0] if self.names else host
+        return self.wanted or host
 
-    def check(self, sock: ssl.SSLSocket) -> None:
+    def check(self, tls: ssl.SSLObject) -> None:
         """Check the server's certificate before anything is sent.
 
-        :param sock: The socket after the handshake.
+        :param tls: What is known of the server after the handshake.
         :raises WrongCertificate: if that certificate is of somebody else.
         """
-        der = sock.getpeercert(True) or b''
+        der = tls.getpeercert(True) or b''
         if self.fingerprints:
             found = sha256(der).hexdigest()
             if found not in self.fingerprints:
@@ -174,7 +179,7 @@ class Identity:
                     'administrator confirms that, put this into '
                     'tls_fingerprint; otherwise somebody is in between.')
         elif self.names and not has_name_of(
-                _alternatives(sock.getpeercert()), self.names):
+                _names_in(tls.getpeercert()), self.names):
             raise WrongCertificate(
                 'the certificate is for none of tls_names, '
                 f'{", ".join(self.names)} ({_described(der)})',
@@ -190,7 +195,17 @@ def identity_for(verify_cert: bool, verify_hostname: bool,
     """
     return Identity(
         tls.names if verify_cert and verify_hostname else (),
-        tls.fingerprints, bool(tls.cert))
+        tls.fingerprints, bool(tls.cert), tls.names[0] if tls.names else '')
+
+
+@public
+def unverified_identity(tls: TLSSettings) -> Identity:
+    """Return what goes with `unverified_context`: anybody will do.
+
+    :param tls: See `identity_for`.
+    """
+    return replace(
+        identity_for(False, False, tls), fingerprints=())
 
 
 @public
@@ -203,8 +218,18 @@ def with_colons(fingerprint: str) -> str:
                     for place in range(0, len(fingerprint), 2))
 
 
-def _alternatives(certificate: Any) -> Iterable[Tuple[str, str]]:
-    return (certificate or {}).get('subjectAltName', ())
+def _names_in(certificate: Any) -> Iterable[Tuple[str, str]]:
+    """Return the names in a certificate with their kinds.
+
+    As OpenSSL does for the name of the host, the common name of the subject
+    is taken for a DNS name where there is none of these.
+    """
+    alternatives = (certificate or {}).get('subjectAltName', ())
+    if any(kind == 'DNS' for kind, _ in alternatives):
+        return alternatives
+    return (*alternatives, *(
+        ('DNS', value) for pairs in (certificate or {}).get('subject', ())
+        for key, value in pairs if key == 'commonName'))
 
 
 @public
@@ -215,7 +240,7 @@ def has_name_of(alternatives: Iterable[Tuple[str, str]],
     OpenSSL can look for one name only.
 
     :param alternatives: The names in the certificate with their kinds, as
-        `ssl.SSLSocket.getpeercert` has them.
+        `ssl.SSLObject.getpeercert` has them.
     :param names: Host names and IP addresses.
     """
     pairs = list(alternatives)
@@ -257,9 +282,6 @@ def _described(der: bytes) -> str:
         certificate = read_certificate(der)
     except ValueError:
         return 'a certificate that cannot be read'
-    names = ', '.join(certificate.names[:SHOWN_NAMES]) or 'no name'
-    more = len(certificate.names) - SHOWN_NAMES
-    if more > 0:
-        names += f' and {more} more'
+    names = listed(certificate.names, SHOWN_NAMES)
     last = strftime('%Y-%m-%d', gmtime(certificate.not_after))
     return f'for {names[:SHOWN_LENGTH]}, until {last}'

@@ -3,6 +3,7 @@
 """The tls_ keys and the files that they name: what is refused at load."""
 
 import os
+import ssl
 import unittest
 import subprocess
 
@@ -58,6 +59,26 @@ class TestCertificates(FileTestCase):
             with self.subTest(text=text):
                 self.assertEqual(self.relay(text).tls, tls)
 
+    def test_fingerprint_as_it_is_printed(self):
+        printed = subprocess.run(
+            ('openssl', 'x509', '-noout', '-fingerprint', '-sha256', '-in',
+             self.ours.cert), check=True, stdout=subprocess.PIPE, text=True,
+            ).stdout.strip()
+        digits = printed.partition('=')[2]
+        for text in (printed, printed.lower(), digits, digits.lower(),
+                     digits.replace(':', ''), f'SHA256:{digits}',
+                     f'sha-256: {digits}', f'{digits}, {printed}'):
+            with self.subTest(text=text):
+                self.assertEqual(
+                    self.relay(f'tls_fingerprint: {text}\n').tls.fingerprints,
+                    (self.ours.fingerprint,))
+        for text in (printed[1:], digits[:-1], f'sha1 Fingerprint={digits}',
+                     f'sha256 {digits}', f'SHA256::{digits}',
+                     digits[:59], digits.replace(':', '-')):
+            with self.subTest(text=text):
+                self.mistake(f'{HOST}tls_fingerprint: {text}\n',
+                             '[relay.a] tls_fingerprint: ', '-sha256')
+
     def test_of_the_server_of_mta(self):
         relay, = self.loaded(
             f'[relay.mta]\ntls_ca: {self.authority.certificate}\n'
@@ -71,6 +92,14 @@ class TestCertificates(FileTestCase):
         damaged = self.file('damaged.pem', PEM.format('AAAA'))
         empty = self.directory / 'empty'
         empty.mkdir()
+        binary = self.directory / 'cert.der'
+        binary.write_bytes(ssl.PEM_cert_to_DER_cert(open(cert).read()))
+        dangling, junk = (
+            self.directory / name for name in ('dangling', 'junk'))
+        for folder in dangling, junk:
+            folder.mkdir()
+        (dangling / '0a1b2c3d.0').symlink_to('nowhere.pem')
+        (junk / '0a1b2c3d.0').write_text('no PEM')
         for text, place, *words in (
                 (f'tls_key: {key}', 'tls_key', 'no certificate', 'tls_cert'),
                 (f'tls_cert: {cert}', 'tls_cert', 'no private key',
@@ -91,7 +120,13 @@ class TestCertificates(FileTestCase):
                 (f'tls_cert: {empty}\ntls_key: {key}', 'tls_cert', 'regular'),
                 (f'tls_ca: {nothing}', 'tls_ca', 'no certificate in PEM'),
                 (f'tls_ca: {damaged}', 'tls_ca', 'damaged'),
-                (f'tls_ca: {empty}', 'tls_ca', 'openssl rehash'),
+                *((f'tls_ca: {folder}', 'tls_ca', 'openssl rehash')
+                  for folder in (empty, dangling, junk)),
+                (f'tls_ca: {binary}', 'tls_ca', 'but is binary', 'x509'),
+                (f'tls_cert: {binary}\ntls_key: {key}', 'tls_cert',
+                 'but is binary', 'openssl x509'),
+                (f'tls_cert: {cert}\ntls_key: {binary}', 'tls_key',
+                 'but is binary', 'openssl pkey'),
                 ('tls_names: ' + ','.join(
                     f'n{n}' for n in range(MAX_NAMES + 1)),
                  'tls_names', 'host names')):

@@ -79,6 +79,8 @@ class TestTLS(TLSTestCase):
         ask = good.context(self.ants.certificate)
         trust = self.trust
         stranger = self.bees.issue('DNS:lists.example.com')
+        endless = good.context()
+        endless.num_tickets = 1500
         return {
             'expired': Case(
                 self.ants.issue('DNS:localhost', days=-2).context(), trust,
@@ -101,6 +103,8 @@ class TestTLS(TLSTestCase):
             'injected': Case(
                 good.context(), trust, ('in clear between', "server's mouth"),
                 injecting),
+            'endless': Case(
+                endless, trust, ('session tickets', 'got hold of')),
             'no-certificate': Case(
                 ask, trust, ('certificate of ours', 'Set tls_cert')),
             'strange-certificate': Case(

@@ -3,6 +3,7 @@
 """
 
 import os
+import ssl
 import sys
 import unittest
 
@@ -19,9 +20,11 @@ from mailman_mta_pool.connection.srv import Target
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from tests.fault.cases import always
+from tests.operate.authority import Authority, available as no_openssl
 from tests.operate.check import SCHEMA
 from tests.scripted import Scripted
 from tests.site import free_port
+from tests.test_tls import only
 from unittest import mock
 
 
@@ -68,6 +71,68 @@ class CheckerTestCase(unittest.TestCase):
         self.assertEqual(step.name, name)
         self.label = label
         return step.problem
+
+
+@unittest.skipIf(no_openssl(), no_openssl())
+class TestTLS(CheckerTestCase):
+    """What the line in the log says is said here, too."""
+
+    def setUp(self):
+        super().setUp()
+        self.ants = self.used.enter_context(Authority())
+        self.good = self.ants.issue('DNS:localhost')
+
+    def refused(self, context, keys='', script=lambda command, session: None,
+                extensions=('STARTTLS',)):
+        """The problem of a relay; its key without the section."""
+        server = self.server(script, tls=context, extensions=extensions)
+        problem = self.problem(self.check(
+            f'[relay.a]\nhost: localhost\nport: {server.port}\n'
+            f'secure_mode: starttls\ntls_ca: {self.ants.certificate}\n' +
+            keys), 'tls')
+        return problem.keys[0].partition('[relay.a] ')[2], (
+            f'{problem.text} {problem.remedy}')
+
+    def test_in_the_words_of_the_log(self):
+        def injecting(command, session):
+            if command == 'STARTTLS':
+                return b'220 Ready\r\n250 AUTH PLAIN\r\n'
+
+        good = self.good.context()
+        for case, key, *words in (
+                ((only(self.good.context(), ssl.TLSVersion.TLSv1_2),
+                  'tls_min_version: 1.3\n'), 'tls_min_version', '1.2 may do'),
+                ((self.ants.context('DNS:localhost', purpose='clientAuth'),),
+                 'tls_fingerprint', 'made anew', 'The Ants'),
+                ((good, '', injecting), 'secure_mode', 'in clear between',
+                 "server's mouth", '-starttls smtp'),
+                ((None, '', injecting, ()), 'secure_mode',
+                 'does not offer STARTTLS', 'somebody on the way'),
+                ((None, '', injecting, ('XXXXXXXA',)), 'secure_mode',
+                 'has hidden', 'fixup'),
+                ((good, 'tls_fingerprint: ' + 64 * '0'), 'tls_fingerprint',
+                 'somebody is in between'),
+                ((good, 'tls_names: a.example.com'), 'tls_names', 'for none')):
+            with self.subTest(words=words):
+                found, text = self.refused(*case)
+                self.assertEqual(found, key)
+                for word in words:
+                    self.assertIn(word, text)
+
+    def test_another_name(self):
+        key, text = self.refused(self.ants.context(*(
+            f'DNS:h{number}.example.com' for number in range(2000))))
+        self.assertEqual(key, 'host')
+        self.assertIn('[relay.a] tls_names in mta_pool.cfg to the names', text)
+        self.assertIn('h19.example.com and 1980 more', text)
+
+    def test_certificate_of_the_name_that_is_asked_for(self):
+        # The second connection, which is for the certificate, asks for the
+        # same name as the first.
+        context, asked = self.good.context(), []
+        context.sni_callback = lambda sock, name, _: asked.append(name)
+        self.refused(context, 'tls_names: a.example.com\n')
+        self.assertEqual(asked, 2 * ['a.example.com'])
 
 
 class TestRelays(CheckerTestCase):

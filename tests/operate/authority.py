@@ -70,7 +70,7 @@ class Issued(NamedTuple):
         :param authorities: The path of those whose certificates it demands of
             its clients; None if it asks for none.
         """
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.cert, self.key)
         if authorities is not None:
             context.load_verify_locations(authorities)
@@ -116,30 +116,38 @@ class Authority:
             cwd=self._directory, check=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def context(self, *names, days=90):
+    def context(self, *names, **options):
         """Return a server's context with a certificate; see `issue`."""
-        return self.issue(*names, days=days).context()
+        return self.issue(*names, **options).context()
 
-    def issue(self, *names, days=90, subject='the server'):
+    def issue(self, *names, days=90, since=-100, subject='the server',
+              purpose=None):
         """Return an `Issued` certificate.
 
-        :param names: The names that it is for, such as 'DNS:localhost'.
+        :param names: The names that it is for, such as 'DNS:localhost'; its
+            subject is the only one if there are none.
         :param days: For how many days it is valid; it has expired if that is
             negative.
+        :param since: In how many days that begins.
         :param subject: The common name of its owner.
+        :param purpose: What it is for, such as 'clientAuth'; None for all.
         """
         self._issued += 1
         cert, key = f'cert{self._issued}.pem', f'key{self._issued}.pem'
+        extensions = []
+        if names:
+            extensions += '-addext', 'subjectAltName=' + ','.join(names)
+        if purpose is not None:
+            extensions += '-addext', f'extendedKeyUsage={purpose}'
         self._openssl(
             'req', *EC, '-keyout', key, '-out', 'request.pem',
-            '-subj', f'/CN={subject}',
-            '-addext', 'subjectAltName=' + ','.join(names))
+            '-subj', f'/CN={subject}', *extensions)
         now = time.time()
         self._openssl(
             'ca', '-batch', '-notext', '-cert', 'ca.crt', '-keyfile', 'ca.key',
             '-in', 'request.pem', '-out', cert,
             # An hour more, so that whole days are left.
-            '-startdate', _moment(now - 100 * DAY_S),
+            '-startdate', _moment(now + since * DAY_S),
             '-enddate', _moment(now + days * DAY_S + 3600))
         return Issued(str(self._directory / cert), str(self._directory / key))
 
