@@ -74,6 +74,9 @@ ABOUT_OUR_CERTIFICATE = re.compile(
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 
+# The last one is what Python 3.9 raises.
+HUNG_UP = ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError
+
 Result = TypeVar('Result')
 
 
@@ -449,7 +452,7 @@ def _handshake() -> Iterator[None]:
         yield
     except PhaseTimeout as error:
         raise HandshakeBroken(str(error)) from error
-    except (ConnectionError, ssl.SSLEOFError) as error:
+    except HUNG_UP as error:
         raise HandshakeBroken(
             'the server hung up in the TLS handshake') from error
 
