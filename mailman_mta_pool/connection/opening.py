@@ -65,6 +65,8 @@ ABOUT_OUR_CERTIFICATE = re.compile(
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 
+# The last one is what Python 3.9 raises.
+HUNG_UP = ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError
 
 @public
 @dataclass(frozen=True)
@@ -434,7 +436,7 @@ def _handshake() -> Iterator[None]:
         yield
     except PhaseTimeout as error:
         raise HandshakeBroken(str(error)) from error
-    except (ConnectionError, ssl.SSLEOFError) as error:
+    except HUNG_UP as error:
         raise HandshakeBroken(
             'the server hung up in the TLS handshake') from error
 
