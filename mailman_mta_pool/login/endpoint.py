@@ -117,10 +117,11 @@ class EndpointSource:
         self._patience.end()
 
     def failure(self, problem: str) -> TokenUnavailable:
-        """See `Source`."""
+        """See `Source`; the query of the URL may be secret."""
+        url = urlsplit(self._settings.url)._replace(query='').geturl()
         return TokenUnavailable(printable(
-            f'there is no token: {self._settings.url} {problem}; look at the '
-            f'keys of {self._section}'))
+            f'there is no token: {url} {problem}; look at the keys of '
+            f'{self._section}'))
 
     # The request.
 
