@@ -25,7 +25,16 @@ from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import TokenSettings
 from public import public
 from socket import SHUT_RDWR, socket
-from typing import Any, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    Optional,
+    Tuple,
+)
 from urllib.parse import urlencode, urlsplit
 
 
@@ -241,8 +250,12 @@ class EndpointSource:
             self._unwritten = Secret()
 
 
-def _told(found: Any, secrets: Any) -> str:
-    """Return what an error says, in words."""
+def _told(found: Any, secrets: Collection[Secret]) -> str:
+    """Return what an error says, in words.
+
+    :param found: The JSON of the error.
+    :param secrets: What may not show.
+    """
     if not isinstance(found, dict):
         return ''
     words = ', '.join(
