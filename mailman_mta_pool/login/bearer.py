@@ -23,15 +23,21 @@ _TOLD = ('status', 'error', 'error_description', 'scope', 'schemes')
 
 
 class _Bearer(Simple):
-    """One exchange; the subclasses differ in how the token is sent."""
+    """One exchange; the subclasses say what is sent."""
 
     sends_secret = True
     # Its framing is in the words of many a refusal: "auth", "user".
     hides_responses = False
     challenges = 1
 
-    def __init__(self, message: bytes) -> None:
+    def __init__(self, message: bytes, dummy: bytes) -> None:
+        """Prepare one exchange.
+
+        :param message: The initial response, with the token.
+        :param dummy: What an error is answered with.
+        """
         self._message = message
+        self._dummy = dummy
         self.explanation = ''
 
     def initial(self) -> Optional[bytes]:
@@ -44,9 +50,7 @@ class _Bearer(Simple):
         The refusal itself comes after the answer.
         """
         self.explanation = explanation_of(challenge)
-        return self.dummy
-
-    dummy: bytes
+        return self._dummy
 
 
 @public
@@ -55,8 +59,6 @@ class OAuthBearer(_Bearer):
 
     name = 'OAUTHBEARER'
     strength = 70
-    # Section 3.2.3.
-    dummy = SEPARATOR
 
     def __init__(self, user: str, token: str, host: str, port: int) -> None:
         """Prepare one exchange.
@@ -71,7 +73,8 @@ class OAuthBearer(_Bearer):
             pairs.append(f'host={host}')
         if port:
             pairs.append(f'port={port}')
-        super().__init__(_joined(*pairs, f'auth=Bearer {token}'))
+        # Section 3.2.3.
+        super().__init__(_joined(*pairs, f'auth=Bearer {token}'), SEPARATOR)
 
 
 @public
@@ -80,7 +83,6 @@ class XOAuth2(_Bearer):
 
     name = 'XOAUTH2'
     strength = 60
-    dummy = b''
 
     def __init__(self, user: str, token: str) -> None:
         """Prepare one exchange.
@@ -88,7 +90,8 @@ class XOAuth2(_Bearer):
         :param user: As whom we want to act.
         :param token: The token.
         """
-        super().__init__(_joined(f'user={user}', f'auth=Bearer {token}'))
+        super().__init__(
+            _joined(f'user={user}', f'auth=Bearer {token}'), b'')
 
 
 def _joined(*pairs: str) -> bytes:

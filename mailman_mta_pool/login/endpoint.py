@@ -25,7 +25,16 @@ from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import TokenSettings
 from public import public
 from socket import SHUT_RDWR, socket
-from typing import Any, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    Optional,
+    Tuple,
+)
 from urllib.parse import urlencode, urlsplit
 
 
@@ -117,10 +126,11 @@ class EndpointSource:
         self._patience.end()
 
     def failure(self, problem: str) -> TokenUnavailable:
-        """See `Source`."""
+        """See `Source`; the query of the URL may be secret."""
+        url = urlsplit(self._settings.url)._replace(query='').geturl()
         return TokenUnavailable(printable(
-            f'there is no token: {self._settings.url} {problem}; look at the '
-            f'keys of {self._section}'))
+            f'there is no token: {url} {problem}; look at the keys of '
+            f'{self._section}'))
 
     # The request.
 
@@ -240,8 +250,12 @@ class EndpointSource:
             self._unwritten = Secret()
 
 
-def _told(found: Any, secrets: Any) -> str:
-    """Return what an error says, in words."""
+def _told(found: Any, secrets: Collection[Secret]) -> str:
+    """Return what an error says, in words.
+
+    :param found: The JSON of the error.
+    :param secrets: What may not show.
+    """
     if not isinstance(found, dict):
         return ''
     words = ', '.join(
