@@ -18,6 +18,7 @@ from typing import (
     Collection,
     Iterable,
     Iterator,
+    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -30,13 +31,13 @@ from typing import (
 # limit.  EAGAIN is what a thread that cannot be started gets.
 LOCAL_LIMITS = frozenset([
     errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-# So many characters in a row of a user name, a password or what was made of
-# them are not to be shown.
+# So many characters in a row of a password are not to be shown.
 PART_LENGTH = 4
 # Of what is so long, such as a token, a few characters say nothing, and would
 # be found in many a text by chance.
 LONG_LENGTH = 100
 LONG_PART_LENGTH = 12
+public(LONG_PART_LENGTH=LONG_PART_LENGTH, PART_LENGTH=PART_LENGTH)
 # So many characters of what a server says are shown.
 SHOWN_LENGTH = 1000
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
@@ -374,14 +375,30 @@ def shortened(text: str) -> str:
     return text if len(text) <= SHOWN_LENGTH else f'{text[:SHOWN_LENGTH]} …'
 
 
-def _parts(secret: str) -> Iterator[str]:
-    """Every run of `PART_LENGTH` characters; all of a shorter secret."""
-    length = PART_LENGTH if len(secret) < LONG_LENGTH else LONG_PART_LENGTH
-    for start in range(max(1, len(secret) - length + 1)):
-        yield secret[start:start + length]
+@public
+class Hidden(NamedTuple):
+    """What no text may show, even if a server echoes a part of it.
+
+    :ivar text: The text.
+    :ivar part: So many characters of it in a row may not show; all of a
+        shorter text.
+    """
+
+    text: str
+    part: int = PART_LENGTH
+
+    @property
+    def parts(self) -> Iterator[str]:
+        """Every part of it that may not show."""
+        part = (self.part if len(self.text) < LONG_LENGTH
+                else max(self.part, LONG_PART_LENGTH))
+        # No more of it is printable than of what repeats it.
+        folded = printable(self.text).casefold()
+        for start in range(max(1, len(folded) - part + 1)):
+            yield folded[start:start + part]
 
 
-def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
+def _without(secrets: Collection[Hidden], text: Union[bytes, str]) -> str:
     """Return the text made printable, or hidden if it shows a secret.
 
     The enhanced status code (RFC 3463) is shown in any case.
@@ -392,7 +409,7 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
     shown = shortened(printable(text))
     folded = shown.casefold()
     if not any(part in folded for secret in secrets
-               for part in _parts(secret.casefold())):
+               for part in secret.parts):
         return shown
     enhanced = _ENHANCED.match(shown)
     return (enhanced[0] if enhanced else '') + HIDDEN
@@ -406,10 +423,10 @@ def hidden(secrets: Iterable[Secret], text: str) -> str:
     :param text: What a server or the system said.
     """
     return _without(
-        [secret.reveal() for secret in secrets if secret], text)
+        [Hidden(secret.reveal()) for secret in secrets if secret], text)
 
 
-def _translation(relay: str, phase: str, secrets: Collection[str],
+def _translation(relay: str, phase: str, secrets: Collection[Hidden],
                  error: Exception) -> RelayUnavailable:
     """Return our own exception for `error`; see `translated`."""
     if isinstance(error, (ssl.SSLError, WrongCertificate)):
@@ -475,7 +492,7 @@ def _tls_translation(relay: str, phase: str,
 @public
 @contextmanager
 def translated(relay: str, phase: str,
-               secrets: Collection[str] = ()) -> Iterator[None]:
+               secrets: Collection[Hidden] = ()) -> Iterator[None]:
     """Turn what goes wrong while a connection is set up into our own errors.
 
     :param relay: The server, as 'host:port'.

@@ -245,7 +245,8 @@ class Credentials:
                 self._bearer(kind, token.reveal()),
                 (token.reveal().encode('utf-8'),))
         assert self._pair is not None
-        return Authentication(self._by_password(kind), self._pair)
+        return Authentication(
+            self._by_password(kind), self._pair[1:], self._pair[0])
 
     def _bearer(self, kind: Type[Simple], token: str) -> Mechanism:
         mechanism: Mechanism
