@@ -17,6 +17,7 @@ nothing waits for a lock but by a timer.
 import os
 import hmac
 import json
+import math
 import time
 import errno
 import fcntl
@@ -48,8 +49,8 @@ KEEP_PERIOD = 86400.0
 PERMISSIONS = 0o600
 DIRECTORY_PERMISSIONS = 0o700
 KEY_SIZE = 32
-# No state is longer, in octets.
-MAX_STATE = 4096
+# The size of a file in octets, which no state is longer than.
+STATE_SIZE = 4096
 # So much of a reply is kept, in characters.
 MAX_TEXT = 500
 public(KEEP_PERIOD=KEEP_PERIOD, LOOK_PERIOD=LOOK_PERIOD,
@@ -166,7 +167,7 @@ class LoginRecord:
 
     def refusal(self) -> Optional[Tuple[int, bytes]]:
         """Return the code and the text of a refusal that holds, or None."""
-        return self._refusal_in(self._state())
+        return self._refusal_in(self._state_by_now())
 
     def forget(self) -> None:
         """Forget a refusal: the login was found to be good.
@@ -174,14 +175,14 @@ class LoginRecord:
         Whoever finds that out may be another user, so that no file is made.
         """
         self._own = _UNKNOWN
-        if self.refusal() is not None:
+        if self._refusal_in(self._state()) is not None:
             with suppress(OSError):
                 self._files.remove()
 
     def _refusal_in(self, state: _State) -> Optional[Tuple[int, bytes]]:
-        left = state.at + REFUSAL_PERIOD - self._clock()
-        # A clock that was set back says nothing.
-        if not state.code or not 0 < left <= REFUSAL_PERIOD:
+        now = self._clock()
+        left = min(state.at, now) + REFUSAL_PERIOD - now
+        if not state.code or left <= 0:
             return None
         return state.code, (
             f'{state.text} (the login is not tried again for '
@@ -210,7 +211,7 @@ class LoginRecord:
 
         :raises smtplib.SMTPAuthenticationError: if one was refused.
         """
-        state = self._state()
+        state = self._state_by_now()
         refusal = self._refusal_in(state)
         if refusal is not None:
             raise smtplib.SMTPAuthenticationError(*refusal)
@@ -260,6 +261,18 @@ class LoginRecord:
             if found is not None:
                 return max(found, self._own)
         return self._own
+
+    def _state_by_now(self) -> _State:
+        """Return the state, after a look at the clock.
+
+        If that was set back, a refusal is no older than now; it would hold
+        for too long, or another login would be refused.
+        """
+        state, now = self._state(), self._clock()
+        if state.code and state.at > now:
+            state = state._replace(at=now)
+            self._write(state)
+        return state
 
     def _write(self, state: _State) -> None:
         self._own = _UNKNOWN
@@ -323,7 +336,7 @@ class _Files:
         """
         try:
             with open(self._found(), 'rb') as file:
-                octets = file.read(MAX_STATE)
+                octets = file.read(STATE_SIZE)
         except FileNotFoundError:
             # Somebody may have removed the directory, and the key with it.
             self._path = ''
@@ -365,6 +378,9 @@ class _Files:
             if os.fstat(descriptor).st_nlink == 0:
                 # It was removed since it was opened.
                 raise BlockingIOError
+            # A disk that becomes full keeps nobody from writing the outcome.
+            size = os.fstat(descriptor).st_size
+            _write_at(descriptor, b' ' * (STATE_SIZE - size), size)
             os.utime(descriptor, (now, now))
         except BlockingIOError:
             os.close(descriptor)
@@ -411,16 +427,24 @@ class _Files:
 
         :raises OSError: if that cannot be done.
         """
-        octets = json.dumps(state._asdict()).encode('ascii')
+        octets = json.dumps(state._asdict(), ensure_ascii=False).encode()
         descriptor = os.open(self._found(), os.O_RDWR | os.O_CREAT |
                              os.O_CLOEXEC, PERMISSIONS)
         try:
-            # Who reads it meanwhile finds nothing that is sound.
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, octets, 0)
+            # In its place, so that there is always a whole one.
+            _write_at(descriptor, octets.ljust(STATE_SIZE), 0)
             os.utime(descriptor, (state.at, state.at))
         finally:
             os.close(descriptor)
+
+
+def _write_at(descriptor: int, octets: bytes, offset: int) -> None:
+    """Write octets, all of them.
+
+    :raises OSError: if that cannot be done.
+    """
+    if os.pwrite(descriptor, octets, offset) != len(octets):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _state_in(octets: bytes) -> Optional[_State]:
@@ -431,6 +455,7 @@ def _state_in(octets: bytes) -> Optional[_State]:
                        str(found['text']))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    if state.code and not 400 <= state.code <= 599:
+    if not math.isfinite(state.at) or (
+            state.code and not 400 <= state.code <= 599):
         return None
     return state._replace(text=printable(state.text)[:MAX_TEXT])
