@@ -62,6 +62,23 @@ _REMEDIES = {
     # What is too weak, and what Python 3.13 makes OpenSSL look at.
     **dict.fromkeys([66, 67, 68, *range(76, 94)], _MALFORMED),
     }
+# What a server says to AUTH that does not look at the credentials, by the
+# reply codes (RFC 5321, section 4.2.2; RFC 4954, sections 4 and 6).
+_OTHER_MECHANISM = (
+    'Name another mechanism in auth, or use a port of the mail server where '
+    'it lets users log in, usually 587 or 465.')
+_TLS_FIRST = 'Set secure_mode, or smtp_secure_mode, to starttls or smtps.'
+_AUTH_REMEDIES = {
+    **dict.fromkeys([500, 502, 503, 504], _OTHER_MECHANISM),
+    **dict.fromkeys([530, 538], _TLS_FIRST),
+    }
+# RFC 5248, section 4.2: the server has the password in a form that does not
+# fit the mechanism.
+_TRANSITION = (
+    'Log in by PLAIN until the mail server has made the password over: set '
+    'auth to PLAIN for once.')
+_ABOUT_TRANSITION = re.compile(r'[45]\.7\.12\b')
+_ABOUT_CREDENTIALS = re.compile(r'[45]\.7\.8\b')
 _ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
 
@@ -226,17 +243,32 @@ class RelayUnavailable(smtplib.SMTPException):
 
 @public
 class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):
-    """The server did not accept our user name and password."""
+    """The server did not accept our user name and password.
+
+    :ivar is_judged: True if the server has looked at these, and takes them
+        neither now nor later.
+    """
 
     def __init__(self, relay: str, code: int, text: Union[bytes, str],
                  ) -> None:
+        words = shortened(printable(text))
+        remedy = _auth_remedy(code, words)
         RelayUnavailable.__init__(
-            self, relay, 'AUTH', f'{code} {shortened(printable(text))}',
-            code)
+            self, relay, 'AUTH', f'{code} {words}', code, remedy)
         self.smtp_code = code
         self.smtp_error = text
         # RFC 4954, section 6: 454 is a temporary failure, 535 is not.
-        self.waiting_helps = 400 <= code < 500
+        self.waiting_helps = 400 <= code < 500 and not remedy
+        self.is_judged = not self.waiting_helps and not remedy
+
+
+def _auth_remedy(code: int, text: str) -> str:
+    """Return what is to be done if AUTH fails, the credentials aside."""
+    if _ABOUT_TRANSITION.match(text) is not None:
+        return _TRANSITION
+    if _ABOUT_CREDENTIALS.match(text) is not None:
+        return ''
+    return _AUTH_REMEDIES.get(code, '')
 
 
 @public

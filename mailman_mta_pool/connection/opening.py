@@ -348,7 +348,7 @@ class _Opening:
             try:
                 await self._authenticate(attempt, server)
             except AuthenticationRefused as error:
-                if error.waiting_helps:
+                if not error.is_judged:
                     raise
                 with translated(self._relay, 'AUTH'):
                     again = await attempt.renewed()
@@ -361,7 +361,7 @@ class _Opening:
             try:
                 await self._authenticate(again, server)
             except AuthenticationRefused as error:
-                if not error.waiting_helps:
+                if error.is_judged:
                     turn.refused(error.smtp_code, error.smtp_error)
                 raise
             turn.accepted()
