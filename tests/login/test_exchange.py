@@ -105,6 +105,39 @@ class TestChoice(unittest.TestCase):
                 smtplib.SMTPNotSupportedError, 'AUTH GSSAPI NTLM'):
             authentication('NTLM', 'GSSAPI')
 
+    def test_a_password_that_is_computed_in_two_ways(self):
+        # By RFC 5802 with SASLprep, by Dovecot with the octets as they are.
+        everything = {'SCRAM-SHA-256', 'SCRAM-SHA-1', 'PLAIN', 'LOGIN'}
+        for user, password in (
+                (USER, 'x\xb2'), (USER, 'a\u0308'), (USER, 'a\xa0b'),
+                ('u\xb2', PASSWORD)):
+            with self.subTest(user=user, password=password):
+                for offered, is_verified, name in (
+                        (everything, True, 'PLAIN'),
+                        (everything | {'CRAM-MD5'}, True, 'CRAM-MD5'),
+                        # A password is dearer than a login.
+                        (everything, False, 'SCRAM-SHA-256'),
+                        ({'SCRAM-SHA-256', 'SCRAM-SHA-1'}, True,
+                         'SCRAM-SHA-256')):
+                    attempt = Attempt(Credentials(user, Secret(password)))
+                    self.assertEqual(attempt.authentication(
+                        frozenset(offered), is_verified).mechanism, name)
+        for password in ('p\xe4ssw\xf6rd \N{EURO SIGN}', '  a b '):
+            self.assertEqual(
+                begin(USER, password, *everything).mechanism, 'SCRAM-SHA-256')
+
+    def test_what_no_mechanism_can_do(self):
+        for user, password in ((USER, 'a\tb'), ('a\tb', PASSWORD)):
+            with self.subTest(user=user):
+                with self.assertRaises(
+                        smtplib.SMTPNotSupportedError) as caught:
+                    begin(user, password, 'SCRAM-SHA-256')
+                text = str(caught.exception)
+                self.assertIn('SCRAM-SHA-256 cannot be used', text)
+                self.assertIn('SASLprep', text)
+                self.assertNotIn('none of which', text)
+                self.assertNotIn('\t', text)
+
 
 class TestSecrets(unittest.TestCase):
     def test_a_line_that_is_no_reply(self):
