@@ -5,6 +5,7 @@ RFC 6749, sections 4.4 and 6.  It is not for the network thread, for it waits.
 """
 
 import os
+import errno
 import fcntl
 import logging
 import tempfile
@@ -37,6 +38,8 @@ MAX_RESPONSE = 64 * 1024
 MAX_SHOWN = 200
 FORM = 'application/x-www-form-urlencoded'
 PERMISSIONS = 0o600
+# What a disk without room answers.
+FULL = frozenset([errno.ENOSPC, errno.EDQUOT])
 # The keys of an error (RFC 6749, section 5.2).
 _TOLD = ('error', 'error_description')
 
@@ -54,17 +57,21 @@ class EndpointSource:
         self._settings = settings
         self._section = section
         self._connection: Optional[HTTPConnection] = None
-        # Another refresh token than the file has, if that cannot be written.
-        self._unwritten = Secret()
+        # A refresh token that could not be written, after the one that the
+        # file has in its place.
+        self._unwritten = Secret(), Secret()
 
     def fetch(self) -> Grant:
         """See `Tokens`."""
         if not self._settings.refresh_token_file:
             return self._ask(Secret())
         with self._refresh_token() as token:
-            grant = self._ask(self._unwritten or token)
+            written, unwritten = self._unwritten
+            # Whoever changes the file knows better.
+            grant = self._ask(
+                unwritten if unwritten and written == token else token)
             if grant.refresh_token and grant.refresh_token != token:
-                self._keep(grant.refresh_token)
+                self._keep(token, grant.refresh_token)
             return grant
 
     def abort(self) -> None:
@@ -163,19 +170,18 @@ class EndpointSource:
                 return
         raise self._failure(f'needs {path}, and that {problem}')
 
-    def _keep(self, token: Secret) -> None:
+    def _keep(self, before: Secret, token: Secret) -> None:
         path = self._settings.refresh_token_file
         try:
             _replace(path, token.reveal().encode('utf-8') + b'\n')
         except OSError as error:
-            self._unwritten = token
+            self._unwritten = before, token
             log.warning(
                 '%s: the provider has sent another refresh token, which '
                 'cannot be written to %s: %s; let the user of Mailman write '
-                'that file and its directory', self._section, path,
-                error.strerror or error)
+                'that file', self._section, path, error.strerror or error)
         else:
-            self._unwritten = Secret()
+            self._unwritten = Secret(), Secret()
 
 
 def _told(found: Any, secrets: Any) -> str:
@@ -208,10 +214,26 @@ def _locked(path: str) -> Any:
 
 
 def _replace(path: str, octets: bytes) -> None:
-    """Write a file anew, so that it is never there by half.
+    """Write a file anew, so that it is never there by half if possible.
 
     :raises OSError: if that cannot be done.
     """
+    # What is a link stays one.
+    path = os.path.realpath(path)
+    try:
+        _put_in_place(path, octets)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        # The directory may be another user's, or the file mounted.
+        with open(path, 'r+b') as file:
+            file.write(octets)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _put_in_place(path: str, octets: bytes) -> None:
     descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path))
     try:
         with open(descriptor, 'wb') as file:

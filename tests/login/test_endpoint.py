@@ -4,9 +4,11 @@
 
 import os
 import stat
+import errno
 import fcntl
 import asyncio
 import logging
+import tempfile
 import unittest
 import threading
 
@@ -168,16 +170,44 @@ class TestRefreshTokens(EndpointTestCase):
             (200, {**GOOD, 'refresh_token': 'hunter4'}), (200, GOOD))
         source = self.with_file(endpoint.url)
         with mock.patch.object(os, 'replace', side_effect=OSError(
-                30, 'Read-only file system')):
+                errno.ENOSPC, 'No space left on device')):
             with self.assertLogs('mailman.smtp', logging.WARNING) as logs:
                 source.fetch()
         line, = logs.output
-        self.assertIn(f'{self.path}: Read-only', line)
+        self.assertIn(f'{self.path}: No space', line)
         self.assertNotIn('hunter', line)
         self.assertEqual(os.listdir(self.directory), ['refresh'])
         # This process goes on with it.
         source.fetch()
         self.assertEqual(endpoint.forms[1]['refresh_token'], 'hunter4')
+        # Until the operator puts another one there.
+        self.path.write_text('hunter5\n')
+        source.fetch()
+        self.assertEqual(endpoint.forms[2]['refresh_token'], 'hunter5')
+
+    def test_only_the_file_can_be_written(self):
+        # The directory cannot, or the file is mounted.
+        self.path.chmod(0o640)
+        inode = self.path.stat().st_ino
+        endpoint = self.endpoint((200, {**GOOD, 'refresh_token': 'h4'}))
+        for module, name, number in ((tempfile, 'mkstemp', errno.EACCES),
+                                     (os, 'replace', errno.EBUSY)):
+            self.path.write_text(f'{REFRESH}\n')
+            with self.subTest(name=name), mock.patch.object(
+                    module, name, side_effect=OSError(number, 'No')):
+                self.with_file(endpoint.url).fetch()
+            self.assertEqual(self.path.read_text(), 'h4\n')
+            self.assertEqual(self.path.stat().st_ino, inode)
+            self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
+            self.assertEqual(os.listdir(self.directory), ['refresh'])
+
+    def test_a_link(self):
+        link = self.directory / 'link'
+        link.symlink_to('refresh')
+        endpoint = self.endpoint((200, {**GOOD, 'refresh_token': 'hunter4'}))
+        self.source(endpoint.url, refresh_token_file=str(link)).fetch()
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(self.path.read_text(), 'hunter4\n')
 
     def test_another_process_uses_it(self):
         # Each token is good once: the second one waits, and finds the next.
