@@ -102,7 +102,15 @@ class ServerNotTrusted(BadChallenge):
 
 @public
 class TokenUnavailable(Exception):
-    """There is no token to log in with; the text shows no secret."""
+    """There is no token to log in with; the text shows no secret.
+
+    :ivar pause: For how many seconds whoever grants tokens does not want to be
+        asked; 0 if that was not said.
+    """
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
 
 
 @public

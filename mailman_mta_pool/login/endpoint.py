@@ -11,6 +11,8 @@ import logging
 import tempfile
 
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from http.client import (
     HTTPConnection,
     HTTPException,
@@ -34,6 +36,8 @@ log = logging.getLogger('mailman.smtp')
 STEP_TIMEOUT = 10.0
 # No response is longer, in octets.
 MAX_RESPONSE = 64 * 1024
+# No number of seconds is longer.
+MAX_DIGITS = 10
 # Of what an error says this much is shown, in characters.
 MAX_SHOWN = 200
 FORM = 'application/x-www-form-urlencoded'
@@ -83,18 +87,19 @@ class EndpointSource:
                 # Whoever waits for it gets an error.
                 sock.shutdown(2)
 
-    def _failure(self, problem: str) -> TokenUnavailable:
+    def _failure(self, problem: str, pause: float = 0.0) -> TokenUnavailable:
         return TokenUnavailable(printable(
             f'there is no token: {self._settings.url} {problem}; look at the '
-            f'keys of {self._section}'))
+            f'keys of {self._section}'), pause)
 
     # The request.
 
     def _ask(self, refresh_token: Secret) -> Grant:
         secrets = [refresh_token, self._settings.client_secret]
         form = self._form(refresh_token)
+        pause = 0.0
         try:
-            status, octets = self._post(form)
+            status, octets, pause = self._post(form)
         except (OSError, HTTPException, ValueError) as error:
             # Of a foreign text only what quotes nothing of ours.
             problem = hidden(secrets, str(error) or type(error).__name__)
@@ -106,7 +111,7 @@ class EndpointSource:
                 problem = f'answers {status}{_told(found, secrets)}'
             except ValueError as error:
                 problem = f'answers {status} with what {error}'
-        raise self._failure(problem)
+        raise self._failure(problem, pause)
 
     def _form(self, refresh_token: Secret) -> str:
         settings = self._settings
@@ -123,7 +128,7 @@ class EndpointSource:
         return urlencode(form)
 
     def _post(self, form: str) -> Any:
-        """Return the status and the content of the response.
+        """Return the status, the content and the pause of the response.
 
         Nothing follows a redirection, which would take the secrets elsewhere.
         """
@@ -140,7 +145,7 @@ class EndpointSource:
             octets = response.read(MAX_RESPONSE + 1)
             if len(octets) > MAX_RESPONSE:
                 raise ValueError(f'answers more than {MAX_RESPONSE} octets')
-            return response.status, octets
+            return response.status, octets, _pause_in(response)
         finally:
             self._connection = None
             connection.close()
@@ -182,6 +187,22 @@ class EndpointSource:
                 'that file', self._section, path, error.strerror or error)
         else:
             self._unwritten = Secret(), Secret()
+
+
+def _pause_in(response: HTTPResponse) -> float:
+    """Return how long a response has us wait (RFC 9110, section 10.2.3).
+
+    :return: Seconds; 0 if it does not say, or what makes no sense.
+    """
+    value = response.getheader('Retry-After') or ''
+    if response.status not in (429, 503):
+        return 0.0
+    if value.isascii() and value.isdigit() and len(value) < MAX_DIGITS:
+        return float(value)
+    with suppress(TypeError, ValueError, OverflowError):
+        then = parsedate_to_datetime(value)
+        return max(0.0, (then - datetime.now(timezone.utc)).total_seconds())
+    return 0.0
 
 
 def _told(found: Any, secrets: Any) -> str:

@@ -13,6 +13,8 @@ import unittest
 import threading
 
 from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from mailman_mta_pool.errors import TokenUnavailable
 from mailman_mta_pool.login.endpoint import EndpointSource, MAX_RESPONSE
 from mailman_mta_pool.login.grant import Grant
@@ -102,6 +104,26 @@ class TestClientCredentials(EndpointTestCase):
                     self.with_secret(endpoint.url), endpoint.url, words)
                 # It follows no redirection.
                 self.assertEqual(len(endpoint.forms), 1)
+
+    def test_retry_after(self):
+        # RFC 9110, section 10.2.3.
+        date = format_datetime(
+            datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
+        for status, value, least, most in (
+                (429, '120', 120, 120), (503, '7200', 7200, 7200),
+                (503, date, 3500, 3600), (503, 'x', 0, 0), (503, '-5', 0, 0),
+                (429, '9' * 5000, 0, 0), (429, '\xb2', 0, 0),
+                (503, 'Wed, 21 Oct 2015 07:28:00 GMT', 0, 0),
+                (503, 'Wed, 99 Oct 2015 07:28:00 GMT', 0, 0),
+                (503, 'Wed, 21 Oct 2015 07:28:00', 0, 0),
+                (400, '120', 0, 0)):
+            with self.subTest(status=status, value=value[:40]):
+                endpoint = self.endpoint((status, {}, value))
+                with self.assertRaises(TokenUnavailable) as caught:
+                    self.with_secret(endpoint.url).fetch()
+                self.assertIn(f'answers {status}', str(caught.exception))
+                self.assertGreaterEqual(caught.exception.pause, least)
+                self.assertLessEqual(caught.exception.pause, most)
 
     def test_nobody_there(self):
         self.assertFails(

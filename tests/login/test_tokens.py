@@ -17,7 +17,12 @@ from mailman_mta_pool.login.grant import (
     MAX_TOKEN,
     printed_grant,
 )
-from mailman_mta_pool.login.tokens import FETCH_TIMEOUT, FEW_SECONDS, Tokens
+from mailman_mta_pool.login.tokens import (
+    FETCH_TIMEOUT,
+    FEW_SECONDS,
+    LONGEST_PAUSE,
+    Tokens,
+)
 from mailman_mta_pool.programs import FAILURE_PAUSE, ProgramFailed
 from mailman_mta_pool.secret import Secret
 from tests.opening import QuickLoop
@@ -35,6 +40,7 @@ class Source:
         self.life = life
         self.fetched = 0
         self.failure = None
+        self.pause = 0.0
         self.gate = Event()
         self.gate.set()
         self.aborted = False
@@ -43,7 +49,7 @@ class Source:
         self.fetched += 1
         self.gate.wait(30)
         if self.failure is not None:
-            raise TokenUnavailable(self.failure)
+            raise TokenUnavailable(self.failure, self.pause)
         return Grant(Secret(self.name.format(self.fetched)), self.life)
 
     def abort(self):
@@ -130,6 +136,19 @@ class TestTokens(unittest.TestCase):
         source.failure = None
         self.now += FAILURE_PAUSE
         self.assertEqual(self.get(tokens), ('token 2', True))
+
+    def test_a_source_that_wants_a_pause(self):
+        for pause, seconds in ((1.0, FAILURE_PAUSE), (300.0, 300.0),
+                               (1e9, LONGEST_PAUSE)):
+            with self.subTest(pause=pause):
+                source = Source()
+                source.failure, source.pause = 'not now', pause
+                tokens = self.tokens(source)
+                for more in (0, seconds - 1, 1):
+                    self.now += more
+                    with self.assertRaisesRegex(TokenUnavailable, 'not now'):
+                        self.get(tokens)
+                self.assertEqual(source.fetched, 2)
 
     def test_failure_while_the_last_one_is_good(self):
         source = Source()

@@ -18,7 +18,7 @@ class TokenEndpoint:
 
     :ivar forms: What it was asked, each a dictionary of texts.
     :ivar answer: Called with each of these; returns the status, and what the
-        JSON says, or octets.
+        JSON says, or octets, and perhaps a Retry-After.
     """
 
     def __init__(self, answer, tls=None):
@@ -40,12 +40,14 @@ class TokenEndpoint:
                 form = {key: value for key, (value,) in parse_qs(
                     octets.decode('ascii'), strict_parsing=True).items()}
                 endpoint.forms.append({'path': self.path, **form})
-                status, found = endpoint.answer(form)
+                status, found, *wait = endpoint.answer(form)
                 content = (found if isinstance(found, bytes)
                            else json.dumps(found).encode())
                 self.send_response(status)
                 if 300 <= status < 400:
                     self.send_header('Location', endpoint.url)
+                for value in wait:
+                    self.send_header('Retry-After', value)
                 self.end_headers()
                 # The client may not want it.
                 with suppress(ConnectionError):
