@@ -50,6 +50,16 @@ def forget_refusal(relay: RelaySettings, var_directory: str) -> None:
     _record_of(relay, var_directory).forget()
 
 
+@public
+def is_refused(relay: RelaySettings, var_directory: str) -> bool:
+    """True if the processes of this host do not try the login at a relay.
+
+    :param relay: Its settings.
+    :param var_directory: Mailman's $VAR_DIR.
+    """
+    return _record_of(relay, var_directory).refusal() is not None
+
+
 def _record_of(relay: RelaySettings, var_directory: str) -> LoginRecord:
     keys = _keys_of(relay)
     return LoginRecord(
