@@ -20,8 +20,8 @@ from typing import Any, Callable, List, NamedTuple
 MAX_OUTPUT = 64 * 1024
 # No token is longer, in characters.
 MAX_TOKEN = 8192
-# The longest life of a token, in seconds.  Some providers name a greater number
-# for one that never expires.
+# The longest life of a token, in seconds.  Some providers name a greater one
+# for a token that never expires.
 MAX_LIFE = 10 * 365 * 86400.0
 public(MAX_LIFE=MAX_LIFE, MAX_OUTPUT=MAX_OUTPUT, MAX_TOKEN=MAX_TOKEN)
 
