@@ -19,6 +19,7 @@ from mailman_mta_pool.journal.file import Journal, name_of
 from mailman_mta_pool.journal.keeping import FinishedElsewhere, journal_of
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.posts import message_id_in
+from mailman_mta_pool.relays.access import is_refused
 from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import (
     check_limits,
@@ -43,7 +44,7 @@ from mailman_mta_pool.runner.signals import (
 )
 from mailman_mta_pool.runner.smtplog import PostLog
 from mailman_mta_pool.sampling import Account
-from mailman_mta_pool.settings import Settings
+from mailman_mta_pool.settings import RelaySettings, Settings
 from mailman_mta_pool.settlement.catalogue import catalogue_of
 from mailman_mta_pool.settlement.ledger import Ledger, Post
 from mailman_mta_pool.strategies import plain_sender, strategy_for
@@ -81,7 +82,7 @@ def deliver(mlist: Any, msg: Any, msgdata: Dict[str, Any]) -> None:
     stand_guard()
     settings, mistake = Settings(), None
     try:
-        settings = last_good_settings(_check)
+        settings = last_good_settings(_check, _is_refused)
         check_modes(settings)
         check_route(settings, _posting_address(mlist))
         use_limits(settings, limits_directory(config.VAR_DIR))
@@ -101,6 +102,11 @@ def _check(settings: Settings) -> None:
     """Refuse changed settings with which nothing could be delivered."""
     check_modes(settings)
     check_limits(settings)
+
+
+def _is_refused(relay: RelaySettings) -> bool:
+    """True if the login at a relay is refused, so that nobody tries it."""
+    return is_refused(relay, config.VAR_DIR)
 
 
 def _posting_address(mlist: Any) -> Optional[str]:

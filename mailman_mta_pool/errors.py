@@ -18,6 +18,7 @@ from typing import (
     Collection,
     Iterable,
     Iterator,
+    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -30,13 +31,13 @@ from typing import (
 # limit.  EAGAIN is what a thread that cannot be started gets.
 LOCAL_LIMITS = frozenset([
     errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-# So many characters in a row of a user name, a password or what was made of
-# them are not to be shown.
+# So many characters in a row of a password are not to be shown.
 PART_LENGTH = 4
 # Of what is so long, such as a token, a few characters say nothing, and would
 # be found in many a text by chance.
 LONG_LENGTH = 100
 LONG_PART_LENGTH = 12
+public(LONG_PART_LENGTH=LONG_PART_LENGTH, PART_LENGTH=PART_LENGTH)
 # So many characters of what a server says are shown.
 SHOWN_LENGTH = 1000
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
@@ -69,6 +70,23 @@ _REMEDIES = {
     **dict.fromkeys([62, 63, 64], _WRONG_NAME),
     **dict.fromkeys(UNTRUSTED, _UNTRUSTED),
     }
+# What a server says to AUTH that does not look at the credentials, by the
+# reply codes (RFC 5321, section 4.2.2; RFC 4954, sections 4 and 6).
+_OTHER_MECHANISM = (
+    'Name another mechanism in auth, or use a port of the mail server where '
+    'it lets users log in, usually 587 or 465.')
+_TLS_FIRST = 'Set secure_mode, or smtp_secure_mode, to starttls or smtps.'
+_AUTH_REMEDIES = {
+    **dict.fromkeys([500, 502, 503, 504], _OTHER_MECHANISM),
+    **dict.fromkeys([530, 538], _TLS_FIRST),
+    }
+# RFC 5248, section 4.2: the server has the password in a form that does not
+# fit the mechanism.
+_TRANSITION = (
+    'Log in by PLAIN until the mail server has made the password over: set '
+    'auth to PLAIN for once.')
+_ABOUT_TRANSITION = re.compile(r'[45]\.7\.12\b')
+_ABOUT_CREDENTIALS = re.compile(r'[45]\.7\.8\b')
 _ENHANCED = re.compile(r'[245]\.\d{1,3}\.\d{1,3} ')
 
 
@@ -92,7 +110,15 @@ class ServerNotTrusted(BadChallenge):
 
 @public
 class TokenUnavailable(Exception):
-    """There is no token to log in with; the text shows no secret."""
+    """There is no token to log in with; the text shows no secret.
+
+    :ivar pause: For how many seconds whoever grants tokens does not want to be
+        asked; 0 if that was not said.
+    """
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
 
 
 @public
@@ -285,17 +311,32 @@ class RelayUnavailable(smtplib.SMTPException):
 
 @public
 class AuthenticationRefused(RelayUnavailable, smtplib.SMTPAuthenticationError):
-    """The server did not accept our user name and password."""
+    """The server did not accept our user name and password.
+
+    :ivar is_judged: True if the server has looked at these, and takes them
+        neither now nor later.
+    """
 
     def __init__(self, relay: str, code: int, text: Union[bytes, str],
                  ) -> None:
+        words = shortened(printable(text))
+        remedy = _auth_remedy(code, words)
         RelayUnavailable.__init__(
-            self, relay, 'AUTH', f'{code} {shortened(printable(text))}',
-            code)
+            self, relay, 'AUTH', f'{code} {words}', code, remedy)
         self.smtp_code = code
         self.smtp_error = text
         # RFC 4954, section 6: 454 is a temporary failure, 535 is not.
-        self.waiting_helps = 400 <= code < 500
+        self.waiting_helps = 400 <= code < 500 and not remedy
+        self.is_judged = not self.waiting_helps and not remedy
+
+
+def _auth_remedy(code: int, text: str) -> str:
+    """Return what is to be done if AUTH fails, the credentials aside."""
+    if _ABOUT_TRANSITION.match(text) is not None:
+        return _TRANSITION
+    if _ABOUT_CREDENTIALS.match(text) is not None:
+        return ''
+    return _AUTH_REMEDIES.get(code, '')
 
 
 @public
@@ -444,14 +485,30 @@ def shortened(text: str) -> str:
     return text if len(text) <= SHOWN_LENGTH else f'{text[:SHOWN_LENGTH]} …'
 
 
-def _parts(secret: str) -> Iterator[str]:
-    """Every run of `PART_LENGTH` characters; all of a shorter secret."""
-    length = PART_LENGTH if len(secret) < LONG_LENGTH else LONG_PART_LENGTH
-    for start in range(max(1, len(secret) - length + 1)):
-        yield secret[start:start + length]
+@public
+class Hidden(NamedTuple):
+    """What no text may show, even if a server echoes a part of it.
+
+    :ivar text: The text.
+    :ivar part: So many characters of it in a row may not show; all of a
+        shorter text.
+    """
+
+    text: str
+    part: int = PART_LENGTH
+
+    @property
+    def parts(self) -> Iterator[str]:
+        """Every part of it that may not show."""
+        part = (self.part if len(self.text) < LONG_LENGTH
+                else max(self.part, LONG_PART_LENGTH))
+        # No more of it is printable than of what repeats it.
+        folded = printable(self.text).casefold()
+        for start in range(max(1, len(folded) - part + 1)):
+            yield folded[start:start + part]
 
 
-def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
+def _without(secrets: Collection[Hidden], text: Union[bytes, str]) -> str:
     """Return the text made printable, or hidden if it shows a secret.
 
     The enhanced status code (RFC 3463) is shown in any case.
@@ -463,7 +520,7 @@ def _without(secrets: Collection[str], text: Union[bytes, str]) -> str:
     folded = shown.casefold()
     # Of a secret, too, no more is printable than of what repeats it.
     if not any(part in folded for secret in secrets
-               for part in _parts(printable(secret).casefold())):
+               for part in secret.parts):
         return shown
     enhanced = _ENHANCED.match(shown)
     return (enhanced[0] if enhanced else '') + HIDDEN
@@ -477,10 +534,10 @@ def hidden(secrets: Iterable[Secret], text: str) -> str:
     :param text: What a server or the system said.
     """
     return _without(
-        [secret.reveal() for secret in secrets if secret], text)
+        [Hidden(secret.reveal()) for secret in secrets if secret], text)
 
 
-def _translation(relay: str, phase: str, secrets: Collection[str],
+def _translation(relay: str, phase: str, secrets: Collection[Hidden],
                  error: Exception) -> RelayUnavailable:
     """Return our own exception for `error`; see `translated`."""
     if isinstance(error, (ssl.SSLError, WrongCertificate)):
@@ -557,7 +614,7 @@ def _in_words(reason: str) -> str:
 @public
 @contextmanager
 def translated(relay: str, phase: str,
-               secrets: Collection[str] = ()) -> Iterator[None]:
+               secrets: Collection[Hidden] = ()) -> Iterator[None]:
     """Turn what goes wrong while a connection is set up into our own errors.
 
     :param relay: The server, as 'host:port'.

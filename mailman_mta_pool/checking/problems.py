@@ -365,7 +365,8 @@ def _auth(error: RelayUnavailable, situation: Situation,
             'Set smtp_secure_mode: starttls.', (MODE,))
     return Problem(
         f'{name} does not accept our login: {error.reason}.',
-        judgement.remedy or 'Correct smtp_user and smtp_pass.', LOGIN)
+        judgement.remedy or error.remedy or
+        'Correct smtp_user and smtp_pass.', LOGIN)
 
 
 def _no_auth(error: RelayUnavailable, situation: Situation) -> Problem:

@@ -10,7 +10,9 @@ from mailman_mta_pool.configuration.files import (
 from mailman_mta_pool.configuration.loading import (
     configuration_path,
     exposures,
+    PROGRAM,
     read_again,
+    run_again,
     settings_of,
     Sources,
     sources_of,
@@ -18,7 +20,7 @@ from mailman_mta_pool.configuration.loading import (
 )
 from mailman_mta_pool.configuration.secrets import Exposure, Programs
 from mailman_mta_pool.secret import Secret
-from mailman_mta_pool.settings import Settings
+from mailman_mta_pool.settings import RelaySettings, Settings
 from public import public
 from typing import Callable, FrozenSet, Optional, Tuple, Union
 
@@ -31,6 +33,8 @@ _Seen = Tuple[Union[str, Secret], ...]
 
 # Raises `ConfigurationError` for settings that cannot be used.
 Check = Callable[[Settings], None]
+# True of a relay whose login is refused.
+IsRefused = Callable[[RelaySettings], bool]
 
 
 class _LastGood:
@@ -47,7 +51,7 @@ class _LastGood:
         # The warnings about files with a secret that others may read.
         self._exposed: FrozenSet[Exposure] = frozenset()
 
-    def settings(self, check: Check) -> Settings:
+    def settings(self, check: Check, is_refused: IsRefused) -> Settings:
         path = configuration_path()
         if self._settings is None or path != self._sources.path:
             sources = sources_of(
@@ -55,7 +59,7 @@ class _LastGood:
             settings = settings_of(sources)
             self._adopt(sources, settings)
         else:
-            settings = self._look_again(self._settings, check)
+            settings = self._look_again(self._settings, check, is_refused)
         return with_mta(settings)
 
     def _adopt(self, sources: Sources, settings: Settings) -> None:
@@ -67,7 +71,8 @@ class _LastGood:
                         path, what, who, remedy)
         self._exposed = exposed
 
-    def _look_again(self, settings: Settings, check: Check) -> Settings:
+    def _look_again(self, settings: Settings, check: Check,
+                    is_refused: IsRefused) -> Settings:
         """Adopt files that have changed, or log once what is wrong with them.
 
         The texts are compared, because an edit may leave the time and the
@@ -75,6 +80,7 @@ class _LastGood:
 
         :param settings: Those in force.
         :param check: See `last_good_settings`.
+        :param is_refused: Likewise.
         :return: Those in force from now on.
         """
         before = self._sources
@@ -83,7 +89,11 @@ class _LastGood:
             text = read_configuration(before.path)
             seen = (text,)
             if text == before.text:
-                now = read_again(before)
+                now = run_again(
+                    read_again(before),
+                    [relay.name for relay in settings.relays
+                     if relay.password_key == PROGRAM and is_refused(relay)],
+                    self._programs.again)
             else:
                 now = sources_of(before.path, text, self._programs)
             seen = _texts(now)
@@ -108,6 +118,9 @@ class _LastGood:
         """Return the file whose change has made new settings."""
         if self._seen[:1] != (now.text,):
             return now.path
+        for (name, key), secret in now.printed.items():
+            if secret != before.printed.get((name, key)):
+                return f'what the program of [{name}] {key} prints'
         for section, key in now.readers:
             if (now.read[section.name, key] !=
                     before.read[section.name, key]):
@@ -116,8 +129,11 @@ class _LastGood:
 
 
 def _texts(sources: Sources) -> _Seen:
-    """Return what the files say that are read for each post."""
-    return (sources.text, sources.answers_text, *(
+    """Return what the files say that are read for each post.
+
+    And what the programs print that are run again.
+    """
+    return (sources.text, sources.answers_text, *sources.printed.values(), *(
         sources.read[section.name, key] for section, key in sources.readers))
 
 
@@ -144,23 +160,32 @@ def _nothing_more(settings: Settings) -> None:
     """Have nothing more against some settings; a `Check`."""
 
 
+def _nobody(relay: RelaySettings) -> bool:
+    """Know of no refused login; an `IsRefused`."""
+    return False
+
+
 @public
-def last_good_settings(check: Check = _nothing_more) -> Settings:
+def last_good_settings(check: Check = _nothing_more,
+                       is_refused: IsRefused = _nobody) -> Settings:
     """Return the settings that are in force in this process.
 
     The plugin's own configuration file, and the answers and the passwords
     that it names, are read each time.  A program that prints a password is
-    run when the file that names it has changed.  A mistake that was made
-    since is logged once for each change of a file, and the settings that were
-    in force remain.
+    run when the file that names it has changed, and, once in `FAILURE_PAUSE`
+    at most, while the login with the password is refused.  A mistake that was
+    made since is logged once for each change of a file, and the settings that
+    were in force remain.
 
     :param check: Raises `ConfigurationError` for settings that cannot be
         used, for a reason that the configuration alone does not show.  It is
         asked of changed ones; the first ones are for the caller to check.
+    :param is_refused: True of a relay whose login is refused, as far as is
+        known without asking.
     :return: The settings.
     :raises ConfigurationError: if a value of [mta] is no good, or if one
         of the plugin's own files has a mistake, and has had it since this
         process first read it.
     :raises SecretUnavailable: likewise, if a program prints no password.
     """
-    return _last_good.settings(check)
+    return _last_good.settings(check, is_refused)

@@ -46,7 +46,7 @@ from mailman_mta_pool.settings import (
     Settings,
 )
 from public import public
-from typing import Any, Callable, List, Mapping, Tuple
+from typing import Any, Callable, Collection, List, Mapping, Optional, Tuple
 
 
 # What a path begins with that is a module's, as in `load_external`.
@@ -56,6 +56,9 @@ MAX_HOSTS = 1000
 # The keys of a relay that name a file with a secret, which is read for each
 # post.
 SECRET_FILES = ('password_file', 'client_secret_file')
+# The key of a program that prints a password.
+PROGRAM = 'password_command'
+public(PROGRAM=PROGRAM)
 # What a file has that a key names, for a warning.
 _HELD = {
     'password_file': 'a password',
@@ -191,9 +194,8 @@ def sources_of(path: str, text: str,
     # A program may take long, so the relays are looked at before.
     _relays(own, sources)
     return replace(sources, printed={
-        (section.name, key): run(section) for section in sections
-        for key in ['password_command']
-        if section.name != RELAY_MTA and section.text(key)})
+        (section.name, PROGRAM): run(section) for section in sections
+        if section.name != RELAY_MTA and section.text(PROGRAM)})
 
 
 @public
@@ -210,6 +212,29 @@ def read_again(sources: Sources) -> Sources:
         answers_text=read_answers(sources.path, sources.answers_path),
         read={(section.name, key): read_secret(section, key)
               for section, key in sources.readers})
+
+
+@public
+def run_again(sources: Sources, names: Collection[str],
+              run: Callable[[Section], Optional[Secret]]) -> Sources:
+    """Run programs that print passwords again.
+
+    :param sources: What was read before.
+    :param names: The relays whose passwords are wanted.
+    :param run: Returns the password that the program of a section prints;
+        None if that is not to be asked for now.
+    :raises SecretUnavailable: for a program that prints no password.
+    """
+    wanted = {(f'relay.{name}', PROGRAM) for name in names}
+    if not wanted.intersection(sources.printed):
+        return sources
+    found = {(section.name, PROGRAM): run(section)
+             for section in OwnFile(sources.path, sources.text).relays
+             if (section.name, PROGRAM) in wanted.intersection(
+                 sources.printed)}
+    return replace(sources, printed={
+        **sources.printed, **{place: secret for place, secret in found.items()
+                              if secret is not None}})
 
 
 @public

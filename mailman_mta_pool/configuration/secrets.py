@@ -121,6 +121,8 @@ class Programs:
         # Of each command that has failed, when, and the error.
         self._failures: Dict[
             Tuple[str, ...], Tuple[float, SecretUnavailable]] = {}
+        # When each command was last run again.
+        self._again: Dict[Tuple[str, ...], float] = {}
 
     def __call__(self, section: Section) -> Secret:
         """Return the password that the program of a relay's section prints.
@@ -142,6 +144,22 @@ class Programs:
         except SecretUnavailable as error:
             self._failures[key] = self._clock(), error
             raise
+
+    def again(self, section: Section) -> Optional[Secret]:
+        """Run the program of a relay's section for what may be another one.
+
+        :param section: The section of a relay.
+        :return: The password; None if the program was run again within
+            `FAILURE_PAUSE`.
+        :raises SecretUnavailable: as with `run_for_password`.
+        """
+        key = section.name, section.text('password_command')
+        now = self._clock()
+        if key not in self._failures and (
+                now < self._again.get(key, float('-inf')) + FAILURE_PAUSE):
+            return None
+        self._again[key] = now
+        return self(section)
 
 
 @public

@@ -64,9 +64,9 @@ ABOUT_OUR_CERTIFICATE = re.compile(
     '(client|ssl|tls) certificate', re.IGNORECASE)
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
-
 # The last one is what Python 3.9 raises.
 HUNG_UP = ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError
+
 
 @public
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ class _Opening:
             try:
                 await self._authenticate(attempt, server)
             except AuthenticationRefused as error:
-                if error.waiting_helps:
+                if not error.is_judged:
                     raise
                 with translated(self._relay, 'AUTH'):
                     again = await attempt.renewed()
@@ -369,7 +369,7 @@ class _Opening:
             try:
                 await self._authenticate(again, server)
             except AuthenticationRefused as error:
-                if not error.waiting_helps:
+                if error.is_judged:
                     turn.refused(error.smtp_code, error.smtp_error)
                 raise
             turn.accepted()

@@ -20,6 +20,7 @@ from mailman_mta_pool.login.mechanisms import (
     Plain,
     Simple,
 )
+from mailman_mta_pool.login.saslprep import saslprep
 from mailman_mta_pool.login.scram import (
     SaltedPasswords,
     ScramSHA1,
@@ -52,6 +53,7 @@ log = logging.getLogger('mailman.smtp')
 _KINDS: Tuple[Type[Simple], ...] = (
     External, OAuthBearer, XOAuth2, ScramSHA256, ScramSHA1, CramMD5, Plain,
     Login)
+_SCRAM = (ScramSHA256, ScramSHA1)
 #: The mechanisms that there are, by their names, strongest first.
 MECHANISMS: Dict[str, Type[Simple]] = {
     kind.name: kind
@@ -136,11 +138,16 @@ class Credentials:
         self._user = user
         self._password = password
         self._pair: Optional[Tuple[bytes, bytes]] = None
+        # Whether servers differ in what they make of these for SCRAM.
+        self._is_ambiguous = False
         _octets(user, keys.user)
         if user and password and tokens is None:
             self._pair = self._checked_pair()
             with suppress(ValueError):
                 self._salted = SaltedPasswords(password.reveal())
+                self._is_ambiguous = any(
+                    saslprep(text) != text
+                    for text in (user, password.reveal()))
 
     def _checked_pair(self) -> Tuple[bytes, bytes]:
         pair = (_octets(self._user, self.keys.user),
@@ -186,37 +193,51 @@ class Credentials:
         if not offered:
             raise smtplib.SMTPNotSupportedError(
                 'the server does not offer AUTH')
-        ours, unsafe = self._ours(), []
+        ours = self._ours(is_verified)
+        unsafe: List[str] = []
+        unusable: List[str] = []
         for kind in ours:
             if kind.name not in offered:
                 continue
             if kind.sends_secret and not (is_verified or self._may_show):
                 unsafe.append(kind.name)
                 continue
-            # What cannot be computed here is not there.
-            with suppress(ValueError):
+            try:
                 chosen = self._made(kind, token)
-                if kind.sends_secret and not is_verified:
-                    self._warn(kind.name)
-                return chosen
+            except ValueError as error:
+                # What cannot be computed here is not there.
+                unusable.append(f'{kind.name} cannot be used: {error}')
+                continue
+            if kind.sends_secret and not is_verified:
+                self._warn(kind.name)
+            return chosen
         if unsafe:
             raise self._not_verified(unsafe)
         raise smtplib.SMTPNotSupportedError(
+            '; '.join(unusable) if unusable else
             'the server offers only AUTH {}, none of which is {}'.format(
                 ' '.join(sorted(offered)),
                 ' or '.join(kind.name for kind in ours)))
 
-    def _ours(self) -> List[Type[Simple]]:
-        """Return the mechanisms that may be used, strongest first."""
+    def _ours(self, is_verified: bool) -> List[Type[Simple]]:
+        """Return the mechanisms that may be used, strongest first.
+
+        What SASLprep changes is not the same for all servers: Dovecot
+        computes with the octets as they are, and refuses what RFC 5802 makes
+        of them.  For a verified server SCRAM comes last then.
+        """
         named: Collection[str] = self._auth.mechanisms
         usable: Collection[str] = ()
         if self._tokens is not None:
             usable = BEARER_MECHANISMS
         elif self._pair is not None:
             usable = PASSWORD_MECHANISMS
-        return [kind for name, kind in MECHANISMS.items() if (
+        ours = [kind for name, kind in MECHANISMS.items() if (
             name in named and name in (*usable, *EXPLICIT_MECHANISMS)
             if named else name in usable)]
+        if is_verified and self._is_ambiguous:
+            ours.sort(key=lambda kind: kind in _SCRAM)
+        return ours
 
     @property
     def _may_show(self) -> bool:
@@ -255,7 +276,8 @@ class Credentials:
                 self._bearer(kind, token.reveal()),
                 (token.reveal().encode('utf-8'),))
         assert self._pair is not None
-        return Authentication(self._by_password(kind), self._pair)
+        return Authentication(
+            self._by_password(kind), self._pair[1:], self._pair[0])
 
     def _bearer(self, kind: Type[Simple], token: str) -> Mechanism:
         mechanism: Mechanism
@@ -267,9 +289,11 @@ class Credentials:
 
     def _by_password(self, kind: Type[Simple]) -> Mechanism:
         make: Callable[..., Mechanism] = kind
-        if kind in (ScramSHA256, ScramSHA1):
+        if kind in _SCRAM:
             if self._salted is None:
-                raise ValueError('SCRAM can do nothing with the password')
+                raise ValueError(
+                    f'{self.keys.password} has what SASLprep (RFC 4013) '
+                    'prohibits')
             return make(self._user, self._salted)
         assert self._pair is not None
         return make(*self._pair)

@@ -7,11 +7,14 @@ RFC 6749, sections 4.4 and 6.  It is not for the network thread, for it waits.
 import os
 import stat
 import time
+import errno
 import fcntl
 import logging
 import tempfile
 
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from http.client import (
     HTTPConnection,
     HTTPException,
@@ -48,9 +51,13 @@ STEP_TIMEOUT = 10.0
 LOOK_INTERVAL = 0.1
 # No response is longer, in octets.
 MAX_RESPONSE = 64 * 1024
+# No number of seconds is longer.
+MAX_DIGITS = 10
 # Of what an error says this much is shown, in characters.
 MAX_SHOWN = 200
 FORM = 'application/x-www-form-urlencoded'
+# What a disk without room answers.
+FULL = frozenset([errno.ENOSPC, errno.EDQUOT])
 # The keys of an error (RFC 6749, section 5.2).
 _TOLD = ('error', 'error_description')
 
@@ -107,8 +114,9 @@ class EndpointSource:
         self._sleep = sleep
         # That of the fetch that was begun last.
         self._patience = _Patience()
-        # Another refresh token than the file has, if that cannot be written.
-        self._unwritten = Secret()
+        # A refresh token that could not be written, after the one that the
+        # file has in its place.
+        self._unwritten = Secret(), Secret()
 
     def fetch(self) -> Grant:
         """See `Source`."""
@@ -116,29 +124,34 @@ class EndpointSource:
         if not self._settings.refresh_token_file:
             return self._ask(Secret(), patience)
         with self._refresh_token(patience) as token:
-            grant = self._ask(self._unwritten or token, patience)
+            written, unwritten = self._unwritten
+            # Whoever changes the file knows better.
+            grant = self._ask(
+                unwritten if unwritten and written == token else token,
+                patience)
             if grant.refresh_token and grant.refresh_token != token:
-                self._keep(grant.refresh_token)
+                self._keep(token, grant.refresh_token)
             return grant
 
     def abort(self) -> None:
         """See `Source`."""
         self._patience.end()
 
-    def failure(self, problem: str) -> TokenUnavailable:
+    def failure(self, problem: str, pause: float = 0.0) -> TokenUnavailable:
         """See `Source`; the query of the URL may be secret."""
         url = urlsplit(self._settings.url)._replace(query='').geturl()
         return TokenUnavailable(printable(
             f'there is no token: {url} {problem}; look at the keys of '
-            f'{self._section}'))
+            f'{self._section}'), pause)
 
     # The request.
 
     def _ask(self, refresh_token: Secret, patience: '_Patience') -> Grant:
         secrets = [refresh_token, self._settings.client_secret]
         form = self._form(refresh_token)
+        pause = 0.0
         try:
-            status, octets = self._post(form, patience)
+            status, octets, pause = self._post(form, patience)
         except (OSError, HTTPException, ValueError) as error:
             # Of a foreign text only what quotes nothing of ours.
             problem = hidden(secrets, str(error) or type(error).__name__)
@@ -150,7 +163,7 @@ class EndpointSource:
                 problem = f'answers {status}{_told(found, secrets)}'
             except ValueError as error:
                 problem = f'answers {status} with what {error}'
-        raise self.failure(problem)
+        raise self.failure(problem, pause)
 
     def _form(self, refresh_token: Secret) -> str:
         settings = self._settings
@@ -166,8 +179,9 @@ class EndpointSource:
             form['grant_type'] = 'client_credentials'
         return urlencode(form)
 
-    def _post(self, form: str, patience: '_Patience') -> Tuple[int, bytes]:
-        """Return the status and the content of the response.
+    def _post(self, form: str,
+              patience: '_Patience') -> Tuple[int, bytes, float]:
+        """Return the status, the content and the pause of the response.
 
         Nothing follows a redirection, which would take the secrets elsewhere.
         """
@@ -185,7 +199,7 @@ class EndpointSource:
             octets = response.read(MAX_RESPONSE + 1)
             if len(octets) > MAX_RESPONSE:
                 raise ValueError(f'answers more than {MAX_RESPONSE} octets')
-            return response.status, octets
+            return response.status, octets, _pause_in(response)
         finally:
             connection.close()
 
@@ -235,19 +249,34 @@ class EndpointSource:
             file.close()
             patience.check()
 
-    def _keep(self, token: Secret) -> None:
+    def _keep(self, before: Secret, token: Secret) -> None:
         path = self._settings.refresh_token_file
         try:
             _replace(path, token.reveal().encode('utf-8') + b'\n')
         except OSError as error:
-            self._unwritten = token
+            self._unwritten = before, token
             log.warning(
                 '%s: the provider has sent another refresh token, which '
                 'cannot be written to %s: %s; let the user of Mailman write '
-                'that file and its directory', self._section, path,
-                error.strerror or error)
+                'that file', self._section, path, error.strerror or error)
         else:
-            self._unwritten = Secret()
+            self._unwritten = Secret(), Secret()
+
+
+def _pause_in(response: HTTPResponse) -> float:
+    """Return how long a response has us wait (RFC 9110, section 10.2.3).
+
+    :return: Seconds; 0 if it does not say, or what makes no sense.
+    """
+    value = response.getheader('Retry-After') or ''
+    if response.status not in (429, 503):
+        return 0.0
+    if value.isascii() and value.isdigit() and len(value) < MAX_DIGITS:
+        return float(value)
+    with suppress(TypeError, ValueError, OverflowError):
+        then = parsedate_to_datetime(value)
+        return max(0.0, (then - datetime.now(timezone.utc)).total_seconds())
+    return 0.0
 
 
 def _told(found: Any, secrets: Collection[Secret]) -> str:
@@ -265,12 +294,28 @@ def _told(found: Any, secrets: Collection[Secret]) -> str:
 
 
 def _replace(path: str, octets: bytes) -> None:
-    """Write a file anew, so that it is never there by half.
+    """Write a file anew, so that it is never there by half if possible.
 
     Whoever may read it may do so afterwards, as far as that is ours to say.
 
     :raises OSError: if that cannot be done.
     """
+    # What is a link stays one.
+    path = os.path.realpath(path)
+    try:
+        _put_in_place(path, octets)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        # The directory may be another user's, or the file mounted.
+        with open(path, 'r+b') as file:
+            file.write(octets)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _put_in_place(path: str, octets: bytes) -> None:
     status = os.stat(path)
     descriptor, new = tempfile.mkstemp(dir=os.path.dirname(path))
     try:

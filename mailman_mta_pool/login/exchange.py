@@ -9,7 +9,13 @@ import smtplib
 import binascii
 
 from contextlib import suppress
-from mailman_mta_pool.errors import BadChallenge, ProtocolError
+from mailman_mta_pool.errors import (
+    BadChallenge,
+    Hidden,
+    LONG_PART_LENGTH,
+    PART_LENGTH,
+    ProtocolError,
+)
 from mailman_mta_pool.login.mechanisms import Mechanism
 from mailman_mta_pool.wire.replies import Reply
 from public import public
@@ -48,32 +54,38 @@ class Authentication:
     :ivar is_slow: True if `answer` may take a second, so that it is to be
         called in another thread.
     :ivar command: The command line to begin with, without CRLF.
-    :ivar secrets: What no text may show: both secrets, and all that was made
+    :ivar secrets: What no text may show: the secrets, and all that was made
         of them so far, in the shapes in which it may be seen.
     """
 
-    def __init__(self, mechanism: Mechanism,
-                 secrets: Tuple[bytes, ...]) -> None:
+    def __init__(self, mechanism: Mechanism, secrets: Tuple[bytes, ...],
+                 user: bytes = b'') -> None:
         """Prepare the command.
 
         :param mechanism: A fresh one.
-        :param secrets: The user name and the password, or the token.
+        :param secrets: The password, or the token.
+        :param user: The user name, if that may not show either.
         """
         self.mechanism = mechanism.name
         self.is_slow = mechanism.is_slow
         self._mechanism = mechanism
         self._due = mechanism.challenges
-        self.secrets: List[str] = []
+        self.secrets: List[Hidden] = []
         for secret in secrets:
-            self._keep_to_ourselves(secret)
+            self._keep_to_ourselves(secret, PART_LENGTH)
+        # A part of a user name, such as a domain, is in many a text.
+        for name in {user, user.partition(b'@')[0]}:
+            if len(name) >= PART_LENGTH:
+                self._keep_to_ourselves(name, MAX_RESPONSE)
         self.command = b'AUTH ' + mechanism.name.encode('ascii')
         # What is too long for the command, and is asked for then.
         self._initial = mechanism.initial()
         if self._initial is not None:
             self._add_initial(self._initial)
 
-    def _keep_to_ourselves(self, secret: bytes) -> None:
-        self.secrets.extend(filter(None, _shapes(secret)))
+    def _keep_to_ourselves(self, secret: bytes, part: int) -> None:
+        self.secrets.extend(
+            Hidden(shape, part) for shape in _shapes(secret) if shape)
 
     def _add_initial(self, initial: bytes) -> None:
         # RFC 4954, section 4: '=' is an initial response without octets.
@@ -84,7 +96,8 @@ class Authentication:
 
     def _encoded(self, response: bytes) -> bytes:
         if self._mechanism.hides_responses:
-            self._keep_to_ourselves(response)
+            # Four of its characters are in many a text by chance.
+            self._keep_to_ourselves(response, LONG_PART_LENGTH)
         return base64.b64encode(response)
 
     def answer(self, reply: Reply) -> Optional[bytes]:

@@ -20,9 +20,10 @@ from typing import Any, Callable, NamedTuple, Protocol
 MAX_OUTPUT = 64 * 1024
 # No token is longer, in characters.
 MAX_TOKEN = 8192
-# No token lives longer, in seconds.
+# The longest life of a token, in seconds.  Some providers name a greater one
+# for a token that never expires.
 MAX_LIFE = 10 * 365 * 86400.0
-public(MAX_OUTPUT=MAX_OUTPUT, MAX_TOKEN=MAX_TOKEN)
+public(MAX_LIFE=MAX_LIFE, MAX_OUTPUT=MAX_OUTPUT, MAX_TOKEN=MAX_TOKEN)
 
 
 @public
@@ -81,11 +82,13 @@ def _life(value: Any) -> float:
     try:
         # Some write it in quotation marks.
         life = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        life = math.inf
+    except (TypeError, ValueError):
         life = math.nan
-    if isinstance(value, bool) or not 0 < life <= MAX_LIFE:
+    if isinstance(value, bool) or not life > 0:
         raise ValueError('has an expires_in that makes no sense')
-    return life
+    return min(life, MAX_LIFE)
 
 
 @public

@@ -119,7 +119,7 @@ class LoginRecord:
 
     def refusal(self) -> Optional[Tuple[int, bytes]]:
         """Return the code and the text of a refusal that holds, or None."""
-        return self._refusal_in(self._state())
+        return self._refusal_in(self._state_by_now())
 
     def forget(self) -> None:
         """Forget a refusal: the login was found to be good.
@@ -127,14 +127,14 @@ class LoginRecord:
         Whoever finds that out may be another user, so that no file is made.
         """
         self._own = _UNKNOWN
-        if self.refusal() is not None:
+        if self._refusal_in(self._state()) is not None:
             with suppress(OSError):
                 self._file.remove()
 
     def _refusal_in(self, state: State) -> Optional[Tuple[int, bytes]]:
-        left = state.at + REFUSAL_PERIOD - self._clock()
-        # A clock that was set back says nothing.
-        if not state.code or not 0 < left <= REFUSAL_PERIOD:
+        now = self._clock()
+        left = min(state.at, now) + REFUSAL_PERIOD - now
+        if not state.code or left <= 0:
             return None
         return state.code, (
             f'{state.text} (the login is not tried again for '
@@ -166,7 +166,7 @@ class LoginRecord:
 
         :raises smtplib.SMTPAuthenticationError: if one was refused.
         """
-        state = self._state()
+        state = self._state_by_now()
         refusal = self._refusal_in(state)
         if refusal is not None:
             raise smtplib.SMTPAuthenticationError(*refusal)
@@ -226,6 +226,18 @@ class LoginRecord:
             if found is not None:
                 return max(found, self._own)
         return self._own
+
+    def _state_by_now(self) -> State:
+        """Return the state, after a look at the clock.
+
+        If that was set back, a refusal is no older than now; it would hold
+        for too long, or another login would be refused.
+        """
+        state, now = self._state(), self._clock()
+        if state.code and state.at > now:
+            state = state._replace(at=now)
+            self._write(state)
+        return state
 
     def _write(self, state: State) -> None:
         try:

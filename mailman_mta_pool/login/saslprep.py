@@ -37,7 +37,7 @@ def saslprep(text: str) -> str:
     prepared = unicodedata.ucd_3_2_0.normalize('NFKC', mapped)
     if any(is_prohibited(character) for character in prepared
            for is_prohibited in _PROHIBITED):
-        raise ValueError('a character that SASLprep prohibits')
+        raise ValueError('a character that SASLprep (RFC 4013) prohibits')
     _check_direction(prepared)
     return prepared
 
@@ -48,4 +48,5 @@ def _check_direction(text: str) -> None:
             any(map(stringprep.in_table_d2, text)) or
             not stringprep.in_table_d1(text[0]) or
             not stringprep.in_table_d1(text[-1])):
-        raise ValueError('a text of two directions')
+        raise ValueError('a text of two directions, as SASLprep (RFC 4013) '
+                         'prohibits')

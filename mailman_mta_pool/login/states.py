@@ -120,7 +120,11 @@ class StateFile:
             return None
         try:
             # It may have been removed since it was opened.
-            is_there = os.fstat(descriptor).st_nlink > 0
+            status = os.fstat(descriptor)
+            is_there = status.st_nlink > 0
+            # A disk that becomes full keeps nobody from writing the outcome.
+            _write_at(descriptor, b' ' * (STATE_SIZE - status.st_size),
+                      status.st_size)
             os.utime(descriptor, (now, now))
         except BaseException:
             os.close(descriptor)
@@ -177,11 +181,19 @@ class StateFile:
         try:
             # In one write, and over all of the last one: whoever reads it
             # meanwhile finds either.
-            if os.pwrite(descriptor, octets, 0) != len(octets):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _write_at(descriptor, octets, 0)
             os.utime(descriptor, (state.at, state.at))
         finally:
             os.close(descriptor)
+
+
+def _write_at(descriptor: int, octets: bytes, offset: int) -> None:
+    """Write octets, all of them.
+
+    :raises OSError: if that cannot be done.
+    """
+    if os.pwrite(descriptor, octets, offset) != len(octets):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _state_in(octets: bytes) -> Optional[State]:

@@ -23,7 +23,10 @@ FEW_SECONDS = 600.0
 SHARE = 0.5
 # How many seconds a fetch may take in all.
 FETCH_TIMEOUT = 30.0
-public(FETCH_TIMEOUT=FETCH_TIMEOUT, FEW_SECONDS=FEW_SECONDS)
+# For how many seconds a source can have itself left alone, at most.
+LONGEST_PAUSE = 3600.0
+public(FETCH_TIMEOUT=FETCH_TIMEOUT, FEW_SECONDS=FEW_SECONDS,
+       LONGEST_PAUSE=LONGEST_PAUSE)
 
 
 class _Held(NamedTuple):
@@ -65,8 +68,9 @@ class Tokens:
                   ) -> Tuple[Secret, bool]:
         """Return a token, and True if it was fetched for this call.
 
-        After a failure nothing is fetched for `FAILURE_PAUSE`: a program that
-        hangs does so once for all connections.
+        After a failure nothing is fetched for `FAILURE_PAUSE`, or for as long
+        as the source says: a program that hangs does so once for all
+        connections.
 
         :param refused: A token that the server has refused.
         :raises TokenUnavailable: if there is none.
@@ -102,7 +106,8 @@ class Tokens:
             grant = await self._in_thread()
         except TokenUnavailable as error:
             self._failure = str(error)
-            self._failed_until = self._clock() + FAILURE_PAUSE
+            self._failed_until = self._clock() + max(
+                FAILURE_PAUSE, min(error.pause, LONGEST_PAUSE))
             raise
         finally:
             self._fetch = None

@@ -60,6 +60,16 @@ def forget_refusal(relay: RelaySettings, var_directory: str) -> None:
     _Records(relay, var_directory).get().forget()
 
 
+@public
+def is_refused(relay: RelaySettings, var_directory: str) -> bool:
+    """True if the processes of this host do not try the login at a relay.
+
+    :param relay: Its settings.
+    :param var_directory: Mailman's $VAR_DIR.
+    """
+    return _Records(relay, var_directory).get().refusal() is not None
+
+
 class _Records:
     """The records of a relay's logins, the last one of which is kept."""
 

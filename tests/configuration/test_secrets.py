@@ -218,6 +218,18 @@ class TestPrograms(FileTestCase):
         self.assertEqual(programs(section(password_command='x')), 'a')
         self.assertEqual(programs(section(password_command='x')), 'b')
 
+    def test_again_once_in_a_while(self):
+        now, passwords = [100.0], ['a', 'b', 'c']
+        programs = Programs(lambda section: passwords.pop(0), lambda: now[0])
+        one = section(password_command='x')
+        self.assertEqual(programs(one), 'a')
+        self.assertEqual(programs.again(one), 'b')
+        for seconds in (0, FAILURE_PAUSE - 1):
+            now[0] += seconds
+            self.assertIsNone(programs.again(one))
+        now[0] += 1
+        self.assertEqual(programs.again(one), 'c')
+
 
 class TestExposure(FileTestCase):
     def test_modes(self):
@@ -322,6 +334,40 @@ class TestInForce(FileTestCase):
         self.assertEqual(self.password(), SECRET)
         line, = self.lines()
         self.assertIn('in force', line)
+
+    def test_another_password_after_a_refusal(self):
+        refused = []
+
+        def password():
+            settings = last_good_settings(
+                is_refused=lambda relay: relay.password in refused)
+            return settings.relay.password.reveal()
+        self.write(f'{RELAY}password_command: cat {self.secret}\n')
+        self.assertEqual(password(), 'formic')
+        self.secret.write_text(f'{SECRET}\n')
+        self.assertEqual(password(), 'formic')
+        self.assertEqual(self.lines(), [])
+        refused.append(Secret('formic'))
+        for _ in range(2):
+            self.assertEqual(password(), SECRET)
+        line, = self.lines()
+        self.assertIn('[relay.a] password_command', line)
+        self.assertIn('in force', line)
+        # It was run a moment before.
+        refused.append(Secret(SECRET))
+        self.secret.write_text('acid\n')
+        self.assertEqual(password(), SECRET)
+
+    def test_a_program_that_fails_after_a_refusal(self):
+        self.write(f'{RELAY}password_command: cat {self.secret}\n')
+        self.assertEqual(self.password(), 'formic')
+        self.secret.unlink()
+        for _ in range(2):
+            self.assertEqual(last_good_settings(
+                is_refused=lambda relay: True).relay.password.reveal(),
+                'formic')
+        line, = self.lines()
+        self.assertIn('the last good settings hold', line)
 
     def test_changed_settings_that_cannot_be_used(self):
         def check(settings):

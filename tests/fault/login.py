@@ -236,6 +236,38 @@ class TestRefused(LoginTestCase):
         self.assertIn('[relay.a] user and [relay.a] password', line)
         self.assertQuiet(site)
 
+    def test_another_password(self):
+        # The runner goes on, and the next post has it.
+        def script(command, session):
+            if command.startswith('AUTH') and not base64.b64decode(
+                    command.split()[2]).endswith(b'acid'):
+                return REFUSED
+        server = self.use(Scripted(
+            script, extensions=('PIPELINING', 'AUTH PLAIN')))
+        site = self.site(server)
+        path = site.directory / 'password'
+        for key, value, posts in (
+                ('password_file', path, 2),
+                # It is run again once in a minute.
+                ('password_command', f'cat {path}', 1)):
+            path.write_text(f'{key}-formic\n')
+            path.chmod(0o600)
+            site.set_up(settings=sections(a=relay(
+                server, user='lists@example.com', **{key: value})))
+            before = len(server.said('AUTH'))
+            with self.subTest(key=key), site.runner():
+                for _ in range(posts):
+                    site.post(verp=True)
+                    site.wait_until_empty()
+                self.assertEqual(len(server.said('AUTH')), before + 1)
+                path.write_text(f'{key}-acid\n')
+                site.post(verp=True)
+                site.wait_until_empty()
+            self.assertGreater(len(server.said('AUTH')), before + 1)
+        self.assertEqual(len(server.served), 2 * len(site.members))
+        self.assertEqual(len(self.lines(site, REMEDY)), 2)
+        self.assertQuiet(site)
+
     def test_a_password_that_was_good(self):
         # It is changed on the server while connections are open.
         refuses = []

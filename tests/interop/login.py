@@ -44,6 +44,10 @@ AWKWARD = {
     'rest': '"\'\\`$(x);:{PLAIN}=,<>&|!*?~^',
     'long': 'x' * 250 + '\xe4' * 125,
     }
+#: Passwords that Dovecot takes for other ones than RFC 5802 does.
+AMBIGUOUS = {'nfkc': 'x\xb2 \N{LATIN SMALL LIGATURE FI}', 'nbsp': 'a\xa0b',
+             'nfd': 'a\u0308u\u0308', 'hyphen': 'ab\xadcd'}
+USERS = {**AWKWARD, **AMBIGUOUS}
 SUBJECT = 'Subject: x\r\n\r\nx'
 MODES = ('smtps', 'starttls')
 SLICES = 4
@@ -147,6 +151,16 @@ class Logins:
         connection.quit()
         self.assertEqual(found['mechanism'], 'SCRAM-SHA-256')
 
+    def test_passwords_that_are_prepared_in_two_ways(self):
+        for user, password in AMBIGUOUS.items():
+            with self.subTest(user=user):
+                relay = self.relay('starttls', 'PLAIN', user, password)
+                connection = connection_for(RelaySettings(
+                    **{**vars(relay), 'auth': AuthSettings()}))
+                border.call(connection.open)
+                connection.quit()
+        self.assertEqual(self.refused(), [])
+
     def test_not_verified(self):
         relay = self.relay('starttls', 'PLAIN', 'ant', AWKWARD['ant'])
         connection = connection_for(RelaySettings(
@@ -161,7 +175,7 @@ class TestDovecot(Logins, unittest.TestCase):
     def setUp(self):
         super().setUp()
         self.dovecot = self.use(Dovecot(
-            self.recorder, AWKWARD, self.introspection.url))
+            self.recorder, USERS, self.introspection.url))
         self.ports = {'smtps': self.dovecot.tls_port,
                       'starttls': self.dovecot.port}
 
@@ -278,7 +292,7 @@ class TestPostfix(Logins, unittest.TestCase):
     def setUp(self):
         super().setUp()
         self.dovecot = self.use(Dovecot(
-            self.recorder, AWKWARD, self.introspection.url))
+            self.recorder, USERS, self.introspection.url))
         keys = {'smtpd_tls_cert_file': CA,
                 'smtpd_tls_key_file': str(
                     files('mailman.testing') / 'ssl_test_key.key'),

@@ -5,13 +5,17 @@
 import os
 import stat
 import time
+import errno
 import fcntl
 import asyncio
 import logging
+import tempfile
 import unittest
 import threading
 
 from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from http.client import HTTPConnection
 from mailman_mta_pool.errors import TokenUnavailable
 from mailman_mta_pool.login import endpoint as endpoint_module
@@ -121,6 +125,26 @@ class TestClientCredentials(EndpointTestCase):
                 # It follows no redirection.
                 self.assertEqual(len(endpoint.forms), 1)
 
+    def test_retry_after(self):
+        # RFC 9110, section 10.2.3.
+        date = format_datetime(
+            datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
+        for status, value, least, most in (
+                (429, '120', 120, 120), (503, '7200', 7200, 7200),
+                (503, date, 3500, 3600), (503, 'x', 0, 0), (503, '-5', 0, 0),
+                (429, '9' * 5000, 0, 0), (429, '\xb2', 0, 0),
+                (503, 'Wed, 21 Oct 2015 07:28:00 GMT', 0, 0),
+                (503, 'Wed, 99 Oct 2015 07:28:00 GMT', 0, 0),
+                (503, 'Wed, 21 Oct 2015 07:28:00', 0, 0),
+                (400, '120', 0, 0)):
+            with self.subTest(status=status, value=value[:40]):
+                endpoint = self.endpoint((status, {}, value))
+                with self.assertRaises(TokenUnavailable) as caught:
+                    self.with_secret(endpoint.url).fetch()
+                self.assertIn(f'answers {status}', str(caught.exception))
+                self.assertGreaterEqual(caught.exception.pause, least)
+                self.assertLessEqual(caught.exception.pause, most)
+
     def test_nobody_there(self):
         self.assertFails(
             self.with_secret(f'http://{HOST}:{free_port()}/'), 'refused')
@@ -222,16 +246,44 @@ class TestRefreshTokens(EndpointTestCase):
             (200, {**GOOD, 'refresh_token': 'hunter4'}), (200, GOOD))
         source = self.with_file(endpoint.url)
         with mock.patch.object(os, 'replace', side_effect=OSError(
-                30, 'Read-only file system')):
+                errno.ENOSPC, 'No space left on device')):
             with self.assertLogs('mailman.smtp', logging.WARNING) as logs:
                 source.fetch()
         line, = logs.output
-        self.assertIn(f'{self.path}: Read-only', line)
+        self.assertIn(f'{self.path}: No space', line)
         self.assertNotIn('hunter', line)
         self.assertEqual(os.listdir(self.directory), ['refresh'])
         # This process goes on with it.
         source.fetch()
         self.assertEqual(endpoint.forms[1]['refresh_token'], 'hunter4')
+        # Until the operator puts another one there.
+        self.path.write_text('hunter5\n')
+        source.fetch()
+        self.assertEqual(endpoint.forms[2]['refresh_token'], 'hunter5')
+
+    def test_only_the_file_can_be_written(self):
+        # The directory cannot, or the file is mounted.
+        self.path.chmod(0o640)
+        inode = self.path.stat().st_ino
+        endpoint = self.endpoint((200, {**GOOD, 'refresh_token': 'h4'}))
+        for module, name, number in ((tempfile, 'mkstemp', errno.EACCES),
+                                     (os, 'replace', errno.EBUSY)):
+            self.path.write_text(f'{REFRESH}\n')
+            with self.subTest(name=name), mock.patch.object(
+                    module, name, side_effect=OSError(number, 'No')):
+                self.with_file(endpoint.url).fetch()
+            self.assertEqual(self.path.read_text(), 'h4\n')
+            self.assertEqual(self.path.stat().st_ino, inode)
+            self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
+            self.assertEqual(os.listdir(self.directory), ['refresh'])
+
+    def test_a_link(self):
+        link = self.directory / 'link'
+        link.symlink_to('refresh')
+        endpoint = self.endpoint((200, {**GOOD, 'refresh_token': 'hunter4'}))
+        self.source(endpoint.url, refresh_token_file=str(link)).fetch()
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(self.path.read_text(), 'hunter4\n')
 
     def test_another_process_uses_it(self):
         # Each token is good once: the second one waits, and finds the next.

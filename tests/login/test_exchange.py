@@ -6,6 +6,7 @@ import base64
 import smtplib
 import unittest
 
+from contextlib import suppress
 from hypothesis import given, strategies as st
 from mailman_mta_pool.errors import (
     BadChallenge,
@@ -104,6 +105,39 @@ class TestChoice(unittest.TestCase):
                 smtplib.SMTPNotSupportedError, 'AUTH GSSAPI NTLM'):
             authentication('NTLM', 'GSSAPI')
 
+    def test_a_password_that_is_computed_in_two_ways(self):
+        # By RFC 5802 with SASLprep, by Dovecot with the octets as they are.
+        everything = {'SCRAM-SHA-256', 'SCRAM-SHA-1', 'PLAIN', 'LOGIN'}
+        for user, password in (
+                (USER, 'x\xb2'), (USER, 'a\u0308'), (USER, 'a\xa0b'),
+                ('u\xb2', PASSWORD)):
+            with self.subTest(user=user, password=password):
+                for offered, is_verified, name in (
+                        (everything, True, 'PLAIN'),
+                        (everything | {'CRAM-MD5'}, True, 'CRAM-MD5'),
+                        # A password is dearer than a login.
+                        (everything, False, 'SCRAM-SHA-256'),
+                        ({'SCRAM-SHA-256', 'SCRAM-SHA-1'}, True,
+                         'SCRAM-SHA-256')):
+                    attempt = Attempt(Credentials(user, Secret(password)))
+                    self.assertEqual(attempt.authentication(
+                        frozenset(offered), is_verified).mechanism, name)
+        for password in ('p\xe4ssw\xf6rd \N{EURO SIGN}', '  a b '):
+            self.assertEqual(
+                begin(USER, password, *everything).mechanism, 'SCRAM-SHA-256')
+
+    def test_what_no_mechanism_can_do(self):
+        for user, password in ((USER, 'a\tb'), ('a\tb', PASSWORD)):
+            with self.subTest(user=user):
+                with self.assertRaises(
+                        smtplib.SMTPNotSupportedError) as caught:
+                    begin(user, password, 'SCRAM-SHA-256')
+                text = str(caught.exception)
+                self.assertIn('SCRAM-SHA-256 cannot be used', text)
+                self.assertIn('SASLprep', text)
+                self.assertNotIn('none of which', text)
+                self.assertNotIn('\t', text)
+
 
 class TestSecrets(unittest.TestCase):
     def test_a_line_that_is_no_reply(self):
@@ -127,6 +161,40 @@ class TestSecrets(unittest.TestCase):
                 exchange.answer(Reply(535, (password.encode(),)))
         self.assertIn('hidden', str(caught.exception))
         self.assertNotIn('cd', str(caught.exception))
+
+    def test_what_is_said_without_them(self):
+        # The words of Google about a wrong password, which end with a number
+        # of theirs; a user of a domain in .com; and responses with nonces.
+        text = (b'5.7.8 Username and Password not accepted. For more '
+                b'information, go to 5.7.8 https://support.google.com/mail/'
+                b'?p=BadCredentials d2e1a72fcca58-20020a056a00gsmtp')
+        challenge = base64.b64encode(b'<1896.697170952@example.com>')
+        for name in ('PLAIN', 'LOGIN', 'CRAM-MD5', 'SCRAM-SHA-256'):
+            # Nonces differ.
+            for _ in range(20):
+                exchange = begin(
+                    'lists@example.com', 'Zebra-Tr0mbone', name)
+                with suppress(BadChallenge):
+                    for _ in range(2):
+                        exchange.answer(Reply(334, (challenge,)))
+                with self.subTest(name):
+                    with self.assertRaises(RelayUnavailable) as caught:
+                        with translated('relay:25', 'AUTH', exchange.secrets):
+                            exchange.answer(Reply(535, (text,)))
+                    self.assertIn(text.decode(), str(caught.exception))
+
+    def test_user_names(self):
+        for user, text, is_shown in (
+                ('lists@example.com', '5.7.8 lists@example.com?', False),
+                ('lists@example.com', '5.7.8 Lists: no', False),
+                ('lists@example.com', '5.7.8 list.com', True),
+                ('abe', '5.7.8 label', True)):
+            with self.subTest(user=user, text=text):
+                exchange = begin(user, 'Zebra-Tr0mbone', 'PLAIN')
+                with self.assertRaises(RelayUnavailable) as caught:
+                    with translated('relay:25', 'AUTH', exchange.secrets):
+                        exchange.answer(Reply(535, (text.encode(),)))
+                self.assertEqual(text in str(caught.exception), is_shown)
 
 
 class TestCredentials(unittest.TestCase):
@@ -243,7 +311,7 @@ class TestExchange(unittest.TestCase):
                 with self.subTest(name, line=line):
                     # Base64 may go on in the last character.
                     self.assertTrue(any(
-                        secret.startswith(line.decode().rstrip('=')[:-1])
+                        secret.text.startswith(line.decode().rstrip('=')[:-1])
                         for secret in exchange.secrets))
 
     def test_secrets_in_any_base64(self):
@@ -254,9 +322,10 @@ class TestExchange(unittest.TestCase):
                 b'?' * before + b'pa55-w0rd' + b'?').decode()
             with self.subTest(echo=echo):
                 self.assertTrue(any(
-                    len(secret) >= 11 and secret in echo
+                    len(secret.text) >= 11 and secret.text in echo
                     for secret in exchange.secrets))
-        self.assertIn(b'pa55-w0rd'.hex(), exchange.secrets)
+        self.assertIn(
+            b'pa55-w0rd'.hex(), [each.text for each in exchange.secrets])
 
     @given(st.sampled_from(sorted(MECHANISMS)),
            st.text(min_size=1, max_size=99), st.text(min_size=1, max_size=99),

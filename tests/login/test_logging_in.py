@@ -377,6 +377,50 @@ class TestRefused(LoginTestCase):
                        hello('PLAIN'), reply)
             self.assertIsNone(self.record().refusal())
 
+    def test_what_is_not_about_the_credentials(self):
+        # The server has not looked at them, so that it has refused nobody.
+        for reply, *words in (
+                (b'500 5.5.1 What?', 'auth'), (b'502 5.5.1 No', 'auth'),
+                (b'503 5.5.1 Not here', 'auth'),
+                (b'504 5.5.4 Unrecognized authentication type', 'auth'),
+                (b'530 5.7.0 Must issue STARTTLS first', 'secure_mode'),
+                (b'538 5.7.11 Encryption required', 'secure_mode'),
+                (b'432 4.7.12 Password transition needed', 'auth', 'PLAIN'),
+                (b'422 4.7.12 Password transition needed', 'auth', 'PLAIN')):
+            with self.subTest(reply=reply):
+                error = self.fails(
+                    AuthenticationRefused,
+                    self.access(record=self.record()), hello('PLAIN'),
+                    reply + b'\r\n')
+                self.assertIn(reply.decode(), str(error))
+                # One that waits is not better off.
+                self.assertFalse(error.waiting_helps)
+                for word in words:
+                    self.assertIn(word, error.remedy)
+                self.assertIsNone(self.record().refusal())
+
+    def test_what_is_about_the_credentials(self):
+        for reply in (b'500 5.7.8 Wrong', b'534 5.7.9 Too weak',
+                      b'534 5.7.9 Application-specific password required',
+                      b'550 5.7.1 No', b'554 No', b'501 5.7.0 No'):
+            with self.subTest(reply=reply):
+                record = LoginRecord(
+                    login_directory(self.directory), (reply.decode(),), 'a',
+                    'correct it', clock=lambda: 1e9)
+                with self.assertLogs('mailman.smtp', 'ERROR'):
+                    error = self.fails(
+                        AuthenticationRefused, self.access(record=record),
+                        hello('PLAIN'), reply + b'\r\n')
+                self.assertFalse(error.waiting_helps)
+                self.assertIsNotNone(record.refusal())
+
+    def test_another_token_is_no_better_where_none_was_looked_at(self):
+        self.loop.run_until_complete(self.tokens.get())
+        self.fails(AuthenticationRefused,
+                   self.access(tokens=True, record=self.record()),
+                   hello('XOAUTH2'), b'504 5.5.4 What?\r\n')
+        self.assertEqual(self.source.fetched, 1)
+
     def test_not_offered_is_no_refusal(self):
         self.fails(NotOffered, self.access(record=self.record()),
                    hello('GSSAPI'))

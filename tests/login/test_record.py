@@ -29,6 +29,11 @@ TIMEOUT = 1
 LOGIN = ('mx.example.com', '587', 'ant', SECRET)
 
 
+def no_space(*ignore):
+    """What a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class RecordTestCase(unittest.TestCase):
     def setUp(self):
         directory = TemporaryDirectory()
@@ -110,9 +115,16 @@ class TestRefusals(RecordTestCase):
             self.assertEqual(len(self.files()), 1)
 
     def test_a_clock_that_was_set_back(self):
-        self.refuse(self.record())
-        self.now -= 1
-        self.assertIsNone(self.record().refusal())
+        for seconds in (1, KEEP_PERIOD):
+            with self.subTest(seconds=seconds):
+                self.refuse(self.record())
+                self.now -= seconds
+                self.assertRefused(self.record())
+                # It holds from now on, and not until the clock is there again.
+                self.now += REFUSAL_PERIOD - 1
+                self.assertRefused(self.record())
+                self.now += 1
+                self.assertIsNone(self.record().refusal())
 
     def test_told_once(self):
         # Two were tried at once, by processes that took the login for good.
@@ -150,6 +162,64 @@ class TestRefusals(RecordTestCase):
         self.refuse(login, 535, ('\N{ENVELOPE WITH LIGHTNING}\U0001f4e8' * 500)
                     .encode())
         self.assertRefused(login)
+
+    def test_the_longest_replies(self):
+        for character in '\N{ANT}"\\':
+            with self.subTest(character=character):
+                login = LOGIN + (character,)
+                with self.assertLogs('mailman.smtp', 'ERROR'):
+                    with self.turn(self.record(*login)) as turn:
+                        turn.refused(535, character * 9999)
+                code, text = self.record(*login).refusal()
+                self.assertTrue(text.decode().startswith(character * 500))
+
+    def test_a_disk_that_becomes_full(self):
+        # There is room for the outcome before the login is tried.
+        record = self.record()
+        with self.turn(record) as turn:
+            path, = self.files()
+            blocks = path.stat().st_blocks
+            self.assertGreater(blocks, 0)
+            for text in 'No', '\N{ANT}' * 500:
+                with self.assertLogs('mailman.smtp', 'ERROR'):
+                    turn.refused(535, text)
+                self.assertEqual(path.stat().st_blocks, blocks)
+                self.assertRefused(self.record())
+                self.now += REFUSAL_PERIOD
+
+    def test_a_state_that_cannot_be_written(self):
+        record = self.record()
+        with self.turn(record) as turn:
+            turn.accepted()
+        with self.turn(record) as turn:
+            # Another one, which did not have to wait either.
+            self.refuse(self.record())
+            self.now += 1
+            with mock.patch('os.pwrite', no_space), (
+                    self.assertLogs('mailman.smtp', 'WARNING')) as logs:
+                turn.accepted()
+        self.assertIn('No space left', logs.output[0])
+        # The others know what they knew.
+        self.assertRefused(self.record())
+        self.assertIsNone(record.refusal())
+
+    def test_a_state_that_is_written_by_half(self):
+        record = self.record()
+        with self.turn(record) as turn:
+            with mock.patch('os.pwrite', lambda *ignore: 9), (
+                    self.assertLogs('mailman.smtp', 'WARNING')) as logs:
+                turn.refused(535, 'No')
+        self.assertIn('No space left', logs.output[0])
+        self.assertRefused(record)
+
+    def test_no_room_for_a_state(self):
+        record = self.record()
+        with mock.patch('os.pwrite', no_space), (
+                self.assertLogs('mailman.smtp', 'WARNING')) as logs:
+            with self.turn(record) as turn:
+                turn.refused(535, 'No')
+        self.assertIn('No space left', logs.output[0])
+        self.assertRefused(record)
 
     @given(st.binary(max_size=99) | st.sampled_from([
         b'{}', b'[]', b'{"at": 1}', b'{"at": "x", "code": 535, "text": ""}',

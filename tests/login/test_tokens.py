@@ -13,10 +13,16 @@ from mailman_mta_pool.login.grant import (
     CommandSource,
     Grant,
     grant_in,
+    MAX_LIFE,
     MAX_TOKEN,
     printed_grant,
 )
-from mailman_mta_pool.login.tokens import FETCH_TIMEOUT, FEW_SECONDS, Tokens
+from mailman_mta_pool.login.tokens import (
+    FETCH_TIMEOUT,
+    FEW_SECONDS,
+    LONGEST_PAUSE,
+    Tokens,
+)
 from mailman_mta_pool.programs import FAILURE_PAUSE, ProgramFailed
 from mailman_mta_pool.secret import Secret
 from tests.opening import QuickLoop
@@ -34,6 +40,7 @@ class Source:
         self.life = life
         self.fetched = 0
         self.problem = None
+        self.pause = 0.0
         self.gate = Event()
         self.gate.set()
         self.aborted = False
@@ -42,7 +49,7 @@ class Source:
         self.fetched += 1
         self.gate.wait(30)
         if self.problem is not None:
-            raise TokenUnavailable(self.problem)
+            raise TokenUnavailable(self.problem, self.pause)
         return Grant(Secret(self.name.format(self.fetched)), self.life)
 
     def abort(self):
@@ -133,6 +140,19 @@ class TestTokens(unittest.TestCase):
         self.now += FAILURE_PAUSE
         self.assertEqual(self.get(tokens), ('token 2', True))
 
+    def test_a_source_that_wants_a_pause(self):
+        for pause, seconds in ((1.0, FAILURE_PAUSE), (300.0, 300.0),
+                               (1e9, LONGEST_PAUSE)):
+            with self.subTest(pause=pause):
+                source = Source()
+                source.problem, source.pause = 'not now', pause
+                tokens = self.tokens(source)
+                for more in (0, seconds - 1, 1):
+                    self.now += more
+                    with self.assertRaisesRegex(TokenUnavailable, 'not now'):
+                        self.get(tokens)
+                self.assertEqual(source.fetched, 2)
+
     def test_failure_while_the_last_one_is_good(self):
         source = Source()
         tokens = self.tokens(source)
@@ -168,6 +188,9 @@ class TestGrants(unittest.TestCase):
 
     def test_json(self):
         for life, seconds in ((3599, 3599.0), ('3599', 3599.0), (1.5, 1.5),
+                              # What never expires, as some write it.
+                              (2 ** 31 - 1, MAX_LIFE), (10 ** 400, MAX_LIFE),
+                              (math.inf, MAX_LIFE), ('9' * 400, MAX_LIFE),
                               (None, math.inf)):
             with self.subTest(life=life):
                 self.assertEqual(grant_in({
@@ -188,7 +211,6 @@ class TestGrants(unittest.TestCase):
                 b'{"access_token": "hunter2", "expires_in": 0}',
                 b'{"access_token": "hunter2", "expires_in": true}',
                 b'{"access_token": "hunter2", "expires_in": NaN}',
-                b'{"access_token": "hunter2", "expires_in": Infinity}',
                 b'{"access_token": "hunter2", "expires_in": "soon"}',
                 b'{"access_token": "hunter2", "expires_in": []}',
                 b'{"access_token": "hunter2", "token_type": "mac"}',

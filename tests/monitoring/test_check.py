@@ -6,6 +6,7 @@ import ssl
 import json
 import errno
 import socket
+import smtplib
 import unittest
 
 from click.testing import CliRunner
@@ -176,6 +177,17 @@ class TestProblems(unittest.TestCase):
         self.assertIsInstance(raised, UnavailableHere)
         self.assertIs(problem.status, Status.unknown)
         self.assertEqual(problem.keys, ())
+
+    def test_refused_logins(self):
+        for code, text, words in (
+                (535, b'5.7.8 No', 'smtp_user and smtp_pass'),
+                (504, b'5.5.4 What?', 'another mechanism'),
+                (538, b'5.7.11 Encryption', 'smtp_secure_mode'),
+                (432, b'4.7.12 Transition', 'PLAIN')):
+            with self.subTest(code=code):
+                _, problem = self.opening(
+                    'AUTH', smtplib.SMTPAuthenticationError(code, text))
+                self.assertIn(words, problem.remedy)
 
     def test_look_up_hangs(self):
         _, problem = self.opening('connect', TimeoutError('no answer'))

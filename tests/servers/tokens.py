@@ -19,7 +19,8 @@ class TokenEndpoint:
 
     :ivar forms: What it was asked, each a dictionary of texts.
     :ivar answer: Called with each of these; returns the status, and what the
-        JSON says, or octets, or an iterator of octets.
+        JSON says, or octets, or an iterator of octets; and perhaps a
+        Retry-After.
     """
 
     def __init__(self, answer, tls=None):
@@ -41,7 +42,7 @@ class TokenEndpoint:
                 form = {key: value for key, (value,) in parse_qs(
                     octets.decode('ascii'), strict_parsing=True).items()}
                 endpoint.forms.append({'path': self.path, **form})
-                status, found = endpoint.answer(form)
+                status, found, *wait = endpoint.answer(form)
                 content = (
                     [found] if isinstance(found, bytes) else
                     found if isinstance(found, Iterator) else
@@ -51,6 +52,8 @@ class TokenEndpoint:
                     self.send_response(status)
                     if 300 <= status < 400:
                         self.send_header('Location', endpoint.url)
+                    for value in wait:
+                        self.send_header('Retry-After', value)
                     self.end_headers()
                     for part in content:
                         self.wfile.write(part)
