@@ -435,12 +435,13 @@ _TLS_PROBLEMS: Sequence[
      NoCommonTLS,
      'the server and this host have no cipher in common ({})',
      'Let the mail server use the ciphers that OpenSSL has by default.'),
-    (frozenset(['SSLV3_ALERT_HANDSHAKE_FAILURE']),
+    # The second one is what Exim says with TLS 1.2 of a missing certificate.
+    (frozenset(['SSLV3_ALERT_HANDSHAKE_FAILURE', 'TLSV1_ALERT_DECODE_ERROR']),
      NoCommonTLS,
-     'the server breaks off the TLS handshake: it has no cipher in common '
-     'with this host, or demands a certificate of ours ({})',
-     'The log of the mail server says which; the certificate would be that '
-     'of tls_cert.'),
+     'the server breaks off the TLS handshake: it has no version or no cipher '
+     'in common with this host, or demands a certificate of ours ({})',
+     'The log of the mail server says which; the version has to be TLS 1.2 or '
+     '1.3, and the certificate would be that of tls_cert.'),
     (frozenset([
         'SSLV3_ALERT_NO_CERTIFICATE', 'TLSV13_ALERT_CERTIFICATE_REQUIRED',
         'TLSV1_ALERT_CERTIFICATE_REQUIRED']),

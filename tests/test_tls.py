@@ -260,6 +260,18 @@ class TestRefusals(TLSTestCase):
             # Not where in the C module it was found.
             self.assertNotIn('_ssl', error.reason)
 
+    def test_alert(self):
+        class Alerting:
+            def wrap_socket(self, sock, **keywords):
+                sock.recv(4096)
+                sock.sendall(b'\x15\x03\x03\0\2\2' + alert)
+                raise OSError('closed on purpose')
+        # 40 is handshake_failure, and 50 decode_error.
+        for alert in bytes([40]), bytes([50]):
+            self.assertRefused(
+                NoCommonTLS, Alerting(), self.trusting, 'no version',
+                'no cipher', 'certificate of ours', 'tls_cert')
+
     def test_no_greeting_in_clear(self):
         # A server that begins with TLS waits for us, and we for it.
         for reply, words in ((CLOSE, 'closed the connection'),
@@ -419,16 +431,19 @@ class TestOurCertificate(TLSTestCase):
                 def script(command, session):
                     if session.is_secure and command.startswith(verb):
                         return reply
-                with self.serving(
-                        self.good.context(), mode, script) as server:
-                    with self.assertRaises(RelayUnavailable) as caught:
-                        self.connect(server, mode, self.showing(self.ours))
-                error = caught.exception
-                self.assertIs(type(error), kind)
-                self.assertIn(reply, error.reason)
-                is_ours = kind is ClientCertificateRefused
-                self.assertEqual(error.phase == 'TLS', is_ours)
-                self.assertEqual('tls_cert' in error.remedy, is_ours)
+                for tls, words in (
+                        (self.showing(self.ours), 'Let the mail server know'),
+                        (self.trusting, 'Set tls_cert and tls_key')):
+                    with self.serving(
+                            self.good.context(), mode, script) as server:
+                        with self.assertRaises(RelayUnavailable) as caught:
+                            self.connect(server, mode, tls)
+                    error = caught.exception
+                    self.assertIs(type(error), kind)
+                    self.assertIn(reply, error.reason)
+                    is_ours = kind is ClientCertificateRefused
+                    self.assertEqual(error.phase == 'TLS', is_ours)
+                    self.assertEqual(words in error.remedy, is_ours)
 
     def test_connection_lost_instead(self):
         # The server's alert may not arrive: it has not read all.

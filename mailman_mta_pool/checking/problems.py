@@ -234,7 +234,10 @@ def _tls(error: RelayUnavailable, situation: Situation,
                        error.remedy, (_of(situation, 'tls_cert'),))
     if isinstance(error, NoCommonTLS):
         return Problem(f'There is no TLS with {name}: {error.reason}.',
-                       error.remedy, (_of(situation, 'tls_min_version'),))
+                       error.remedy, tuple(
+                           _of(situation, key)
+                           for key in ('tls_min_version', 'tls_cert')
+                           if key in f'{error.reason} {error.remedy}'))
     if isinstance(error, CertificateRefused):
         return _certificate(error, situation)
     if situation.greets_in_clear:

@@ -333,12 +333,18 @@ class _Opening:
             if ABOUT_OUR_CERTIFICATE.search(text) is None:
                 raise
             # Postfix lets the handshake succeed, and says so then.
+            what, remedy = (
+                ('does not take our certificate',
+                 'Let the mail server know the certificate of tls_cert, or '
+                 'the authority that has signed it.')
+                if self._endpoint.identity.has_certificate else
+                ('demands a certificate of ours',
+                 'Set tls_cert and tls_key to a certificate that the mail '
+                 'server knows.'))
             raise ClientCertificateRefused(
-                self._relay, 'TLS', 'the server does not take our '
-                f'certificate, or that we have none: {error.smtp_code} '
-                f'{text}',
-                remedy='Let the mail server know the certificate of '
-                'tls_cert, or the authority that has signed it.') from error
+                self._relay, 'TLS',
+                f'the server {what}: {error.smtp_code} {text}',
+                remedy=remedy) from error
         except (ConnectionError, ConnectionLost, ssl.SSLEOFError) as error:
             if not self._endpoint.identity.has_certificate:
                 raise
