@@ -210,6 +210,14 @@ class TestTokens(LoginTestCase):
         self.assertEqual(self.source.fetched, 1)
         self.assertNotIn('ya29 1', str(error))
 
+    def test_a_long_error(self):
+        error = b'{"status":"401","scope":"mail","x":"%s"}' % (b'y' * 8000)
+        refused = self.fails(
+            AuthenticationRefused, self.access(tokens=True),
+            hello('OAUTHBEARER'), challenge(error), REFUSED)
+        self.assertIn('(status 401, scope mail)', str(refused))
+        self.assertEqual(self.lines[1], b'AQ==')
+
     def test_both_are_refused(self):
         self.loop.run_until_complete(self.tokens.get())
         self.fails(AuthenticationRefused, self.access(tokens=True),
