@@ -141,8 +141,8 @@ class WrongCertificate(OSError):
 
 
 @public
-class TLSMissing(smtplib.SMTPNotSupportedError):
-    """The server does not offer STARTTLS, or somebody has hidden it.
+class Missing(smtplib.SMTPNotSupportedError):
+    """The server does not offer what the configuration demands.
 
     :ivar remedy: A sentence for the log.
     """
@@ -150,6 +150,16 @@ class TLSMissing(smtplib.SMTPNotSupportedError):
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
         self.remedy = remedy
+
+
+@public
+class TLSMissing(Missing):
+    """The server does not offer STARTTLS, or somebody has hidden it."""
+
+
+@public
+class LoginMissing(Missing):
+    """The server does not offer AUTH, or no mechanism that can be used."""
 
 
 @public

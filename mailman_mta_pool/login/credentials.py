@@ -5,7 +5,11 @@ import logging
 import smtplib
 
 from contextlib import suppress
-from mailman_mta_pool.errors import TokenUnavailable, UnusableValue
+from mailman_mta_pool.errors import (
+    LoginMissing,
+    TokenUnavailable,
+    UnusableValue,
+)
 from mailman_mta_pool.login.bearer import OAuthBearer, XOAuth2
 from mailman_mta_pool.login.exchange import Authentication, MAX_RESPONSE
 from mailman_mta_pool.login.mechanisms import (
@@ -181,8 +185,12 @@ class Credentials:
                token: Optional[Secret]) -> Authentication:
         """See `Attempt.authentication`."""
         if not offered:
-            raise smtplib.SMTPNotSupportedError(
-                'the server does not offer AUTH')
+            raise LoginMissing(
+                'the server does not offer AUTH',
+                'Use a port of the mail server where it lets users log in, '
+                f'usually 587 or 465; or leave {self.keys.user} and '
+                f'{self.keys.password} empty, if it relays for this host '
+                'without a login.')
         ours = self._ours(is_verified)
         unsafe: List[str] = []
         unusable: List[str] = []
@@ -201,12 +209,20 @@ class Credentials:
             if kind.sends_secret and not is_verified:
                 self._warn(kind.name)
             return chosen
-        raise smtplib.SMTPNotSupportedError(
-            self._unsafe(unsafe) if unsafe else
-            '; '.join(unusable) if unusable else
+        if unsafe:
+            raise smtplib.SMTPNotSupportedError(self._unsafe(unsafe))
+        if unusable:
+            raise LoginMissing(
+                '; '.join(unusable),
+                'Let the mail server offer another mechanism, and '
+                f'{self.keys.mechanisms} name it.')
+        raise LoginMissing(
             'the server offers only AUTH {}, none of which is {}'.format(
                 ' '.join(sorted(offered)),
-                ' or '.join(kind.name for kind in ours)))
+                ' or '.join(kind.name for kind in ours)),
+            f'Let {self.keys.mechanisms} name what the mail server has, or '
+            'switch one of these on in it; on another port, usually 587 or '
+            '465, it may offer more.')
 
     def _ours(self, is_verified: bool) -> List[Type[Simple]]:
         """Return the mechanisms that may be used, strongest first.

@@ -387,9 +387,14 @@ class TestRefused(LoginTestCase):
         self.assertEqual(self.source.fetched, 1)
 
     def test_not_offered_is_no_refusal(self):
-        self.fails(NotOffered, self.access(record=self.record()),
-                   hello('GSSAPI'))
-        self.assertIsNone(self.record().refusal())
+        for offer, *words in (
+                (hello('GSSAPI'), '[relay.a] auth', '587'),
+                (b'250 mx\r\n', '[relay.a] user', '587')):
+            error = self.fails(
+                NotOffered, self.access(record=self.record()), offer)
+            for word in words:
+                self.assertIn(word, error.remedy)
+            self.assertIsNone(self.record().refusal())
 
     def test_accepted(self):
         for _ in range(2):
