@@ -149,8 +149,8 @@ class WrongCertificate(OSError):
 
 
 @public
-class TLSMissing(smtplib.SMTPNotSupportedError):
-    """The server does not offer STARTTLS, or somebody has hidden it.
+class Missing(smtplib.SMTPNotSupportedError):
+    """The server does not offer what the configuration demands.
 
     :ivar remedy: A sentence for the log.
     """
@@ -161,15 +161,18 @@ class TLSMissing(smtplib.SMTPNotSupportedError):
 
 
 @public
-class NotVerified(smtplib.SMTPNotSupportedError):
-    """All that the server offers would show a stranger what we log in with.
+class TLSMissing(Missing):
+    """The server does not offer STARTTLS, or somebody has hidden it."""
 
-    :ivar remedy: A sentence for the log.
-    """
 
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.remedy = remedy
+@public
+class LoginMissing(Missing):
+    """The server does not offer AUTH, or no mechanism that can be used."""
+
+
+@public
+class NotVerified(Missing):
+    """All that the server offers would show a stranger what we log in with."""
 
 
 @public

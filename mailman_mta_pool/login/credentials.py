@@ -2,10 +2,10 @@
 """Who we are to a relay, and by which mechanism we say so."""
 
 import logging
-import smtplib
 
 from contextlib import suppress
 from mailman_mta_pool.errors import (
+    LoginMissing,
     NotVerified,
     TokenUnavailable,
     UnusableValue,
@@ -191,8 +191,12 @@ class Credentials:
                token: Optional[Secret]) -> Authentication:
         """See `Attempt.authentication`."""
         if not offered:
-            raise smtplib.SMTPNotSupportedError(
-                'the server does not offer AUTH')
+            raise LoginMissing(
+                'the server does not offer AUTH',
+                'Use a port of the mail server where it lets users log in, '
+                f'usually 587 or 465; or leave {self.keys.user} and '
+                f'{self.keys.password} empty, if it relays for this host '
+                'without a login.')
         ours = self._ours(is_verified)
         unsafe: List[str] = []
         unusable: List[str] = []
@@ -213,11 +217,18 @@ class Credentials:
             return chosen
         if unsafe:
             raise self._not_verified(unsafe)
-        raise smtplib.SMTPNotSupportedError(
-            '; '.join(unusable) if unusable else
+        if unusable:
+            raise LoginMissing(
+                '; '.join(unusable),
+                'Let the mail server offer another mechanism, and '
+                f'{self.keys.mechanisms} name it.')
+        raise LoginMissing(
             'the server offers only AUTH {}, none of which is {}'.format(
                 ' '.join(sorted(offered)),
-                ' or '.join(kind.name for kind in ours)))
+                ' or '.join(kind.name for kind in ours)),
+            f'Let {self.keys.mechanisms} name what the mail server has, or '
+            'switch one of these on in it; on another port, usually 587 or '
+            '465, it may offer more.')
 
     def _ours(self, is_verified: bool) -> List[Type[Simple]]:
         """Return the mechanisms that may be used, strongest first.

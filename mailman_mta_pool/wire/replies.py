@@ -12,6 +12,8 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 # RFC 5321, section 4.5.3.1.5 gives 512 octets for a reply line; real servers
 # go beyond it, and four times as much harms nobody.
 MAX_LINE = 2048
+# RFC 4954, section 4, for the challenges of AUTH.
+MAX_CHALLENGE = 12288
 MAX_LINES = 100
 # The whole of a reply.  The longest that is known, an offer with all there is,
 # has a tenth of it, and what is searched for patterns may not be long.
@@ -133,15 +135,12 @@ class ReplyParser:
             while index < end and lines[index] == line:
                 index += 1
             yield reply, index - begin
-        if len(self._rest) > MAX_LINE + self._rest.endswith(b'\r'):
-            raise ProtocolError(
-                f'a reply line is longer than {MAX_LINE} octets')
+        _check_length(self._rest, self._rest.endswith(b'\r'))
 
     def _parse(self, raw: bytes) -> Optional[Reply]:
         line = raw[:-1] if raw.endswith(b'\r') else raw
         if len(line) > MAX_LINE:
-            raise ProtocolError(
-                f'a reply line is longer than {MAX_LINE} octets')
+            _check_length(line)
         code = CODES.get(line[:3])
         separator = line[3:4]
         if code is None or separator not in SEPARATORS or b'\0' in line:
@@ -175,3 +174,15 @@ class ReplyParser:
         if len(self._lines) >= MAX_LINES:
             raise ProtocolError(f'a reply has more than {MAX_LINES} lines')
         return None
+
+
+def _check_length(line: bytes, ending: int = 0) -> None:
+    """Check a reply line, or the beginning of one.
+
+    :param line: Its octets.
+    :param ending: How many of these belong to the line ending.
+    :raises ProtocolError: if it is too long.
+    """
+    most = MAX_CHALLENGE if line.startswith(b'334') else MAX_LINE
+    if len(line) > most + ending:
+        raise ProtocolError(f'a reply line is longer than {most} octets')

@@ -7,6 +7,7 @@ from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.waits import LONGEST_WAIT, wait_of
 from mailman_mta_pool.wire.replies import (
+    MAX_CHALLENGE,
     MAX_LINE,
     MAX_LINES,
     MAX_REPLY,
@@ -54,7 +55,8 @@ def look_at(reply):
     """Read in a reply all that anybody reads."""
     assert 200 <= reply.code <= 599
     assert 1 <= len(reply.lines) <= MAX_LINES
-    assert all(len(line) <= MAX_LINE for line in reply.lines)
+    most = MAX_CHALLENGE if reply.code == 334 else MAX_LINE
+    assert all(len(line) <= most for line in reply.lines)
     assert len(reply.lines) == 1 or sum(map(len, reply.lines)) <= MAX_REPLY
     line = str(reply)
     assert line.isprintable() and len(line) <= LONGEST_LINE

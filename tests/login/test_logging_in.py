@@ -213,6 +213,14 @@ class TestTokens(LoginTestCase):
         self.assertEqual(self.source.fetched, 1)
         self.assertNotIn('ya29 1', str(error))
 
+    def test_a_long_error(self):
+        error = b'{"status":"401","scope":"mail","x":"%s"}' % (b'y' * 8000)
+        refused = self.fails(
+            AuthenticationRefused, self.access(tokens=True),
+            hello('OAUTHBEARER'), challenge(error), REFUSED)
+        self.assertIn('(status 401, scope mail)', str(refused))
+        self.assertEqual(self.lines[1], b'AQ==')
+
     def test_both_are_refused(self):
         self.loop.run_until_complete(self.tokens.get())
         self.fails(AuthenticationRefused, self.access(tokens=True),
@@ -422,9 +430,14 @@ class TestRefused(LoginTestCase):
         self.assertEqual(self.source.fetched, 1)
 
     def test_not_offered_is_no_refusal(self):
-        self.fails(NotOffered, self.access(record=self.record()),
-                   hello('GSSAPI'))
-        self.assertIsNone(self.record().refusal())
+        for offer, *words in (
+                (hello('GSSAPI'), '[relay.a] auth', '587'),
+                (b'250 mx\r\n', '[relay.a] user', '587')):
+            error = self.fails(
+                NotOffered, self.access(record=self.record()), offer)
+            for word in words:
+                self.assertIn(word, error.remedy)
+            self.assertIsNone(self.record().refusal())
 
     def test_accepted(self):
         for _ in range(2):

@@ -7,6 +7,7 @@ import tracemalloc
 from hypothesis import given, settings, strategies as st
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.replies import (
+    MAX_CHALLENGE,
     MAX_LINE,
     MAX_LINES,
     Reply,
@@ -184,6 +185,19 @@ class TestBounds(unittest.TestCase):
                 self.assertEqual(parse(*pieces), (expected, None))
             self.assertRefused(
                 line + b'x' + end, 'longer than 2048 octets')
+
+    def test_longest_challenge(self):
+        # RFC 4954, section 4.
+        line = b'334 ' + (MAX_CHALLENGE - 4) * b'x'
+        self.assertEqual(len(line), 12288)
+        expected = [Reply(334, (line[4:],))]
+        for pieces in ((line + b'\r\n',), (line, b'\r\n'),
+                       (line[:3], line[3:] + b'\r', b'\n')):
+            self.assertEqual(parse(*pieces), (expected, None))
+        for octets in (line + b'x\r\n', line + b'x'):
+            found, error = parse(octets)
+            self.assertEqual(found, [])
+            self.assertIn('longer than 12288 octets', error)
 
     def test_line_without_an_end(self):
         # It need not end to be too long.
