@@ -22,6 +22,7 @@ from mailman_mta_pool.configuration.loading import (
     with_mta_section,
 )
 from mailman_mta_pool.configuration.secrets import Exposure
+from mailman_mta_pool.relays.access import program_warnings
 from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.relays.routing import routing_warnings
@@ -90,9 +91,10 @@ def warnings_about(path: str, settings: Settings,
     :param settings: What it makes.
     :param exposed: The files with a password that others may read.
     """
-    return [*map(str, exposed), *(
-        f'{path}: [relay.NAME] for: {warning}'
-        for warning in routing_warnings(settings, posting_addresses()))]
+    return [
+        *map(str, exposed), *program_warnings(settings, path), *(
+            f'{path}: [relay.NAME] for: {warning}'
+            for warning in routing_warnings(settings, posting_addresses()))]
 
 
 def _check_own(path: str, text: str) -> List[str]:
