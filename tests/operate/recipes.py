@@ -2,7 +2,7 @@
 """`mailman mta-pool config --check` finds the recipes good."""
 
 from tests.operate.command import mta_pool
-from tests.recipes import recipes
+from tests.recipes import recipes, with_files
 from tests.site_case import SiteTestCase
 
 
@@ -14,7 +14,7 @@ class TestRecipes(SiteTestCase):
     def check(self, name, text):
         """Write part of a file; return its path and what is said of it."""
         path = self.mailman.directory / name
-        path.write_text(text)
+        path.write_text(with_files(text, self.mailman.directory))
         path.chmod(0o600)
         return path, mta_pool(self.mailman, 'config', '--check', path)
 
@@ -26,7 +26,7 @@ class TestRecipes(SiteTestCase):
 
     def test_each_recipe(self):
         found = recipes()
-        self.assertGreater(len(found), 7)
+        self.assertGreater(len(found), 12)
         for recipe in found:
             with self.subTest(recipe.name):
                 self.assertGood('part-of-mailman.cfg', recipe.mailman)
