@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`mailman mta-pool config --check` finds the recipes good."""
 
+from tests.interop.login import CA, REASON
 from tests.operate.command import mta_pool
 from tests.recipes import recipes, with_files
+from tests.servers.dovecot import Dovecot
+from tests.servers.recorder import Recorder
 from tests.site_case import SiteTestCase
+from unittest import skipIf
 
 
 class TestRecipes(SiteTestCase):
@@ -44,3 +48,23 @@ class TestRecipes(SiteTestCase):
                 _, done = self.check(name, text)
                 self.assertEqual(done.status, 1)
                 self.assertIn(key, done.errors[0])
+
+
+@skipIf(REASON, REASON)
+class TestDovecot(SiteTestCase):
+    def test_each_is_served_once(self):
+        # It is what the pipelining of this recipe is about.
+        own, = [recipe.own for recipe in recipes()
+                if recipe.name.startswith('Dovecot')]
+        recorder = self.use(Recorder())
+        server = self.use(Dovecot(
+            recorder, {'lists@example.com': 'Tr0mbone-Zebra'}))
+        site = self.site(members=40)
+        site.set_up(settings=with_files(own, site.directory).replace(
+            'host: mail.example.com',
+            f'host: localhost\nport: {server.tls_port}\ntls_ca: {CA}'))
+        site.run({'verp': True})
+        self.assertEachOnce(site, [
+            recipient for message in recorder.messages()
+            for recipient in message.recipients])
+        self.assertQuiet(site)
