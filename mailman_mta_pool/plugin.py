@@ -18,9 +18,9 @@ from mailman_mta_pool.configuration.loading import (
     exposures_in_force,
     load,
     no_password,
+    program_warnings,
 )
 from mailman_mta_pool.configuration.secrets import SecretUnavailable
-from mailman_mta_pool.relays.access import program_warnings
 from mailman_mta_pool.relays.factories import check_modes, register
 from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.relays.routing import routing_warnings

@@ -17,12 +17,12 @@ from mailman_mta_pool.configuration.files import (
 from mailman_mta_pool.configuration.loading import (
     exposures,
     is_ours,
+    program_warnings,
     settings_of,
     sources_of,
     with_mta_section,
 )
 from mailman_mta_pool.configuration.secrets import Exposure
-from mailman_mta_pool.relays.access import program_warnings
 from mailman_mta_pool.relays.factories import factory_for
 from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.relays.routing import routing_warnings

@@ -10,15 +10,9 @@ from mailman_mta_pool.login.endpoint import EndpointSource
 from mailman_mta_pool.login.grant import CommandSource
 from mailman_mta_pool.login.record import login_directory, LoginRecord
 from mailman_mta_pool.login.tokens import Tokens
-from mailman_mta_pool.programs import arguments_in, can_run
-from mailman_mta_pool.settings import (
-    MTA,
-    RelaySettings,
-    Settings,
-    TokenSettings,
-)
+from mailman_mta_pool.settings import MTA, RelaySettings, TokenSettings
 from public import public
-from typing import Any, List, Tuple
+from typing import Any, Tuple
 
 
 @public
@@ -62,24 +56,6 @@ def _record_of(relay: RelaySettings, var_directory: str) -> LoginRecord:
         login_directory(var_directory), login_of(relay), name_of(relay),
         f'correct {keys.user} and {keys.password}, or name another '
         f'mechanism in {keys.mechanisms}')
-
-
-@public
-def program_warnings(settings: Settings, path: str) -> List[str]:
-    """Return a line for each program of `token_command` that is not there.
-
-    No program is run: a token is fetched when a login needs one.
-
-    :param settings: The settings.
-    :param path: The plugin's own configuration file.
-    """
-    return [
-        f'{path}: [relay.{relay.name}] token_command: the program is not '
-        'there, or the user of Mailman may not run it; correct the key, or '
-        'install the program'
-        for relay in settings.relays
-        if relay.auth.token is not None and relay.auth.token.command and
-        not can_run(arguments_in(relay.auth.token.command.reveal()))]
 
 
 @public

@@ -7,12 +7,13 @@ from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.configuration.files import ConfigurationError, hidden_in
 from mailman_mta_pool.configuration.loading import (
     exposures,
+    program_warnings,
     read_again,
     settings_of,
     sources_of,
     with_mta,
 )
-from mailman_mta_pool.relays.access import login_of, program_warnings
+from mailman_mta_pool.relays.access import login_of
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import AuthSettings, TokenSettings
 from tests.configuration.case import FileTestCase, PATH, SECRET
