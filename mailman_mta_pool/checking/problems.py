@@ -369,11 +369,6 @@ def _no_login_here(error: RelayUnavailable) -> Problem:
 
 def _no_auth(error: RelayUnavailable, situation: Situation) -> Problem:
     relay, name = situation.relay, situation.name
-    text, _, remedy = error.reason.partition('; set ')
-    if remedy:
-        # The server is not verified.
-        return Problem(f'There is no login at {name}: {text}.',
-                       f'Set {remedy}.', LOGIN)
     server = situation.found['hello'][2]
     if server.starttls and not encrypts(relay):
         return Problem(
