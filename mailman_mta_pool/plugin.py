@@ -18,6 +18,7 @@ from mailman_mta_pool.configuration.loading import (
     exposures_in_force,
     load,
     no_password,
+    program_warnings,
 )
 from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.relays.factories import check_modes, register
@@ -106,6 +107,8 @@ def _check_start() -> None:
         check_limits(settings)
         for warning in safety_warnings(settings):
             smtp_log.warning('Not safe: %s', warning)
+        for warning in program_warnings(settings, configuration_path()):
+            smtp_log.warning('No token: %s', warning)
         for warning in routing_warnings(settings, _posting_addresses()):
             smtp_log.warning('%s: [relay.NAME] for: %s',
                              configuration_path(), warning)
@@ -116,6 +119,8 @@ def _check_start() -> None:
         for exposed in exposures_in_force():
             _print(exposed)
         for warning in safety_warnings(settings):
+            _print(warning)
+        for warning in program_warnings(settings, configuration_path()):
             _print(warning)
         for warning in routing_warnings(settings, _posting_addresses()):
             _print(f'{configuration_path()}: [relay.NAME] for: {warning}')

@@ -7,6 +7,7 @@ It is not for the network thread, for it waits.
 import os
 import time
 import shlex
+import shutil
 import signal
 import subprocess
 
@@ -78,6 +79,17 @@ def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
     if process.returncode:
         raise ProgramFailed(f'ended with status {process.returncode}')
     return octets
+
+
+@public
+def can_run(arguments: List[str]) -> bool:
+    """Return True if the program is there, and this user may run it.
+
+    Nothing is run.
+
+    :param arguments: The program and its arguments.
+    """
+    return shutil.which(arguments[0]) is not None
 
 
 @public

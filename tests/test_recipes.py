@@ -9,17 +9,23 @@ from mailman_mta_pool.configuration.files import ConfigurationError
 from mailman_mta_pool.configuration.loading import settings_of_plugin, with_mta
 from mailman_mta_pool.relays.routing import relays_for, routing_warnings
 from mailman_mta_pool.settings import Rate
-from tests.recipes import recipes
+from tempfile import TemporaryDirectory
+from tests.recipes import recipes, with_files
 
 
 SERVERS = {
     'Postfix': 'localhost',
+    'Postfix with a login': 'smtp.example.com',
+    "Dovecot's submission service": 'mail.example.com',
     'Exim': 'localhost',
     'A server that is known by its certificate': 'mx.example.com',
     'Amazon SES': 'email-smtp.eu-west-1.amazonaws.com',
     'Exchange Online': 'example-com.mail.protection.outlook.com',
+    'Exchange Online by a certificate':
+        'example-com.mail.protection.outlook.com',
     'A mailbox of Microsoft 365': 'smtp.office365.com',
     'Gmail and Google Workspace': 'smtp-relay.gmail.com',
+    'Gmail with a token': 'smtp.gmail.com',
     'A provider account for each domain': 'smtp.provider.example',
     'A second smarthost as backup': 'smtp1.example.com',
     '14 a second and 50,000 a day': 'smtp.provider.example',
@@ -29,7 +35,13 @@ SERVERS = {
 class TestRecipes(unittest.TestCase):
     layer = ConfigLayer
 
+    def setUp(self):
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+
     def load(self, mailman, own):
+        own = with_files(own, self.directory)
         config.push('recipe', mailman)
         self.addCleanup(config.pop, 'recipe')
         return with_mta(settings_of_plugin('mta_pool.cfg', own))

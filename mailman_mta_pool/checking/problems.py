@@ -34,7 +34,12 @@ from mailman_mta_pool.errors import (
     WrongCertificate,
 )
 from mailman_mta_pool.keys import in_words_of, key_of, OWN_FILE
-from mailman_mta_pool.settings import About, RelaySettings
+from mailman_mta_pool.settings import (
+    About,
+    BEARER_MECHANISMS,
+    PASSWORD_MECHANISMS,
+    RelaySettings,
+)
 from mailman_mta_pool.settlement.table import Judge, Judgement
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Stage
@@ -340,8 +345,7 @@ def _auth(error: RelayUnavailable, situation: Situation,
           judge: Judge) -> Problem:
     relay, name = situation.relay, situation.name
     if isinstance(error, UnavailableHere):
-        return Problem(f'There is no login: {error.reason}.',
-                       'Correct the value.', LOGIN)
+        return _no_login_here(error)
     if isinstance(error, NotOffered):
         return _no_auth(error, situation)
     if not isinstance(error, AuthenticationRefused):
@@ -372,6 +376,16 @@ def _auth(error: RelayUnavailable, situation: Situation,
         'Correct smtp_user and smtp_pass.', LOGIN)
 
 
+def _no_login_here(error: RelayUnavailable) -> Problem:
+    """Return the problem of a value that cannot be sent, or of no token."""
+    # What a token endpoint says stands before the remedy.
+    text, _, remedy = error.reason.rpartition('; ')
+    if not text:
+        text, remedy = remedy, 'correct what the key names'
+    return Problem(f'There is no login: {text}.',
+                   f'{remedy[:1].upper()}{remedy[1:]}.', LOGIN)
+
+
 def _no_auth(error: RelayUnavailable, situation: Situation) -> Problem:
     relay, name = situation.relay, situation.name
     server = situation.found['hello'][2]
@@ -387,9 +401,16 @@ def _no_auth(error: RelayUnavailable, situation: Situation) -> Problem:
     return Problem(
         f'There is no login at {name}: {error.reason}.',
         'Leave smtp_user and smtp_pass empty if the server relays for this '
-        'machine without; otherwise switch AUTH with PLAIN, LOGIN or '
-        'CRAM-MD5 on in the mail server, or use its port for submission, '
-        'usually 587.', (*LOGIN, PORT))
+        'machine without; otherwise switch AUTH with '
+        f'{_mechanisms_for(relay)} on in the mail server, or use its port for '
+        'submission, usually 587.', (*LOGIN, PORT))
+
+
+def _mechanisms_for(relay: RelaySettings) -> str:
+    names = relay.auth.mechanisms or (
+        BEARER_MECHANISMS if relay.auth.token is not None else
+        PASSWORD_MECHANISMS)
+    return ' or '.join(names)
 
 
 _PROBLEMS = {

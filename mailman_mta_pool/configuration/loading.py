@@ -35,6 +35,7 @@ from mailman_mta_pool.configuration.secrets import (
     read_secret,
     run_for_password,
 )
+from mailman_mta_pool.programs import arguments_in, can_run
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
     DeliverySettings,
@@ -269,6 +270,24 @@ def exposures(sources: Sources) -> List[Exposure]:
             held.setdefault(key, 'a private key')
     return [found for found in map(exposure, held, held.values())
             if found is not None]
+
+
+@public
+def program_warnings(settings: Settings, path: str) -> List[str]:
+    """Return a line for each program of `token_command` that is not there.
+
+    No program is run: a token is fetched when a login needs one.
+
+    :param settings: The settings.
+    :param path: The plugin's own configuration file.
+    """
+    return [
+        f'{path}: [relay.{relay.name}] token_command: the program is not '
+        'there, or the user of Mailman may not run it; correct the key, or '
+        'install the program'
+        for relay in settings.relays
+        if relay.auth.token is not None and relay.auth.token.command and
+        not can_run(arguments_in(relay.auth.token.command.reveal()))]
 
 
 @public

@@ -17,6 +17,7 @@ from mailman_mta_pool.configuration.files import (
 from mailman_mta_pool.configuration.loading import (
     exposures,
     is_ours,
+    program_warnings,
     settings_of,
     sources_of,
     with_mta_section,
@@ -90,9 +91,10 @@ def warnings_about(path: str, settings: Settings,
     :param settings: What it makes.
     :param exposed: The files with a password that others may read.
     """
-    return [*map(str, exposed), *(
-        f'{path}: [relay.NAME] for: {warning}'
-        for warning in routing_warnings(settings, posting_addresses()))]
+    return [
+        *map(str, exposed), *program_warnings(settings, path), *(
+            f'{path}: [relay.NAME] for: {warning}'
+            for warning in routing_warnings(settings, posting_addresses()))]
 
 
 def _check_own(path: str, text: str) -> List[str]:

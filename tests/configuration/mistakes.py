@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Files with one mistake each, and what the line about it says.
 
-All of them are about relays and limits.
+All of them are about relays, logins and limits.
 """
 
 from public import public
 
 
 SECRET = 'hunter2'
+URL = 'https://login.example.com/oauth2/token'
 A, B = '[relay.a]\nhost: a.example.com\n', '[relay.b]\nhost: b.example.com\n'
 LOGIN = f'{A}user: ant\n'
+ENDPOINT = f'{LOGIN}token_url: {URL}\nclient_id: lists\n'
 LIMIT = '[limit.x]\nfor: *@*\nmessage_rate: 1/s\n'
 NUMBER = '9' * 30
 RATES = 'message_rate', 'recipient_rate', 'connect_rate'
@@ -64,6 +66,49 @@ MISTAKES = {
     'a program with half a quotation': (
         f"{LOGIN}password_command: echo '{SECRET}\n",
         '[relay.a] password_command', 'needs another one'),
+    # Tokens and mechanisms.
+    'a password and tokens': (
+        f'{LOGIN}password: {SECRET}\ntoken_command: true\n',
+        '[relay.a] token_command', 'remove one'),
+    'tokens from two places': (
+        f'{ENDPOINT}token_command: true\n',
+        '[relay.a] token_url', 'remove one'),
+    'tokens without a user': (
+        f'{A}token_command: echo {SECRET}\n', '[relay.a] token_command',
+        'set user'),
+    'an endpoint in clear': (
+        LOGIN + f'token_url: {URL}\n'.replace('https', 'http'),
+        '[relay.a] token_url', 'with http:// it has to be on this host'),
+    'an endpoint with a password': (
+        LOGIN + f'token_url: {URL}\n'.replace('//', f'//ant:{SECRET}@'),
+        '[relay.a] token_url', 'such as https://login.example.com'),
+    'an endpoint without a client': (
+        f'{LOGIN}token_url: {URL}\n', '[relay.a] client_id', 'is missing'),
+    'an endpoint and nothing secret': (
+        ENDPOINT, '[relay.a] client_secret_file', 'or refresh_token_file'),
+    'a client secret that is no file': (
+        f'{ENDPOINT}client_secret: {SECRET}\n', '[relay.a] client_secret',
+        'schema.cfg'),
+    'a client secret that is not there': (
+        f'{ENDPOINT}client_secret_file: /nonexistent\n',
+        '[relay.a] client_secret_file', "a file that Mailman's user may read"),
+    'a refresh token that is not there': (
+        f'{ENDPOINT}refresh_token_file: /nonexistent\n',
+        '[relay.a] refresh_token_file', "a file that Mailman's user may read"),
+    'a client of no endpoint': (
+        f'{LOGIN}token_command: true\nclient_id: lists\n',
+        '[relay.a] client_id', 'remove this key'),
+    'a mechanism that nobody has': (
+        f'{LOGIN}password: {SECRET}\nauth: SCRAM\n', '[relay.a] auth',
+        'SCRAM-SHA-256'),
+    'no mechanism': (
+        f'{LOGIN}password: {SECRET}\nauth:\n', '[relay.a] auth', 'auto'),
+    'a mechanism for tokens': (
+        f'{LOGIN}password: {SECRET}\nauth: XOAUTH2\n', '[relay.a] auth',
+        'remove the name'),
+    'a mechanism for passwords': (
+        f'{LOGIN}token_command: true\nauth: PLAIN\n', '[relay.a] auth',
+        'remove the name'),
     # Which lists.
     'for without an @': (
         f'{A}for: lists.example.org\n', '[relay.a] for',
@@ -154,14 +199,25 @@ for _key in RATES:
             MISTAKES[f'limit {_key}: {_value}'] = (
                 f'[limit.x]\nfor: *@*\n{_key}: {_value}\n',
                 f'[limit.x] {_key}', '14/second')
-for _key in ('verify_cert', 'verify_hostname'):
+for _key in ('verify_cert', 'verify_hostname', 'auth_insecure'):
     MISTAKES[_key] = (
         f'{A}{_key}: perhaps\n', f'[relay.a] {_key}', 'yes or no')
 for _key in ('pipelining', 'chunking'):
     MISTAKES[_key] = f'{A}{_key}: yes\n', f'[relay.a] {_key}', 'auto or no'
-MISTAKES['tls_ca'] = (
-    f'{A}tls_ca: /nonexistent\n', '[relay.a] tls_ca',
-    "a file that Mailman's user may read")
+for _key in 'tls_ca', 'tls_cert':
+    MISTAKES[_key] = (
+        f'{A}{_key}: /nonexistent\n', f'[relay.a] {_key}',
+        "a file that Mailman's user may read")
+MISTAKES['tls_key'] = (
+    f'{A}tls_key: /etc/passwd\n', '[relay.a] tls_key', 'set tls_cert')
+MISTAKES['tls_names'] = (
+    f'{A}tls_names: *.example.com\n', '[relay.a] tls_names',
+    'without a *')
+MISTAKES['tls_fingerprint'] = (
+    f'{A}tls_fingerprint: 3B:0C\n', '[relay.a] tls_fingerprint',
+    '64 hexadecimal digits')
+MISTAKES['tls_min_version'] = (
+    f'{A}tls_min_version: 1.1\n', '[relay.a] tls_min_version', '1.2 or 1.3')
 MISTAKES['hello_name'] = (
     f'{A}hello_name: two words\n', '[relay.a] hello_name', 'a host name such')
 MISTAKES['source_address'] = (

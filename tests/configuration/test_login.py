@@ -8,6 +8,7 @@ from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.configuration.files import ConfigurationError, hidden_in
 from mailman_mta_pool.configuration.loading import (
     exposures,
+    program_warnings,
     read_again,
     settings_of,
     sources_of,
@@ -83,6 +84,19 @@ class TestTokens(LoginTestCase):
             exposures(sources_of(PATH, text)), reverse=True)
         self.assertIn(f'{self.secret} has a client secret', str(secret))
         self.assertIn(f'{self.refresh} has a refresh token', str(refresh))
+
+    def test_programs_that_are_not_there(self):
+        program = self.file('get-token', '#!/bin/sh\n')
+        text = f'[relay.a]\nhost: a\nuser: ant\ntoken_command: {program} x\n'
+        for mode, warnings in ((0o700, 0), (0o600, 1)):
+            program.chmod(mode)
+            lines = program_warnings(
+                settings_of(sources_of(PATH, text)), PATH)
+            self.assertEqual(len(lines), warnings)
+        line, = lines
+        self.assertIn(f'{PATH}: [relay.a] token_command: ', line)
+        # There may be a secret among the arguments.
+        self.assertNotIn(str(program), line)
 
     def test_mistakes(self):
         user = 'user: ant\n'

@@ -192,6 +192,27 @@ class TestRelays(CheckerTestCase):
                 self.assertNotIn('smtp_', repr(problem))
                 self.assertNotIn(PASSWORD, repr(check))
 
+    def test_no_token(self):
+        server = self.server(extensions=('AUTH XOAUTH2',))
+        problem = self.problem(self.check(self.relay(
+            'ses', server, 'user: ant\ntoken_command: false\n')), 'auth')
+        self.assertRegex(problem.text, 'ended with status 1.$')
+        self.assertRegex(problem.remedy, '^Run it by hand')
+        self.assertEqual(
+            problem.keys, ('[relay.ses] user', '[relay.ses] token_command'))
+
+    def test_no_mechanism_in_common(self):
+        server = self.server(extensions=('AUTH XOAUTH2 PLAIN',))
+        for said, names in (
+                (f'password: {PASSWORD}\nauth: SCRAM-SHA-1',
+                 'with SCRAM-SHA-1 on'),
+                ('token_command: echo x\nauth: OAUTHBEARER',
+                 'with OAUTHBEARER on')):
+            with self.subTest(said):
+                problem = self.problem(self.check(self.relay(
+                    'ses', server, f'user: ant\n{said}\n')), 'auth')
+                self.assertIn(f'switch AUTH {names}', problem.remedy)
+
     def test_one_server_with_two_logins(self):
         server = self.server(extensions=('AUTH PLAIN',))
         check = self.check(''.join(

@@ -110,6 +110,20 @@ class TestWarnings(MistakesTestCase):
             self.assertIn(f'{self.path} has a password, and every user', line)
             self.assertIn(f'`chmod go-r {self.path}`', line)
 
+    def test_a_program_for_tokens_that_is_not_there(self):
+        self.write(f'{LOGIN}token_command: /nonexistent/{SECRET}\n')
+        for arguments in (('config', '--check', str(self.path)),
+                          ('config',)):
+            line, = self.said(*arguments, status=0)
+            self.assertLine(
+                line, '[relay.a] token_command', 'install the program')
+        done = mta_pool(self.one, 'check', '--json')
+        problem = json.loads(done.output)['relays'][0]['steps'][-1]
+        self.assertIn('[relay.a] token_command', problem['keys'])
+        self.assertIn('No such file', problem['problem'])
+        self.assertIn('Run it by hand', problem['remedy'])
+        self.assertNotIn(SECRET, done.output.decode())
+
     def test_mail_without_a_relay(self):
         self.write(f'{A}for: bee@example.com\n')
         for arguments in (('config', '--check', str(self.path)),

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`mailman mta-pool config --check` finds the recipes good."""
 
+from tests.interop.login import CA, REASON
 from tests.operate.command import mta_pool
-from tests.recipes import recipes
+from tests.recipes import recipes, with_files
+from tests.servers.dovecot import Dovecot
+from tests.servers.recorder import Recorder
 from tests.site_case import SiteTestCase
+from unittest import skipIf
 
 
 class TestRecipes(SiteTestCase):
@@ -14,7 +18,7 @@ class TestRecipes(SiteTestCase):
     def check(self, name, text):
         """Write part of a file; return its path and what is said of it."""
         path = self.mailman.directory / name
-        path.write_text(text)
+        path.write_text(with_files(text, self.mailman.directory))
         path.chmod(0o600)
         return path, mta_pool(self.mailman, 'config', '--check', path)
 
@@ -26,7 +30,7 @@ class TestRecipes(SiteTestCase):
 
     def test_each_recipe(self):
         found = recipes()
-        self.assertGreater(len(found), 7)
+        self.assertGreater(len(found), 12)
         for recipe in found:
             with self.subTest(recipe.name):
                 self.assertGood('part-of-mailman.cfg', recipe.mailman)
@@ -44,3 +48,23 @@ class TestRecipes(SiteTestCase):
                 _, done = self.check(name, text)
                 self.assertEqual(done.status, 1)
                 self.assertIn(key, done.errors[0])
+
+
+@skipIf(REASON, REASON)
+class TestDovecot(SiteTestCase):
+    def test_each_is_served_once(self):
+        # It is what the pipelining of this recipe is about.
+        own, = [recipe.own for recipe in recipes()
+                if recipe.name.startswith('Dovecot')]
+        recorder = self.use(Recorder())
+        server = self.use(Dovecot(
+            recorder, {'lists@example.com': 'Tr0mbone-Zebra'}))
+        site = self.site(members=40)
+        site.set_up(settings=with_files(own, site.directory).replace(
+            'host: mail.example.com',
+            f'host: localhost\nport: {server.tls_port}\ntls_ca: {CA}'))
+        site.run({'verp': True})
+        self.assertEachOnce(site, [
+            recipient for message in recorder.messages()
+            for recipient in message.recipients])
+        self.assertQuiet(site)

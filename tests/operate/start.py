@@ -93,6 +93,21 @@ class TestStart(StartTestCase):
         for program in (ONCE_IN, START):
             self.assertEqual(self.start(text, program=program).stderr, '')
 
+    def test_a_program_for_tokens_that_is_not_there(self):
+        text = RELAY + 'token_command: /nonexistent/formic\n'
+        ended = self.start(text, program=RESTART)
+        said = [line for line in ended.stderr.splitlines()
+                if 'token_command' in line]
+        self.assertEqual(self.start(text, program=ONCE).stderr, '')
+        said += [line for line in self.log('smtp.log').splitlines()
+                 if 'token_command' in line]
+        self.assertEqual(len(said), 2)
+        for line in said:
+            self.assertIn(
+                f'{self.own}: [relay.a] token_command: the program is not '
+                'there', line)
+            self.assertNotIn('formic', line)
+
     def test_what_starts_runners_warns(self):
         self.start(program=LIST)
         ended = self.start(
