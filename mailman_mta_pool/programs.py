@@ -7,12 +7,13 @@ It is not for the network thread, for it waits.
 import os
 import time
 import shlex
+import atexit
 import signal
 import subprocess
 
 from contextlib import suppress
 from public import public
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Set
 
 
 # How many seconds a program may take.
@@ -25,6 +26,10 @@ FAILURE_PAUSE = 60.0
 MAX_LENGTH = 8192
 public(COMMAND_TIMEOUT=COMMAND_TIMEOUT, FAILURE_PAUSE=FAILURE_PAUSE,
        MAX_LENGTH=MAX_LENGTH)
+
+
+# Those that run now.
+_running: Set['subprocess.Popen[bytes]'] = set()
 
 
 @public
@@ -57,11 +62,13 @@ def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
         number = getattr(error, 'errno', None)
         raise ProgramFailed('cannot be started: ' + (
             os.strerror(number) if number else 'no such program')) from None
+    _running.add(process)
     try:
         octets = _output_of(
             process, most, clock() + COMMAND_TIMEOUT, clock, sleep)
     finally:
         _end(process)
+        _running.discard(process)
     if octets is None:
         raise ProgramFailed(
             f'has printed nothing to its end within {COMMAND_TIMEOUT:g} s')
@@ -153,6 +160,21 @@ def _end(process: 'subprocess.Popen[bytes]') -> None:
     assert process.stdout is not None
     process.stdout.close()
     if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         process.wait()
+
+
+def _kill(process: 'subprocess.Popen[bytes]') -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the programs that run when this process ends.
+
+    The threads that wait for them end without a chance to do so.
+    """
+    for process in list(_running):
+        if process.poll() is None:
+            _kill(process)
