@@ -7,14 +7,14 @@ It is not for the network thread, for it waits.
 import os
 import time
 import shlex
+import atexit
 import shutil
 import signal
 import subprocess
 
 from contextlib import suppress
-from functools import partial
 from public import public
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Set
 
 
 # How many seconds a program may take.
@@ -27,6 +27,8 @@ FAILURE_PAUSE = 60.0
 MAX_LENGTH = 8192
 public(COMMAND_TIMEOUT=COMMAND_TIMEOUT, FAILURE_PAUSE=FAILURE_PAUSE,
        MAX_LENGTH=MAX_LENGTH)
+# Those that run now.
+_running: Set['subprocess.Popen[bytes]'] = set()
 
 
 @public
@@ -34,13 +36,8 @@ class ProgramFailed(Exception):
     """A program printed nothing of use; the text is what it did."""
 
 
-def _nothing(end: Callable[[], None]) -> None:
-    """Let the program run."""
-
-
 @public
 def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
-              began: Callable[[Callable[[], None]], None] = _nothing,
               clock: Callable[[], float] = time.monotonic,
               sleep: Callable[[float], None] = time.sleep) -> bytes:
     """Run a program, and return what it prints.
@@ -50,7 +47,6 @@ def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
 
     :param arguments: The program and its arguments; no shell looks at them.
     :param most: How many octets it may print, beside the end of the line.
-    :param began: Given what ends the program, which another thread may call.
     :param clock: Seconds that only grow.
     :param sleep: Waits for so many seconds.
     :raises ProgramFailed: if it cannot be started, does not end within
@@ -65,12 +61,13 @@ def output_of(arguments: List[str], most: int = MAX_LENGTH, *,
         number = getattr(error, 'errno', None)
         raise ProgramFailed('cannot be started: ' + (
             os.strerror(number) if number else 'no such program')) from None
+    _running.add(process)
     try:
-        began(partial(_kill, process))
         octets = _output_of(
             process, most, clock() + COMMAND_TIMEOUT, clock, sleep)
     finally:
         _end(process)
+        _running.discard(process)
     if octets is None:
         raise ProgramFailed(
             f'has printed nothing to its end within {COMMAND_TIMEOUT:g} s')
@@ -172,11 +169,22 @@ def _end(process: 'subprocess.Popen[bytes]') -> None:
     """
     assert process.stdout is not None
     process.stdout.close()
-    _kill(process)
-    process.wait()
+    if process.poll() is None:
+        _kill(process)
+        process.wait()
 
 
 def _kill(process: 'subprocess.Popen[bytes]') -> None:
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the programs that run when this process ends.
+
+    The threads that wait for them end without a chance to do so.
+    """
+    for process in list(_running):
+        if process.poll() is None:
+            _kill(process)

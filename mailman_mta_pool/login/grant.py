@@ -13,7 +13,7 @@ from mailman_mta_pool.programs import (
 )
 from mailman_mta_pool.secret import Secret
 from public import public
-from typing import Any, Callable, NamedTuple, Protocol
+from typing import Any, Callable, List, NamedTuple, Protocol
 
 
 # A program may print JSON with more than a token; in octets.
@@ -138,16 +138,12 @@ class Source(Protocol):
         """
 
 
-def _nothing() -> None:
-    """There is no program to be ended."""
-
-
 @public
 class CommandSource:
     """Has a program print tokens; see `Source`."""
 
     def __init__(self, command: Secret, key: str,
-                 run: Callable[..., bytes] = output_of) -> None:
+                 run: Callable[[List[str], int], bytes] = output_of) -> None:
         """Prepare; nothing is run.
 
         :param command: The program and its arguments, as in a shell.
@@ -157,14 +153,11 @@ class CommandSource:
         self._arguments = arguments_in(command.reveal())
         self._key = key
         self._run = run
-        # What ends the program that was run last.
-        self._end = _nothing
 
     def fetch(self) -> Grant:
         """See `Source`."""
         try:
-            return printed_grant(self._run(
-                self._arguments, MAX_OUTPUT, began=self._note))
+            return printed_grant(self._run(self._arguments, MAX_OUTPUT))
         except ProgramFailed as error:
             problem = str(error)
         except ValueError as error:
@@ -172,15 +165,7 @@ class CommandSource:
         raise self.failure(problem)
 
     def abort(self) -> None:
-        """See `Source`.
-
-        The program has a time limit of its own, but this process may end
-        before.
-        """
-        self._end()
-
-    def _note(self, end: Callable[[], None]) -> None:
-        self._end = end
+        """See `Source`; the program has a time limit of its own."""
 
     def failure(self, problem: str) -> TokenUnavailable:
         """See `Source`."""

@@ -3,9 +3,11 @@
 """Programs that print a password, and those that do not."""
 
 import os
+import sys
 import time
 import signal
 import unittest
+import subprocess
 
 from contextlib import suppress
 from mailman_mta_pool.configuration.files import Section
@@ -20,6 +22,18 @@ from tempfile import TemporaryDirectory
 
 PLACE = '/etc/mailman3/mta_pool.cfg'
 SECRET = 'hunter2'
+ENDING = """
+import sys
+import time
+from mailman_mta_pool.programs import arguments_in, output_of
+from pathlib import Path
+from threading import Thread
+
+command, path = sys.argv[1:]
+Thread(target=output_of, args=[arguments_in(command)], daemon=True).start()
+while not Path(path).read_text().endswith('\\n'):
+    time.sleep(0.01)
+"""
 
 
 class Hurried:
@@ -125,4 +139,14 @@ class TestPrograms(unittest.TestCase):
             self.run_program(
                 f"sh -c 'echo $$ >{path}; exec sleep 600'",
                 sleep=interrupted)
+        self.assertEnded(path)
+
+    def test_mailman_ends(self):
+        # As a runner does while a program prints a token in another thread.
+        path = self.directory / 'pid'
+        path.write_text('')
+        subprocess.run(
+            [sys.executable, '-c', ENDING,
+             f"sh -c 'echo $$ >{path}; exec sleep 600'", path],
+            check=True, timeout=60)
         self.assertEnded(path)

@@ -68,7 +68,7 @@ def printed(octets):
     """Return what a program has granted."""
     return CommandSource(
         Secret('get-token'), '[relay.a] token_command',
-        lambda arguments, limit, began: octets[:limit]).fetch()
+        lambda arguments, limit: octets[:limit]).fetch()
 
 
 def answered(octets):

@@ -245,31 +245,18 @@ class TestCommand(unittest.TestCase):
             run).fetch()
 
     def test_arguments(self):
-        def run(arguments, most, began):
+        def run(arguments, most):
             self.assertEqual(arguments, ['get-token', '--for', 'the list'])
             return b'hunter2\n'
         self.assertEqual(self.fetch(run).token, Secret(SECRET))
 
-    def test_abort(self):
-        # This process ends before the program does.
-        source, ended = None, []
-
-        def run(arguments, most, began):
-            began(lambda: ended.append(True))
-            source.abort()
-            return b'hunter2'
-        source = CommandSource(Secret('x'), '[relay.a] token_command', run)
-        source.abort()
-        source.fetch()
-        self.assertEqual(ended, [True])
-
     def test_failures(self):
-        def failed(arguments, most, began):
+        def failed(arguments, most):
             raise ProgramFailed('ended with status 1')
         for run, words in (
                 (failed, 'ended with status 1'),
-                (lambda *ignore, began: b'a\nb', 'printed what is more'),
-                (lambda *ignore, began: b'{', 'printed what is no JSON')):
+                (lambda *ignore: b'a\nb', 'printed what is more'),
+                (lambda *ignore: b'{', 'printed what is no JSON')):
             with self.subTest(words=words):
                 with self.assertRaises(TokenUnavailable) as caught:
                     self.fetch(run)
