@@ -32,11 +32,15 @@ REFUSAL_PERIOD = 900.0
 # How long after a login was accepted others need not wait for their turn, in
 # seconds.
 TRUST_PERIOD = 10.0
+# How long a login with credentials that were good the last time waits for one
+# that has no answer, in seconds.  No server delays a refusal for so long, and
+# it may be one of several addresses that hangs.
+PATIENCE = 30.0
 # Who waits for its turn looks again after so many seconds, up to twice as
 # many by chance.
 LOOK_PERIOD = 0.05
-public(LOOK_PERIOD=LOOK_PERIOD, REFUSAL_PERIOD=REFUSAL_PERIOD,
-       TRUST_PERIOD=TRUST_PERIOD)
+public(LOOK_PERIOD=LOOK_PERIOD, PATIENCE=PATIENCE,
+       REFUSAL_PERIOD=REFUSAL_PERIOD, TRUST_PERIOD=TRUST_PERIOD)
 
 _UNKNOWN = State(float('-inf'))
 
@@ -144,18 +148,24 @@ class LoginRecord:
         return not state.code and (
             0 <= self._clock() - state.at < TRUST_PERIOD)
 
+    def _was_good(self, state: State) -> bool:
+        return not state.code and state != _UNKNOWN
+
     async def turn(self, timeout: float) -> Turn:
         """See `Access.turn`.
 
         :raises OSError: if this process can open no more files.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        begin = loop.time()
         while True:
             turn = self._try()
             if turn is not None:
                 return turn
-            if loop.time() >= deadline:
+            waited = loop.time() - begin
+            if waited >= PATIENCE and self._was_good(self._state()):
+                return self._turn()
+            if waited >= timeout:
                 raise PhaseTimeout(
                     'another login with the same password had no answer '
                     f'within {timeout:g} s')

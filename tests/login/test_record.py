@@ -14,6 +14,7 @@ from mailman_mta_pool.errors import PhaseTimeout
 from mailman_mta_pool.login import states
 from mailman_mta_pool.login.record import (
     LoginRecord,
+    PATIENCE,
     REFUSAL_PERIOD,
     TRUST_PERIOD,
 )
@@ -290,6 +291,21 @@ class TestTurns(RecordTestCase):
             with self.assertRaises(PhaseTimeout) as caught:
                 self.turn(self.record())
             self.assertIn('1 s', str(caught.exception))
+
+    def test_one_that_hangs(self):
+        # A server with several addresses may hang at one of them.
+        with self.turn(self.record()) as turn:
+            turn.accepted()
+        self.now += TRUST_PERIOD
+        with mock.patch('tests.opening.GRACE', 0):
+            with self.turn(self.record()):
+                with self.turn(self.record(), 300):
+                    self.assertGreaterEqual(self.loop.time(), PATIENCE)
+                    self.assertLess(self.loop.time(), PATIENCE + 1)
+            # Of credentials that were never good only one login is tried.
+            with self.turn(self.record('other')):
+                with self.assertRaises(PhaseTimeout):
+                    self.turn(self.record('other'), PATIENCE + 1)
 
     def test_no_outcome(self):
         # A 454, a lost connection, or a process that died: the next one.
