@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A secret is found in whatever shape it has."""
 
-import ast
 import html
 import json
 import base64
 import string
 import unittest
 
-from contextlib import suppress
 from hypothesis import given, strategies as st
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,8 +77,6 @@ class TestShapes(unittest.TestCase):
 
     @given(st.text('ghijkm', min_size=6).filter(is_findable), st.text())
     def test_nothing_else(self, secret, text):
-        with suppress(ValueError, SyntaxError):
-            text = str(ast.literal_eval(f"'{text}'"))
         if secret not in text.casefold():
             self.assertNotIn('as it is', found(secret, text))
 

@@ -128,7 +128,8 @@ class TestRun(unittest.TestCase):
         _, records, exceptions = done.stdout.split(' times a secret was found')
         for told, names in ((records, ('test_logged', 'test_traceback')),
                             (exceptions, ('test_raised',))):
-            lines = [line for line in told.splitlines() if 'the secret of' in line]
+            lines = [line for line in told.splitlines()
+                     if 'the secret of' in line]
             self.assertEqual(len(lines), len(names), told)
             for line, name in zip(lines, names):
                 self.assertIn(f'in leaking.TestLeaking.{name}:', line)
