@@ -52,7 +52,15 @@ from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply, ReplyParser
 from public import public
-from typing import Callable, Deque, Iterator, NamedTuple, Optional, TypeVar
+from typing import (
+    Callable,
+    Deque,
+    Iterator,
+    NamedTuple,
+    Optional,
+    Tuple,
+    TypeVar,
+)
 
 
 # More than a TLS record holds (RFC 8446, section 5.1), so that TLS keeps
@@ -131,6 +139,7 @@ class Opened(NamedTuple):
     :ivar round_trip: The least time in seconds from EHLO or HELO to its
         reply.
     :ivar authenticated: True after AUTH.
+    :ivar secrets: What no reply may repeat from now on; see `ReplyParser`.
     :ivar use: The use of the address; to be ended with the connection.
     """
 
@@ -140,6 +149,7 @@ class Opened(NamedTuple):
     hostname: str
     round_trip: float
     authenticated: bool
+    secrets: Tuple[bytes, ...]
     use: Use
 
 
@@ -221,6 +231,7 @@ class _Opening:
         self._relay = endpoint.name
         self._endpoint = endpoint
         self._attempt = attempt
+        self._secrets: Tuple[bytes, ...] = ()
         self._timeouts = timeouts
         self._dialogue = dialogue
         self._use = use
@@ -254,7 +265,7 @@ class _Opening:
         return Opened(
             self._dialogue.sock, server, self._greeted, hostname,
             self._dialogue.round_trip, self._attempt is not None,
-            self._use)
+            self._secrets, self._use)
 
     async def _greeting(self) -> None:
         with self._watch.step('greeting'):
@@ -377,6 +388,7 @@ class _Opening:
             with self._watch.step('auth'):
                 await self._exchange(authentication)
             self._dialogue.check_for_surplus()
+        self._secrets = authentication.never_repeated
 
     @property
     def _is_verified(self) -> bool:

@@ -114,6 +114,33 @@ class TestRunner(SiteTestCase):
         self.assertEqual(self.leaks(), '')
 
 
+class TestRepeated(SiteTestCase):
+    """A server lets us in, and then says what we logged in with."""
+
+    def play(self, *replies):
+        """Let a server answer the RCPTs so, and return what is logged."""
+        def script(command, session):
+            if command.startswith('RCPT'):
+                return replies[len(server.said('RCPT')) % len(replies)]
+        server = self.use(Scripted(
+            script, extensions=('PIPELINING', 'AUTH PLAIN')))
+        site = self.site(server, members=4, smtp_user='ant',
+                         smtp_pass=PASSWORD)
+        site.run({'verp': True})
+        self.assertTrue(server.said('AUTH'))
+        # The post goes on, and at the end all is searched.
+        site.close()
+
+    def test_replies(self):
+        self.play(f'451 4.3.0 Your password is {PASSWORD}',
+                  f'550 5.1.1 {RESPONSE}',
+                  f'550-5.7.1 No\r\n550 5.7.1 {PASSWORD.encode().hex()}',
+                  f'250 Ok {PASSWORD}')
+
+    def test_no_reply(self):
+        self.play(f'{PASSWORD} Ok')
+
+
 class TestRun(unittest.TestCase):
     def test_each(self):
         with TemporaryDirectory() as directory:
