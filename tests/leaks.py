@@ -196,7 +196,9 @@ class Notes:
 
     def leaks(self, kind, needles):
         """Return what is found in the texts of a kind, with their places."""
-        return [leak for text, place in self.texts[kind].items()
+        # Another thread may still note something.
+        texts = list(self.texts[kind].items())
+        return [leak for text, place in texts
                 for leak in needles.find(text, place)]
 
 
