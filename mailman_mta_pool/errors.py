@@ -41,6 +41,7 @@ public(LONG_PART_LENGTH=LONG_PART_LENGTH, PART_LENGTH=PART_LENGTH)
 # So many characters of what a server says are shown.
 SHOWN_LENGTH = 1000
 HIDDEN = '(the text is hidden, for it repeats what we sent)'
+public(HIDDEN=HIDDEN)
 # What is to be done about a certificate, by the results of
 # X509_verify_cert(3); and about any other one.
 _EXPIRED = (

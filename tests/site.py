@@ -18,6 +18,16 @@ from mailman_mta_pool.demo.process import Child, signals_held
 from mailman_mta_pool.demo.site import SiteError, ThrowawaySite
 from public import public
 from subprocess import DEVNULL, PIPE, STDOUT
+from tests.leaks import (
+    EXCEPTION,
+    is_findable,
+    Notes,
+    NOTES,
+    notes_in,
+    RECORD,
+    secrets_in,
+    watch_children,
+)
 from tests.servers.loopback import end_group, free_port, HOST, wait_until
 
 
@@ -39,6 +49,8 @@ Ants are strong.
 public(LIST=LIST, LIST_ID=LIST_ID, STOCK=STOCK, OURS=OURS, POST=POST)
 # As Mailman's own scripts do; these may not be on anybody's path.
 SCRIPT = 'from mailman.bin.{0} import main; main()'
+# What processes print, the report, and what node_exporter reads.
+WRITTEN = ('.txt', '.html', '.prom')
 QUEUES = ('out', 'retry', 'shunt', 'bad')
 RUNNERS = ('archive', 'bounces', 'command', 'digest', 'in', 'lmtp', 'nntp',
            'out', 'pipeline', 'rest', 'retry', 'task', 'virgin')
@@ -75,18 +87,32 @@ class Site(ThrowawaySite):
         if isinstance(members, int):
             members = people(members)
         members = tuple(members)
+        watch_children()
+        self._configured = set()
+        self._said = Notes()
         super().__init__(template=_template(
             members, tuple(sorted((attributes or {}).items()))))
         self.members = [email.lower() for email, display_name in members]
         self._groups = []
+        (self.directory / NOTES).mkdir()
         self.set_up(server, **options)
 
     def close(self):
-        """See `ThrowawaySite`."""
-        # The base class may have failed before there were any.
-        for group in getattr(self, '_groups', ()):
-            end_group(group)
-        super().close()
+        """See `ThrowawaySite`.
+
+        :raises AssertionError: if a secret is anywhere but where it belongs.
+        """
+        try:
+            # The base class may have failed before there were any.
+            for group in getattr(self, '_groups', ()):
+                end_group(group)
+            self.end_runners()
+            leaks = self._leaks()
+        finally:
+            super().close()
+        if leaks:
+            raise AssertionError('\n'.join([
+                f'{len(leaks)} times a secret was found:', *map(str, leaks)]))
 
     def set_up(self, server=None, *, outgoing=OURS, plugin=True,
                settings=None, extra='', under_master=('out',), **mta):
@@ -117,6 +143,55 @@ class Site(ThrowawaySite):
             'smtp_port': free_port() if server is None else server.port,
             'outgoing': outgoing, 'max_delivery_threads': 4, **mta,
             }, '\n'.join([section, *runners, extra]))
+        self.note_secrets()
+
+    # What its processes know and nobody is to see.
+
+    def note_secrets(self):
+        """Note the passwords that the configuration has now.
+
+        Other secrets are noted by the processes, when they get them.
+        """
+        for path in self.configuration, self.directory / 'mta_pool.cfg':
+            # A test may have taken it away, or written what is no text.
+            if path.is_file():
+                self._configured |= secrets_in(
+                    path.read_text('utf-8', 'replace'))
+
+    def note_output(self, output):
+        """Note what a command has printed, for the end.
+
+        :param output: Octets or text.
+        """
+        if isinstance(output, bytes):
+            output = output.decode('utf-8', 'backslashreplace')
+        self._said(RECORD, 'the output of a command', output)
+
+    def _leaks(self):
+        """Return the secrets that are found where none may be.
+
+        Mailman's database and the configuration are left out, and so are the
+        programs and files of the test's own.
+        """
+        watched = self.directory / NOTES
+        if not watched.is_dir():
+            return []
+        self.note_secrets()
+        for text in self._configured:
+            if not is_findable(text):
+                return ['nowhere, for a password is too short to look for']
+        notes = notes_in(watched)
+        needles = notes.needles(
+            dict.fromkeys(self._configured, 'the configuration'))
+        if not needles:
+            return []
+        return [
+            *notes.leaks(RECORD, needles), *notes.leaks(EXCEPTION, needles),
+            *self._said.leaks(RECORD, needles),
+            *needles.in_files(
+                *(path for path in self.var.glob('*') if path.name != 'data'),
+                *(path for path in self.directory.glob('*')
+                  if path.suffix in WRITTEN))]
 
     # The list's posts.
 
@@ -138,6 +213,7 @@ class Site(ThrowawaySite):
         :param msgdata: Metadata, such as `verp` or `recipients`.
         :return: The path of the queue file.
         """
+        self.note_secrets()
         directory = self.var / 'queue' / queue
         directory.mkdir(parents=True, exist_ok=True)
         msgdata.setdefault('recipients', set(self.members))
@@ -186,6 +262,7 @@ class Site(ThrowawaySite):
             '-C', str(self.configuration), *arguments, cwd=self.directory,
             stdin=PIPE, stdout=PIPE, stderr=STDOUT)
         output = command.communicate(b'')[0].decode(errors='replace')
+        self.note_output(output)
         if command.status != 0:
             raise SiteError(output)
         return output

@@ -166,7 +166,7 @@ class TestForgottenLogin(DeliverTestCase):
         with Scripted(script, extensions=(
                 'PIPELINING', 'AUTH PLAIN')) as server:
             return (*self.deliver(server, verp=True, mta=dict(
-                smtp_user='anne', smtp_pass='secret',
+                smtp_user='anne', smtp_pass='Zebra-7',
                 max_delivery_threads=1)), server)
 
     def test_once(self):

@@ -353,7 +353,7 @@ class TestMTA(unittest.TestCase):
     def test_all_of_it(self):
         with configuration(
                 'mta', smtp_host='mail.example.net', smtp_port=2525,
-                smtp_user='anne', smtp_pass='secret',
+                smtp_user='anne', smtp_pass='Zebra-7',
                 smtp_secure_mode='STARTTLS', smtp_verify_cert='no',
                 smtp_verify_hostname='no', max_sessions_per_connection=17,
                 max_delivery_threads=8):
@@ -361,7 +361,7 @@ class TestMTA(unittest.TestCase):
         relay = settings.relay
         self.assertEqual(
             (relay.host, relay.port, relay.user, relay.password),
-            ('mail.example.net', 2525, 'anne', Secret('secret')))
+            ('mail.example.net', 2525, 'anne', Secret('Zebra-7')))
         self.assertEqual(relay.secure_mode, 'starttls')
         self.assertFalse(relay.verify_cert)
         self.assertFalse(relay.verify_hostname)

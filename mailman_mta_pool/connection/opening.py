@@ -54,7 +54,7 @@ from mailman_mta_pool.settings import Timeouts
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 
 # The replies to EHLO after which HELO is tried (RFC 5321, section 4.1.4).
@@ -127,6 +127,7 @@ class Opened(NamedTuple):
     :ivar round_trip: The least time in seconds from EHLO or HELO to its
         reply.
     :ivar authenticated: True after AUTH.
+    :ivar secrets: What no reply may repeat from now on; see `ReplyParser`.
     :ivar use: The use of the address; to be ended with the connection.
     """
 
@@ -136,6 +137,7 @@ class Opened(NamedTuple):
     hostname: str
     round_trip: float
     authenticated: bool
+    secrets: Tuple[bytes, ...]
     use: Use
 
 
@@ -217,6 +219,7 @@ class _Opening:
         self._relay = endpoint.name
         self._endpoint = endpoint
         self._attempt = attempt
+        self._secrets: Tuple[bytes, ...] = ()
         self._timeouts = timeouts
         self._dialogue = dialogue
         self._use = use
@@ -250,7 +253,7 @@ class _Opening:
         return Opened(
             self._dialogue.sock, server, self._greeted, hostname,
             self._dialogue.round_trip, self._attempt is not None,
-            self._use)
+            self._secrets, self._use)
 
     async def _greeting(self) -> None:
         with self._watch.step('greeting'):
@@ -391,6 +394,7 @@ class _Opening:
             with self._watch.step('auth'):
                 await self._exchange(authentication)
             self._dialogue.check_for_surplus()
+        self._secrets = authentication.never_repeated
 
     @property
     def _is_verified(self) -> bool:

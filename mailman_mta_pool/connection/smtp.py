@@ -178,7 +178,7 @@ class SMTPConnection:
             pipelining=self._wire.pipelining,
             chunking=self._wire.chunking,
             pipeline_depth=self._wire.pipeline_depth,
-            authenticated=opened.authenticated)
+            authenticated=opened.authenticated, secrets=opened.secrets)
         self._session = Session(
             opened.sock, conversation, self._wire.timeouts,
             trace=self._log_octets if self.debug else None)

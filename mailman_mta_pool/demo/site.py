@@ -79,11 +79,15 @@ class ThrowawaySite:
 
     def close(self):
         """Kill what runs, remove the directory."""
-        for runner in self._runners:
-            runner.kill()
+        self.end_runners()
         if not self._keep:
             shutil.rmtree(self.directory, ignore_errors=True)
         atexit.unregister(self.close)
+
+    def end_runners(self):
+        """Kill all runners that were started here."""
+        for runner in self._runners:
+            runner.kill()
 
     def configure(self, mta=None, extra=''):
         """Write another configuration, for the processes that start later.

@@ -26,6 +26,8 @@ from typing import Iterator, List, Optional, Tuple
 # ending included (RFC 5321, section 4.5.3.1.4); a response may be longer.
 MAX_COMMAND = 512
 MAX_RESPONSE = 12288
+# A shorter password would be found in replies by chance; in octets.
+MIN_REPEATED = 6
 # RFC 4954, section 4: the client gives up.
 CANCEL = b'*'
 public(CANCEL=CANCEL, MAX_COMMAND=MAX_COMMAND, MAX_RESPONSE=MAX_RESPONSE)
@@ -43,6 +45,13 @@ def _shapes(secret: bytes) -> Iterator[str]:
         yield encoded[-(-before * 4 // 3):(before + len(secret)) * 4 // 3]
 
 
+def _never_repeated(secrets: Tuple[bytes, ...]) -> Tuple[bytes, ...]:
+    # A user name is in many a reply that an operator has to read.
+    return tuple(
+        shape.encode('utf-8').lower() for secret in secrets
+        if len(secret) >= MIN_REPEATED for shape in _shapes(secret))
+
+
 @public
 class Authentication:
     """One AUTH command, its challenges and its outcome.
@@ -54,6 +63,8 @@ class Authentication:
     :ivar is_slow: True if `answer` may take a second, so that it is to be
         called in another thread.
     :ivar command: The command line to begin with, without CRLF.
+    :ivar never_repeated: What no reply may show once we are logged in: the
+        password or the token in its shapes, in lower case.
     :ivar secrets: What no text may show: the secrets, and all that was made
         of them so far, in the shapes in which it may be seen.
     """
@@ -71,6 +82,7 @@ class Authentication:
         self._mechanism = mechanism
         self._due = mechanism.challenges
         self.secrets: List[Hidden] = []
+        self.never_repeated = _never_repeated(secrets)
         for secret in secrets:
             self._keep_to_ourselves(secret, PART_LENGTH)
         # A part of a user name, such as a domain, is in many a text.

@@ -25,7 +25,7 @@ from mailman_mta_pool.wire.transaction import Fate, Outcome, Stage, Transaction
 from mailman_mta_pool.wire.trials import ChunkingTrial, PipeliningTrial
 from mailman_mta_pool.wire.window import MAX_OCTETS, Window
 from public import public
-from typing import Callable, Deque, Iterator, Optional
+from typing import Callable, Collection, Deque, Iterator, Optional
 
 
 # With DATA: one transaction whose content is on its way, one whose envelope
@@ -73,7 +73,7 @@ class Conversation:
                  clock: Callable[[], float], *, name: str = 'localhost',
                  pipelining: bool = True, chunking: bool = True,
                  pipeline_depth: int = 32, authenticated: bool = False,
-                 ) -> None:
+                 secrets: Collection[bytes] = ()) -> None:
         """Begin after EHLO, TLS and AUTH.
 
         :param server: What the server offers.
@@ -88,6 +88,7 @@ class Conversation:
         :param pipeline_depth: With BDAT, how many transactions may be in
             flight at the most.
         :param authenticated: True if we have authenticated.
+        :param secrets: See `ReplyParser`.
         """
         self._server = server
         self._session = tick()
@@ -101,7 +102,7 @@ class Conversation:
         self._pipeline = Pipeline()
         # Looked at for every reply.
         self._out, self._awaited = self._pipeline.out, self._pipeline.awaited
-        self._parser = ReplyParser()
+        self._parser = ReplyParser(secrets)
         self._timers = Timers(clock, self._pipeline)
         self._pipelining_trial = PipeliningTrial(self._pipelining, lessons)
         self._chunking_trial = ChunkingTrial(

@@ -4,9 +4,17 @@
 import re
 
 from itertools import repeat
-from mailman_mta_pool.errors import printable, ProtocolError, shortened
+from mailman_mta_pool.errors import HIDDEN, printable, ProtocolError, shortened
 from public import public
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Tuple,
+)
 
 
 # RFC 5321, section 4.5.3.1.5 gives 512 octets for a reply line; real servers
@@ -80,9 +88,19 @@ def wants_login(reply: Reply) -> bool:
 
 @public
 class ReplyParser:
-    """Turn bytes, split anywhere, into replies."""
+    """Turn bytes, split anywhere, into replies.
 
-    def __init__(self) -> None:
+    A reply that repeats a secret is replaced by one of the same code that
+    does not, because what a server says is logged, kept and shown.
+    """
+
+    def __init__(self, secrets: Collection[bytes] = ()) -> None:
+        """Begin before the first reply.
+
+        :param secrets: What no reply may repeat, in each of the shapes in
+            which it may be seen, in lower case.
+        """
+        self._secrets = secrets
         self._rest = b''
         self._code = 0
         self._lines: List[bytes] = []
@@ -144,10 +162,25 @@ class ReplyParser:
         code = CODES.get(line[:3])
         separator = line[3:4]
         if code is None or separator not in SEPARATORS or b'\0' in line:
-            raise ProtocolError(f'not an SMTP reply: {line[:80]!r}')
+            raise ProtocolError('not an SMTP reply: ' + (
+                HIDDEN if self._is_secret(line) else repr(line[:80])))
         if separator != b'-' and not self._lines:
-            return self._remember(raw, Reply(code, (line[4:],)))
+            return self._remember(
+                raw, self._without_secrets(Reply(code, (line[4:],))))
         return self._continue(code, line[4:], separator == b'-')
+
+    def _is_secret(self, text: bytes) -> bool:
+        if not self._secrets:
+            return False
+        text = text.lower()
+        return any(secret in text for secret in self._secrets)
+
+    def _without_secrets(self, reply: Reply) -> Reply:
+        if not self._is_secret(b''.join(reply.lines)):
+            return reply
+        shown = HIDDEN if reply.enhanced is None else (
+            f'{reply.enhanced} {HIDDEN}')
+        return Reply(reply.code, (shown.encode('ascii'),))
 
     def _remember(self, raw: bytes, reply: Reply) -> Reply:
         if len(self._remembered) >= MAX_REMEMBERED:
@@ -167,7 +200,7 @@ class ReplyParser:
         if self._size > MAX_REPLY:
             raise ProtocolError(f'a reply is longer than {MAX_REPLY} octets')
         if not more:
-            reply = Reply(code, tuple(self._lines))
+            reply = self._without_secrets(Reply(code, tuple(self._lines)))
             self._lines.clear()
             self._size = 0
             return reply

@@ -100,5 +100,5 @@ class TestLessons(SiteTestCase):
             return script
         for server in self.serve(
                 make_script, (*BY_CHUNKS, 'AUTH PLAIN'),
-                smtp_user='ant', smtp_pass='secret'):
+                smtp_user='ant', smtp_pass='Zebra-7'):
             self.assertTrue(server.said('AUTH'))

@@ -193,7 +193,7 @@ class TestRefused(LoginTestCase):
             self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         # Another password is tried at once.
         site.set_up(
-            server, smtp_user='lists@example.com', smtp_pass='other',
+            server, smtp_user='lists@example.com', smtp_pass='other-Zebra',
             extra=f'[runner.out]\ninstances: {SLICES}\n')
         site.retry()
         self.run_slices(site)

@@ -384,7 +384,7 @@ class PassesTestCase(SiteTestCase):
 def unavailable(way):
     """Make passes for answers about everything that we send."""
     return Passes(way, settings=SHORT_TURN, smtp_user='ant',
-                  smtp_pass='secret')
+                  smtp_pass='Zebra-7')
 
 
 @public

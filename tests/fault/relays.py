@@ -137,9 +137,11 @@ class TestFor(RelaysTestCase):
         other = self.use(Scripted(extensions=WITH_LOGIN))
         site, members = self.with_two_lists(**sections(
             {'delivery': {'patience': '1s'}},
-            ants=relay(ants, user='ant', password='1', lists=LIST.upper()),
-            bees=relay(bees, user='bee', password='2', lists='*@example.org'),
-            other=relay(other, user='other', password='3')))
+            ants=relay(
+                ants, user='ant', password='zebra1', lists=LIST.upper()),
+            bees=relay(
+                bees, user='bee', password='zebra2', lists='*@example.org'),
+            other=relay(other, user='other', password='zebra3')))
         with site.runner():
             for number in range(2):
                 site.post(verp=True)
@@ -170,10 +172,10 @@ class TestFor(RelaysTestCase):
             self.use(Scripted(extensions=WITH_LOGIN)) for _ in range(3))
         site = self.site(settings=sections(
             {'delivery': {'patience': '1s'}},
-            one=relay(one, user='one', password='1', lists=LIST),
-            second=relay(second, user='two', password='2',
+            one=relay(one, user='one', password='zebra1', lists=LIST),
+            second=relay(second, user='two', password='zebra2',
                          lists='*@example.com'),
-            other=relay(other, user='other', password='3')))
+            other=relay(other, user='other', password='zebra3')))
         with site.runner():
             for step in (one.__exit__, second.__exit__, lambda: None):
                 site.post(verp=True)
@@ -209,8 +211,8 @@ class TestSameServer(RelaysTestCase):
     def test_two_logins(self):
         server = self.use(Scripted(extensions=WITH_LOGIN))
         site = self.site(members=100, settings=sections(
-            one=relay(server, user='anne', password='1'),
-            other=relay(server, user='bart', password='2')))
+            one=relay(server, user='anne', password='zebra1'),
+            other=relay(server, user='bart', password='zebra2')))
         site.run({'verp': True})
         self.assertServed(site, server)
         self.assertEqual(sum(users(server).values()), 100)

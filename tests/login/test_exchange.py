@@ -211,7 +211,7 @@ class TestCredentials(unittest.TestCase):
 
     def test_unusable(self):
         for bad, reason in (('sec\0ret', 'NUL'), ('sec\ud800ret', 'UTF-8')):
-            for key, pair in (('smtp_user', (bad, 'password')),
+            for key, pair in (('smtp_user', (bad, 'formic acid')),
                               ('smtp_pass', ('user', bad))):
                 with self.subTest(key=key, reason=reason):
                     with self.assertRaises(UnusableValue) as caught:

@@ -18,7 +18,7 @@ from pathlib import Path
 from public import public
 from tempfile import TemporaryDirectory
 from tests.operate import forked
-from tests.site import SCRIPT
+from tests.site import SCRIPT, Site
 from typing import NamedTuple
 
 
@@ -80,15 +80,26 @@ def mta_pool(site, *arguments, wrapper=(), **options):
     arguments = ('--run-as-root', '-C', str(site.configuration), 'mta-pool',
                  *map(str, arguments))
     if not wrapper and not options:
-        return _run_forked(site, arguments)
+        done = _run_forked(site, arguments)
+        _note(site, done)
+        return done
     options.setdefault('stdout', subprocess.PIPE)
     done = subprocess.run(
         [*wrapper, sys.executable, '-c', SCRIPT.format('mailman'),
          *arguments],
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=DEADLINE,
         cwd=options.pop('cwd', ROOT), **options)
-    return Done(done.returncode, done.stdout,
+    done = Done(done.returncode, done.stdout,
                 done.stderr.decode(errors='replace').splitlines())
+    _note(site, done)
+    return done
+
+
+def _note(site, done):
+    # A site that was made without the tests' own class has no secrets.
+    if isinstance(site, Site):
+        site.note_output(b'\n'.join(
+            [done.output or b'', *map(str.encode, done.errors)]))
 
 
 def _run_forked(site, arguments):

@@ -5,6 +5,7 @@ import os
 import sys
 
 from public import public
+from tests.leaks import watch_here
 
 
 @public
@@ -26,6 +27,7 @@ def run(arguments, directory, environment, output, errors):
         os.close(descriptor)
     for stream in sys.stdout, sys.stderr:
         stream.reconfigure(encoding='utf-8')
+    watch_here()
     sys.argv = ['mailman', *arguments]
     # It has been imported before.
     from mailman.bin.mailman import main

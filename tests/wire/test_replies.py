@@ -5,7 +5,7 @@ import unittest
 import tracemalloc
 
 from hypothesis import given, settings, strategies as st
-from mailman_mta_pool.errors import ProtocolError
+from mailman_mta_pool.errors import HIDDEN, ProtocolError
 from mailman_mta_pool.wire.replies import (
     MAX_CHALLENGE,
     MAX_LINE,
@@ -47,6 +47,48 @@ TEXTS = st.binary(max_size=30).map(
 REPLIES = st.lists(st.builds(
     Reply, st.integers(200, 599),
     st.lists(TEXTS, min_size=1, max_size=4).map(tuple)))
+
+
+class TestSecrets(unittest.TestCase):
+    """A server repeats what we logged in with."""
+
+    def parse(self, *lines):
+        octets = ''.join(f'{line}\r\n' for line in lines).encode()
+        parser = ReplyParser([b'formic acid', b'zm9ybwlj'])
+        return [str(reply) for reply in parser.feed(octets)]
+
+    def test_hidden(self):
+        for lines, shown in (
+                (('550 5.7.1 No formic acid',), f'550 5.7.1 {HIDDEN}'),
+                (('550 <FORMIC Acid>',), f'550 {HIDDEN}'),
+                (('250 4.7.1 Zm9ybWlj',), f'250 {HIDDEN}'),
+                (('451-4.7.1 No', '451 4.7.1 xformic acidx'),
+                 f'451 4.7.1 {HIDDEN}'),
+                # Across its lines.
+                (('451-formic a', '451-cid', '451 x'), f'451 {HIDDEN}')):
+            with self.subTest(lines=lines):
+                self.assertEqual(self.parse(*lines), [shown])
+                self.assertEqual(self.parse(*lines, *lines), [shown] * 2)
+
+    def test_no_reply(self):
+        for line in '??? formic acid', '250+' + 'x' * 70 + 'formic acid':
+            with self.subTest(line=line):
+                with self.assertRaises(ProtocolError) as caught:
+                    self.parse('250 Ok', line)
+                self.assertIn(HIDDEN, str(caught.exception))
+                self.assertNotIn('formic', str(caught.exception))
+
+    def test_anything_else(self):
+        self.assertEqual(
+            self.parse('550-5.7.1 formic', '550 5.7.1 acid'),
+            ['550 5.7.1 formic 5.7.1 acid'])
+
+    @given(REPLIES)
+    def test_any_replies(self, replies):
+        octets = b''.join(map(written, replies))
+        secrets = [b'formic', b'acid!!']
+        self.assertEqual(list(ReplyParser(secrets).feed(octets)), replies)
+        self.assertEqual(list(ReplyParser().feed(octets)), replies)
 
 
 class TestReply(unittest.TestCase):
