@@ -183,12 +183,15 @@ class TestRefusals(RecordTestCase):
                 self.now += REFUSAL_PERIOD
 
     def test_a_state_that_cannot_be_written(self):
-        self.refuse(self.record())
         record = self.record()
+        with self.turn(record) as turn:
+            turn.accepted()
+        late = self.turn(record)
+        self.refuse(self.record())
         self.now += 1
         with mock.patch('os.pwrite', no_space), (
                 self.assertLogs('mailman.smtp', 'WARNING')) as logs:
-            record.note_accepted()
+            late.accepted()
         self.assertIn('No space left', logs.output[0])
         # The others know what they knew.
         self.assertRefused(self.record())
