@@ -275,6 +275,8 @@ class TestRefusals(TLSTestCase):
     def test_no_greeting_in_clear(self):
         # A server that begins with TLS waits for us, and we for it.
         for reply, words in ((CLOSE, 'closed the connection'),
+                             (b'\x15\3\3\0\2\2\x46\r\n', 'not an SMTP'),
+                             (b'SSH-2.0-x\r\n', ''),
                              ('554 5.7.1 Go away', '')):
             def script(command, session):
                 if command == 'CONNECT':

@@ -47,7 +47,11 @@ from mailman_mta_pool.connection.tls import (
     unverified_context,
     unverified_identity,
 )
-from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
+from mailman_mta_pool.errors import (
+    CertificateRefused,
+    RelayUnavailable,
+    shortened,
+)
 from mailman_mta_pool.keys import key_of
 from mailman_mta_pool.login.credentials import MECHANISMS
 from mailman_mta_pool.relays.access import forget_refusal
@@ -277,8 +281,8 @@ class RelayChecker:
             checked += ('; SSL_CERT_FILE is set here, and Mailman hands it on '
                         'to no runner')
         return [
-            f'certificate: {" <- ".join(self._check.chain)}',
-            f'names: {listed(certificate.names)}',
+            shortened(f'certificate: {" <- ".join(self._check.chain)}'),
+            shortened(f'names: {listed(certificate.names)}'),
             f'{days} days left' if days >= 0 else f'expired {-days} days ago',
             checked]
 

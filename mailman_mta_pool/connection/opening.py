@@ -62,6 +62,9 @@ EHLO_UNKNOWN = frozenset([500, 502])
 # What a server says in its first reply within TLS.
 ABOUT_OUR_CERTIFICATE = re.compile(
     '(client|ssl|tls) certificate', re.IGNORECASE)
+# How the octets show in a text with which a server says in TLS that it has
+# waited long enough (RFC 8446, section 5.1).
+TLS_ALERT = r"b'\x15\x03"
 # What firewalls that meddle with SMTP make of STARTTLS in an offer.
 HIDDEN_STARTTLS = frozenset(['XXXXXXXA', 'XXXXXXXX'])
 # The last one is what Python 3.9 raises.
@@ -436,6 +439,10 @@ def _first_in_clear() -> Iterator[None]:
     try:
         yield
     except (ConnectionError, ConnectionLost) as error:
+        raise NoGreeting(str(error)) from error
+    except ProtocolError as error:
+        if TLS_ALERT not in str(error):
+            raise
         raise NoGreeting(str(error)) from error
 
 

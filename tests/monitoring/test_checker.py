@@ -126,6 +126,18 @@ class TestTLS(CheckerTestCase):
         self.assertIn('[relay.a] tls_names in mta_pool.cfg to the names', text)
         self.assertIn('h19.example.com and 1980 more', text)
 
+    def test_line_about_names_without_an_end(self):
+        names = [f'{9 * (60 * "x" + ".")}h{n}.example.com' for n in range(40)]
+        server = self.server(tls=self.ants.context(
+            'DNS:localhost', *(f'DNS:{name}' for name in names)),
+            extensions=('STARTTLS',))
+        step, = [step for _, step in self.check(
+            f'[relay.a]\nhost: localhost\nport: {server.port}\n'
+            f'secure_mode: starttls\ntls_ca: {self.ants.certificate}\n',
+            ).labelled() if step.name == 'tls']
+        self.assertIn('names: localhost, xxx', step.more[1])
+        self.assertLess(len(step.more[1]), 1100)
+
     def test_certificate_of_the_name_that_is_asked_for(self):
         # The second connection, which is for the certificate, asks for the
         # same name as the first.
