@@ -108,6 +108,8 @@ class Conversation:
         self._chunking_trial = ChunkingTrial(
             chunking and server.chunking and self._pipelining, lessons)
         self._window = Window(pipeline_depth, lessons)
+        self._data_limit = min(
+            DATA_LIMIT, lessons.window_ceiling or DATA_LIMIT)
         self._resync = Resync(
             self._pipeline, server, lessons, name=name,
             one_by_one=not self._pipelining, authenticated=authenticated)
@@ -145,7 +147,7 @@ class Conversation:
         if self._chunking_trial.is_proved:
             limit = self._window.limit
         elif self._pipelining and self._chunking_trial.exchange is None:
-            limit = DATA_LIMIT
+            limit = self._data_limit
         else:
             limit = 1
         exchanges = self._exchanges
@@ -557,6 +559,7 @@ class Conversation:
     def _settle_all(self) -> None:
         """Settle what is left, when no more answers come."""
         is_in_doubt = False
+        are_several = self._pipelining and len(self._exchanges) > 1
         for exchange in self._exchanges:
             if not exchange.settled:
                 exchange.lose(self._out.sent)
@@ -565,7 +568,7 @@ class Conversation:
             outcome = exchange.outcome(self._session)
             is_in_doubt = is_in_doubt or bool(outcome.having(Fate.in_doubt))
             self._outcomes.append(outcome)
-        if is_in_doubt and self._chunking_trial.is_proved:
+        if is_in_doubt and (are_several or self._chunking_trial.is_proved):
             self._window.halve()
         self._exchanges.clear()
         self._queued.clear()

@@ -31,6 +31,11 @@ _CALENDAR = frozenset(
     'ist'.split())
 _HOST = re.compile(r'[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z-]+')
 _DIGIT = re.compile('[0-9]')
+# Dovecot's submission service (2.3.19, in Debian 12) crashes upon commands
+# that come before it has answered to a content, and leaves that in doubt.
+# Where the greeting does not name it, its offer does: few others know BURL
+# (RFC 4468).
+_DOVECOT = re.compile(r'\bdovecot\b', re.IGNORECASE)
 
 
 @public
@@ -146,7 +151,8 @@ class Lessons:
         What it was found to do and not to do is forgotten if it offers other
         extensions, or greets otherwise, than ever of late: it is another
         version then, or another machine.  Machines that take turns behind one
-        name are known when they have all been met.
+        name are known when they have all been met.  Who is known to crash upon
+        PIPELINING gets none.
 
         :param server: Its answer to EHLO.
         :param greeting: The text of its greeting; '' if that is not known.
@@ -155,6 +161,7 @@ class Lessons:
         offers_others = (
             known is not None and
             known.keywords.keys() != server.keywords.keys())
+        is_dovecot = bool('BURL' in server or _DOVECOT.search(greeting))
         greeting = _what_stays(greeting)
         greets_otherwise = bool(
             greeting and self._greeting and greeting != self._greeting)
@@ -165,6 +172,8 @@ class Lessons:
             self._seen.append(seen)
         if is_new and (offers_others or greets_otherwise):
             self._forget(offers_others)
+        if is_dovecot:
+            self.learn_pipelining(Pipelining.off)
 
     def _forget(self, everything: bool) -> None:
         for lesson in self._lessons.values():

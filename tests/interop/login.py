@@ -346,3 +346,21 @@ class TestRunners(SiteTestCase):
         self.assertEqual(logs.count('the login is refused with'), 1)
         self.assertNotIn('Zebra', logs)
         self.assertQuiet(site)
+
+    def test_personal(self):
+        # Dovecot crashes if a transaction follows before it has answered.
+        recorder = self.use(Recorder())
+        server = self.use(Dovecot(recorder, {'ant': 'formic acid'}))
+        site = self.site(server, members=60)
+        for chunking in ('auto', 'no'):
+            site.set_up(settings=sections({}, a=relay(
+                server, host='localhost', secure_mode='starttls', tls_ca=CA,
+                user='ant', password='formic acid', max_connections=8,
+                chunking=chunking)))
+            site.run({'verp': True})
+        served = [recipient for message in recorder.messages()
+                  for recipient in message.recipients]
+        self.assertEqual(sorted(served), sorted(2 * site.members))
+        self.assertEqual(site.waiting(), {})
+        self.assertNotIn('Panic', server.log())
+        self.assertQuiet(site)

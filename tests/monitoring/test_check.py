@@ -42,6 +42,7 @@ from mailman_mta_pool.errors import (
     HIDDEN,
     translated,
     UnavailableHere,
+    UNTRUSTED,
 )
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
@@ -213,6 +214,8 @@ class TestProblems(unittest.TestCase):
     def test_authorities_that_no_runner_sees(self):
         # Mailman's master hands on no SSL_CERT_FILE.
         error = CertificateRefused('a:25', 'TLS', 'unable to get it')
+        error.__cause__ = ssl.SSLCertVerificationError(1, 'unable to get it')
+        error.__cause__.verify_code = min(UNTRUSTED)
         for path in None, '', '/nowhere/ca.pem', '/':
             with self.subTest(path=path), mock.patch.dict(
                     os.environ, {} if path is None else {

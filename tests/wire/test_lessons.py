@@ -187,6 +187,22 @@ class TestServer(Taught):
             self.assertIs(lessons.chunking, Chunking.off)
             self.assertEqual(lessons.window_ceiling, 4)
 
+    def test_servers_that_crash(self):
+        burl = Capabilities([('PIPELINING', ()), ('BURL', ('imap',))])
+        for server, greeting, known in (
+                (OFFER, 'mx.example.com Dovecot (Debian) ready.', True),
+                (OFFER, 'DOVECOT', True), (burl, 'mx.example.com', True),
+                (OFFER, 'dovecote.example.com ESMTP', False),
+                (OFFER, '', False)):
+            with self.subTest(server=server, greeting=greeting):
+                lessons = Lessons(lambda: self.now)
+                lessons.learn_pipelining(Pipelining.proved)
+                for _ in range(3):
+                    lessons.learn_server(server, greeting)
+                    self.assertIs(
+                        lessons.pipelining is Pipelining.off, known)
+                    self.now += DAY
+
     def test_a_trial_goes_on(self):
         self.lessons.learn_server(OFFER)
         self.assertTrue(self.lessons.claim_trial())

@@ -261,6 +261,20 @@ class TestDoubt(unittest.TestCase):
         self.assertEqual(dialogue.lose(), [['in_doubt']])
         self.assertIsNone(dialogue.lessons.window_ceiling)
 
+    def test_what_follows_a_content(self):
+        # Perhaps it is what the server could not bear.
+        dialogue = Dialogue('PIPELINING')
+        dialogue.submit(transaction('a'), transaction('b'))
+        dialogue.hear(OK, OK, GO)
+        self.assertEqual(
+            sorted(dialogue.lose()), [['in_doubt'], ['not_attempted']])
+        again = Dialogue('PIPELINING', lessons=dialogue.lessons)
+        for name in ('c', 'd'):
+            self.assertEqual(again.conversation.room, 1)
+            again.submit(transaction(name))
+            self.assertEqual(again.conversation.room, 0)
+            again.hear(OK, OK, GO, OK)
+
 
 class TestOctets(unittest.TestCase):
     """One mebibyte in flight, or one transaction."""
