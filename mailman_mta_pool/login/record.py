@@ -31,7 +31,7 @@ log = logging.getLogger('mailman.smtp')
 REFUSAL_PERIOD = 900.0
 # How long after a login was accepted others need not wait for their turn, in
 # seconds.
-TRUST_PERIOD = 10.0
+TRUST_PERIOD = 2.0
 # How long a login with credentials that were good the last time waits for one
 # that has no answer, in seconds.  No server delays a refusal for so long, and
 # it may be one of several addresses that hangs.
