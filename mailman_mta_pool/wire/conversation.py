@@ -28,10 +28,6 @@ from public import public
 from typing import Callable, Collection, Deque, Iterator, Optional
 
 
-# With DATA: one transaction whose content is on its way, one whose envelope
-# is, and one made ready for the moment when the next 354 comes.
-DATA_LIMIT = 3
-
 # As long as more recipients of a transaction than this wait for their answers,
 # the next one is better left to another connection.  Those answered meanwhile
 # are as good as a round trip.
@@ -108,8 +104,6 @@ class Conversation:
         self._chunking_trial = ChunkingTrial(
             chunking and server.chunking and self._pipelining, lessons)
         self._window = Window(pipeline_depth, lessons)
-        self._data_limit = min(
-            DATA_LIMIT, lessons.window_ceiling or DATA_LIMIT)
         self._resync = Resync(
             self._pipeline, server, lessons, name=name,
             one_by_one=not self._pipelining, authenticated=authenticated)
@@ -147,7 +141,7 @@ class Conversation:
         if self._chunking_trial.is_proved:
             limit = self._window.limit
         elif self._pipelining and self._chunking_trial.exchange is None:
-            limit = self._data_limit
+            limit = self._window.data_limit
         else:
             limit = 1
         exchanges = self._exchanges

@@ -18,6 +18,9 @@ from public import public
 MAX_OCTETS = 2 ** 20
 public(MAX_OCTETS=MAX_OCTETS)
 
+# With DATA: one transaction whose content is on its way, one whose envelope
+# is, and one made ready for the moment when the next 354 comes.
+DATA_LIMIT = 3
 # A server that answers within this many seconds is on the same machine.
 LOCAL_ROUND_TRIP = 0.001
 # The most that are in flight to such a server.
@@ -44,6 +47,7 @@ class Window:
     :ivar limit: How many transactions may be in flight; it begins with 1.
     :ivar is_final: True if nothing more needs to be measured: the server is on
         the same machine, and the limit is what such a server gets.
+    :ivar data_limit: The limit where the content goes by DATA.
     """
 
     def __init__(self, ceiling: int, lessons: Lessons) -> None:
@@ -54,6 +58,8 @@ class Window:
         """
         self.limit = 1
         self.is_final = False
+        self.data_limit = min(
+            DATA_LIMIT, lessons.window_ceiling or DATA_LIMIT)
         self._ceiling = max(1, ceiling)
         self._lessons = lessons
         # All times are in seconds.  From the end of a content to its reply:
