@@ -49,11 +49,13 @@ class TestProcesses(unittest.TestCase):
         self.counter.serve(lambda: self.counter.accepted[number] >= end)
 
     def test_share_of_each(self):
-        self.counter.serve(lambda: sum(self.counter.accepted.values()) >= 200)
+        accepted = self.counter.accepted
+        self.counter.serve(lambda: sum(accepted.values()) >= 200 and (
+            min(accepted.values()) > 25 or sum(accepted.values()) >= 800))
         self.assertEqual(self.counter.refused, 0)
-        # Nobody starves.
-        for number, accepted in self.counter.accepted.items():
-            self.assertGreater(accepted, 25, number)
+        # Nobody starves, though a process may have been slow to start.
+        for number, count in accepted.items():
+            self.assertGreater(count, 25, number)
         self.assertEqual(self.close(), [''] * PROCESSES)
 
     def test_killed_with_everything_in_flight(self):
