@@ -230,8 +230,15 @@ class Passes:
         self.finish(timeout)
 
     def mend(self):
-        """Let the server serve everybody from now on."""
-        self.refuse = None
+        """Let the server serve everybody from now on.
+
+        If it has refused the login, the operator finds out that it does so no
+        more.
+        """
+        was_refusing, self.refuse = self.refuse is not None, None
+        if was_refusing and any(
+                command.startswith('AUTH') for _, command in self.refusals):
+            self.site.mailman('mta-pool', 'check')
 
     def tidy(self):
         """Mend the server, and remove what the last post has left.
