@@ -13,6 +13,7 @@ import html
 import json
 import base64
 import logging
+import smtplib
 import tempfile
 
 from functools import wraps
@@ -37,7 +38,7 @@ MIN_DIFFERENT = 4
 LOGGERS = 'mailman.'
 SECRET, RECORD, EXCEPTION = 'secret', 'record', 'exception'
 #: They quote a server, which may echo a secret.  `errors.translated` hides it.
-QUOTING = (ProtocolError, BadChallenge)
+QUOTING = (ProtocolError, BadChallenge, smtplib.SMTPAuthenticationError)
 # What says a secret in a configuration file, even if that cannot be read.
 SECRET_LINES = re.compile(
     r'^[ \t]*(?:smtp_pass|password)(?:[ \t]*[:=]|[ \t])[ \t]*(\S.*?)[ \t]*$|'
