@@ -86,11 +86,13 @@ class TLSSocket:
         if self._error is not None:
             raise self._error
         try:
-            octets = self._with_octets(partial(self.tls.read, size))
+            octets = self._received(size)
         except ssl.SSLEOFError:
             # Many a server does not say that it closes.
             return b''
         self._silence = 0
+        if not self._holds_octets:
+            return octets
         parts: List[bytes] = []
         while octets:
             parts.append(octets)
@@ -103,6 +105,23 @@ class TLSSocket:
                 self._error = error
                 break
         return b''.join(parts)
+
+    @property
+    def _holds_octets(self) -> bool:
+        return bool(self._incoming.pending or self.tls.pending())
+
+    def _received(self, size: int) -> bytes:
+        """Return the first octets that there are; see `recv`."""
+        if self._holds_octets:
+            return self._with_octets(partial(self.tls.read, size))
+        # There is no use in asking TLS first, and an exception is dear.
+        self._read_once()
+        try:
+            return self.tls.read(size)
+        finally:
+            if self._outgoing.pending or self._unsent:
+                with suppress(OSError):
+                    self._flush()
 
     def send(self, octets: Union[bytes, memoryview]) -> int:
         """Send all octets, or none that the server could read.
@@ -155,7 +174,8 @@ class TLSSocket:
 
     def _flush(self) -> None:
         """Give the kernel what it takes of what TLS has made."""
-        self._unsent += self._outgoing.read()
+        if self._outgoing.pending:
+            self._unsent += self._outgoing.read()
         while self._unsent:
             try:
                 sent = self._sock.send(self._unsent)
