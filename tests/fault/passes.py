@@ -232,12 +232,12 @@ class Passes:
     def mend(self):
         """Let the server serve everybody from now on.
 
-        If it has refused the login, the operator finds out that it does so no
-        more.
+        If it has refused the login for good, the operator finds out that it
+        does so no more.
         """
         was_refusing, self.refuse = self.refuse is not None, None
         if was_refusing and any(
-                command.startswith('AUTH') for _, command in self.refusals):
+                'the login is refused with' in line for line in self.log()):
             self.site.mailman('mta-pool', 'check')
 
     def tidy(self):
