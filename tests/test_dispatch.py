@@ -645,8 +645,9 @@ class TestFailures(DispatchTestCase):
             for number in itertools.count():
                 dispatch.submit(transaction(number, Content(b'x' * 1000)))
         dispatch.finish()
-        # After half a second, and when the patience is over.
-        self.assertEqual(len(opened), 3)
+        # After half a second, and when the patience is over; a machine that
+        # does much else may come too late for one of them.
+        self.assertIn(len(opened), (2, 3))
 
     def test_an_outage_charges_no_transaction(self):
         # Of those who connect when they send.

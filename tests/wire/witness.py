@@ -182,9 +182,14 @@ class Witness:
     def login_forgotten(self, number, total):
         """Is a login wanted for each recipient, though there was one?
 
+        What is said of recipients after MAIL was refused means nothing.
+
         :param total: How many recipients there are.
         """
         if not self._authenticated or number >= len(self._transactions):
+            return False
+        mail = self._reply(self._transactions[number].mail)
+        if mail is not None and mail.code >= 400:
             return False
         rcpts = self._transactions[number].rcpts
         replies = [self._reply(position) for position in rcpts]
