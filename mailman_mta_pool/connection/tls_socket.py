@@ -85,8 +85,12 @@ class TLSSocket:
         """
         if self._error is not None:
             raise self._error
+        # There is no use in asking TLS first, and an exception is dear.
+        has_read = not self._holds_octets
         try:
-            octets = self._received(size)
+            if has_read:
+                self._read_once()
+            octets = self._with_octets(partial(self.tls.read, size), has_read)
         except ssl.SSLEOFError:
             # Many a server does not say that it closes.
             return b''
@@ -110,19 +114,6 @@ class TLSSocket:
     def _holds_octets(self) -> bool:
         return bool(self._incoming.pending or self.tls.pending())
 
-    def _received(self, size: int) -> bytes:
-        """Return the first octets that there are; see `recv`."""
-        if self._holds_octets:
-            return self._with_octets(partial(self.tls.read, size))
-        # There is no use in asking TLS first, and an exception is dear.
-        self._read_once()
-        try:
-            return self.tls.read(size)
-        finally:
-            if self._outgoing.pending or self._unsent:
-                with suppress(OSError):
-                    self._flush()
-
     def send(self, octets: Union[bytes, memoryview]) -> int:
         """Send all octets, or none that the server could read.
 
@@ -143,9 +134,12 @@ class TLSSocket:
         sent, self._owed = self._owed, 0
         return sent
 
-    def _with_octets(self, operation: Callable[[], Result]) -> Result:
-        """Do what may need octets of the server; they are read once."""
-        has_read = False
+    def _with_octets(self, operation: Callable[[], Result],
+                     has_read: bool = False) -> Result:
+        """Do what may need octets of the server; they are read once.
+
+        :param has_read: True if they were read already.
+        """
         while True:
             try:
                 return operation()
@@ -153,9 +147,10 @@ class TLSSocket:
                 if has_read:
                     raise
             finally:
-                # If the server has closed, it may have said why.
-                with suppress(OSError):
-                    self._flush()
+                if self._outgoing.pending or self._unsent:
+                    # If the server has closed, it may have said why.
+                    with suppress(OSError):
+                        self._flush()
             self._read_once()
             has_read = True
 
