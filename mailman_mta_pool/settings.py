@@ -348,6 +348,27 @@ class MetricsSettings:
     lists: int = 0
 
 
+#: The storage of the limits that needs nothing but a directory.
+FILE = 'file'
+public(FILE=FILE)
+
+
+@public
+@dataclass(frozen=True)
+class StorageSettings:
+    """Where it is counted what was sent.
+
+    :ivar url: 'file', or the URL of a Redis or Valkey server, without the
+        user and the password.
+    :ivar user: The user there; '' for the default one.
+    :ivar password: Its password; empty for none.
+    """
+
+    url: str = FILE
+    user: str = ''
+    password: Secret = Secret()
+
+
 @public
 @dataclass(frozen=True)
 class Settings:
@@ -356,9 +377,8 @@ class Settings:
     :ivar relays: The mail servers, in the order of the file; that of [mta]
         alone where no other is given.  There is at least one.
     :ivar limits: What limits the mail of some lists.
-    :ivar limit_storage: Where it is counted what was sent: 'file', or the URL
-        of a Redis server, which may have a password in it.
-    :ivar hosts: How many hosts share that server.
+    :ivar limit_storage: Where it is counted what was sent.
+    :ivar hosts: How many hosts share that storage.
     """
 
     relays: Tuple[RelaySettings, ...] = (RelaySettings(),)
@@ -366,7 +386,7 @@ class Settings:
     delivery: DeliverySettings = DeliverySettings()
     metrics: MetricsSettings = MetricsSettings()
     limits: Tuple[LimitSettings, ...] = ()
-    limit_storage: str = field(default='file', repr=False)
+    limit_storage: StorageSettings = StorageSettings()
     hosts: int = 1
 
     @property

@@ -30,12 +30,12 @@ from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.connection.srv import is_service, Target, Targets
 from mailman_mta_pool.errors import LocalFailure, printable
 from mailman_mta_pool.keys import OWN_FILE, section_of
-from mailman_mta_pool.limits.opening import FILE, reach_storage
+from mailman_mta_pool.limits.opening import reach_storage
 from mailman_mta_pool.network.border import border
 from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.relays.routing import routing_warnings
-from mailman_mta_pool.settings import RelaySettings, Settings
+from mailman_mta_pool.settings import FILE, RelaySettings, Settings
 from public import public
 from smtplib import SMTPException
 from typing import List, Optional, Tuple
@@ -139,7 +139,7 @@ class Checker:
 
     def _look_at_limits(self, settings: Settings) -> None:
         """Warn if the server does not answer that counts what is sent."""
-        if settings.limit_storage == FILE:
+        if settings.limit_storage.url == FILE:
             return
         try:
             name, reason = border.call(reach_storage, settings.limit_storage)

@@ -30,17 +30,19 @@ from mailman_mta_pool.settings import (
     AuthSettings,
     BEARER_MECHANISMS,
     EXPLICIT_MECHANISMS,
+    FILE,
     LimitSettings,
     PASSWORD_MECHANISMS,
     Rate,
     RelaySettings,
+    StorageSettings,
     Timeouts,
     TokenSettings,
     WireSettings,
 )
 from public import public
 from typing import Mapping, Optional, Tuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 
 # The ports of RFC 8314, section 7.
@@ -146,28 +148,43 @@ def limit_settings(section: Section) -> LimitSettings:
 
 
 @public
-def limit_storage(section: Section) -> str:
+def limit_storage(section: Section) -> StorageSettings:
     """Return where it is counted what was sent.
 
     :param section: [limits].
-    :return: 'file', or the URL of a Redis server.
-    :raises ConfigurationError: for anything else.
+    :raises ConfigurationError: for what is neither 'file' nor the URL of a
+        Redis server.
     """
-    return str(section.value(
-        'storage', _storage, 'file, or the URL of a Redis server such as '
-        'redis://redis.example.com:6379/0'))
+    found: StorageSettings = section.value(
+        'storage', storage_of, 'file, or the URL of a Redis server such as '
+        'redis://redis.example.com:6379/0')
+    return found
 
 
-def _storage(text: str) -> str:
-    if text.lower() == 'file':
-        return 'file'
+@public
+def storage_of(text: str) -> StorageSettings:
+    """Return where a storage is.
+
+    :param text: 'file', or the URL of a Redis server, which may have the user
+        and the password in it, as the key `storage` has.
+    :raises ValueError: for anything else.
+    """
+    if text.lower() == FILE:
+        return StorageSettings()
     url = urlsplit(text)
     # Reading the port raises ValueError if it is none.
     if (url.scheme not in ('redis', 'rediss') or not url.hostname or
             url.port == 0 or not re.fullmatch('/?[0-9]*', url.path) or
             re.search(r'\s', text)):
         raise ValueError(text)
-    return text
+    # redis-py takes both in the query, too.
+    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    user, password = (options.pop(key, '') for key in ('username', 'password'))
+    return StorageSettings(
+        url._replace(netloc=url.netloc.rpartition('@')[2],
+                     query=urlencode(options)).geturl(),
+        unquote(url.username or '') or user,
+        Secret(unquote(url.password or '') or password))
 
 
 def _wire(section: Section, depth: int) -> WireSettings:

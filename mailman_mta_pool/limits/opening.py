@@ -4,24 +4,20 @@
 import asyncio
 
 from mailman_mta_pool.limits.file import FileStorage
+from mailman_mta_pool.settings import FILE, StorageSettings
 from public import public
 from typing import Any, Tuple
 
 
-#: The storage that needs nothing but a directory.
-FILE = 'file'
-public(FILE=FILE)
-
-
 @public
-def check_storage(name: str) -> None:
+def check_storage(settings: StorageSettings) -> None:
     """Check that there can be such a storage; nothing is opened.
 
-    :param name: See `open_storage`.
+    :param settings: See `open_storage`.
     :raises ValueError: as with `open_storage`.
     """
-    if name != FILE:
-        _shared().check_url(name)
+    if settings.url != FILE:
+        _shared().check_url(settings.url)
 
 
 def _shared() -> Any:
@@ -37,25 +33,25 @@ def _shared() -> Any:
 
 
 @public
-async def reach_storage(name: str) -> Tuple[str, str]:
+async def reach_storage(settings: StorageSettings) -> Tuple[str, str]:
     """Find out whether a storage can be reached; nothing is stored.
 
-    :param name: See `open_storage`.
+    :param settings: See `open_storage`.
     :return: Its name without user and password; and what is wrong, or ''.
     :raises ValueError: as with `open_storage`.
     """
-    if name == FILE:
+    if settings.url == FILE:
         return FILE, ''
-    found: Tuple[str, str] = await _shared().reach(name)
+    found: Tuple[str, str] = await _shared().reach(settings)
     return found
 
 
 @public
-def open_storage(name: str, hosts: int, directory: str,
+def open_storage(settings: StorageSettings, hosts: int, directory: str,
                  loop: asyncio.AbstractEventLoop) -> Any:
     """Return the storage of the limits; nothing is opened yet.
 
-    :param name: 'file', or the URL of a Redis or Valkey server.
+    :param settings: Where it is.
     :param hosts: How many hosts share the server.
     :param directory: Where the files are, such as $VAR_DIR/mta_pool/limits.
     :param loop: The loop of the network thread.
@@ -63,6 +59,6 @@ def open_storage(name: str, hosts: int, directory: str,
     :raises ValueError: if there is no such storage, or redis-py is missing.
     """
     files = FileStorage(directory, loop.call_later)
-    if name == FILE:
+    if settings.url == FILE:
         return files
-    return _shared().open_shared(name, hosts, files, loop)
+    return _shared().open_shared(settings, hosts, files, loop)

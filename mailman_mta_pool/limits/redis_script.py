@@ -11,6 +11,8 @@ import secrets
 import redis.asyncio
 
 from importlib import resources
+from mailman_mta_pool.errors import hidden
+from mailman_mta_pool.settings import StorageSettings
 from public import public
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
@@ -49,19 +51,21 @@ class RedisScript:
     :ivar is_new: True if nothing was stored there before the latest call.
     """
 
-    def __init__(self, url: str,
+    def __init__(self, settings: StorageSettings,
                  clock: Optional[Callable[[], int]] = None) -> None:
         """Prepare; nothing is connected.
 
-        :param url: The URL of the server.
+        :param settings: Where the server is.
         :param clock: Microseconds, in place of the server's clock; for tests.
         :raises ValueError: if it is no such URL.  The message does not show
             it.
         """
-        self.check_url(url)
+        self.check_url(settings.url)
+        self._password = settings.password
         self.client: Any = redis.asyncio.from_url(
-            url, socket_timeout=CALL_TIMEOUT,
-            socket_connect_timeout=CALL_TIMEOUT,
+            settings.url, username=settings.user or None,
+            password=settings.password.reveal() or None,
+            socket_timeout=CALL_TIMEOUT, socket_connect_timeout=CALL_TIMEOUT,
             # An answer may be lost when all has been done.
             retry=Retry(NoBackoff(), 0), max_connections=1)
         self._function = self.client.register_script(_script())
@@ -84,7 +88,7 @@ class RedisScript:
         try:
             parse_url(url)
         except ValueError:
-            # The message of redis-py has the URL in it, with its password.
+            # The message of redis-py has the URL in it.
             raise ValueError('not the URL of a Redis server') from None
 
     def __repr__(self) -> str:
@@ -117,7 +121,7 @@ class RedisScript:
             raise CallFailed(f'no answer in {CALL_TIMEOUT:g} s') from None
         except (RedisError, OSError, ValueError) as error:
             await self._forget_connection()
-            raise CallFailed(_reason(error)) from None
+            raise self._failure(error) from None
         if found['answers'] is False:
             raise CallFailed('it has been started anew')
         self.epoch, self.is_new = found['epoch'], found['is_new']
@@ -143,20 +147,19 @@ class RedisScript:
         except asyncio.TimeoutError:
             raise CallFailed(f'no answer in {CALL_TIMEOUT:g} s') from None
         except (RedisError, OSError, ValueError) as error:
-            raise CallFailed(_reason(error)) from None
+            raise self._failure(error) from None
         finally:
             await self._forget_connection()
+
+    def _failure(self, error: Exception) -> CallFailed:
+        """Say in one line what is wrong; the server may repeat anything."""
+        return CallFailed(hidden(
+            [self._password],
+            ' '.join(str(error).split()) or type(error).__name__))
 
     async def close(self) -> None:
         """Close the connection."""
         await self._forget_connection()
-
-
-def _reason(error: Exception) -> str:
-    """Return one line that says what is wrong."""
-    if isinstance(error, RedisError):
-        return ' '.join(str(error).split()) or type(error).__name__
-    return str(error) or type(error).__name__
 
 
 @public

@@ -36,7 +36,7 @@ from mailman_mta_pool.limits.redis_script import (
     RedisScript,
     step,
 )
-from mailman_mta_pool.settings import Rate
+from mailman_mta_pool.settings import Rate, StorageSettings
 from public import public
 from typing import (
     Any,
@@ -410,17 +410,17 @@ class SharedStorage:
 
 
 @public
-def open_shared(url: str, hosts: int, files: FileStorage,
+def open_shared(settings: StorageSettings, hosts: int, files: FileStorage,
                 loop: asyncio.AbstractEventLoop) -> SharedStorage:
     """Return the storage of several hosts.
 
-    :param url: The URL of the server.
+    :param settings: Where the server is.
     :param hosts: How many hosts share the limits.
     :param files: The storage of this host.
     :param loop: The loop of the network thread.
     :raises ValueError: if it is no such URL; the message does not show it.
     """
-    return SharedStorage(RedisScript(url), hosts, files, loop)
+    return SharedStorage(RedisScript(settings), hosts, files, loop)
 
 
 @public
@@ -434,14 +434,14 @@ def check_url(url: str) -> None:
 
 
 @public
-async def reach(url: str) -> Tuple[str, str]:
+async def reach(settings: StorageSettings) -> Tuple[str, str]:
     """Find out whether a server can be used; nothing is stored there.
 
-    :param url: The URL of the server.
+    :param settings: Where the server is.
     :return: The server without user and password; and what is wrong, or ''.
     :raises ValueError: as with `open_shared`.
     """
-    script = RedisScript(url)
+    script = RedisScript(settings)
     try:
         await script.ping()
     except CallFailed as error:

@@ -12,9 +12,14 @@ from mailman_mta_pool.configuration.loading import configuration_path
 from mailman_mta_pool.configuration.rates import rate_words
 from mailman_mta_pool.limits.limit import Limit, Unit
 from mailman_mta_pool.limits.limiter import Claimant, Limiter, Permit
-from mailman_mta_pool.limits.opening import check_storage, FILE, open_storage
+from mailman_mta_pool.limits.opening import check_storage, open_storage
 from mailman_mta_pool.relays.routing import limits_for
-from mailman_mta_pool.settings import LimitSettings, RelaySettings, Settings
+from mailman_mta_pool.settings import (
+    LimitSettings,
+    RelaySettings,
+    Settings,
+    StorageSettings,
+)
 from public import public
 from typing import (
     Any,
@@ -40,13 +45,17 @@ KEYS = {
 SLACK, SLACK_S = 0.01, 1.0
 
 
+# Where it is counted, by how many hosts, and the directory of the files.
+_Wanted = Tuple[StorageSettings, int, str]
+
+
 class _Kept:
     """The limiter of the network thread, and what it is made for."""
 
     def __init__(self) -> None:
         # Set by the main thread, and read by the network thread.
-        self.wanted: Tuple[str, int, str] = (FILE, 1, '')
-        self._made_for: Optional[Tuple[str, int, str]] = None
+        self.wanted: _Wanted = (StorageSettings(), 1, '')
+        self._made_for: Optional[_Wanted] = None
         self._limiter: Optional[Limiter] = None
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._closing: Set[Any] = set()

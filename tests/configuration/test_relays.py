@@ -16,6 +16,7 @@ from mailman_mta_pool.settings import (
     Rate,
     RelaySettings,
     Settings,
+    StorageSettings,
     Timeouts,
     TLSSettings,
     WireSettings,
@@ -367,7 +368,8 @@ class TestLimits(FileTestCase):
         self.assertEqual(everybody.message_rate, (Rate(14, 1.0),))
         self.assertEqual(everybody.recipient_rate, ())
         self.assertEqual(
-            settings.limit_storage, 'redis://redis.example.com/1')
+            settings.limit_storage,
+            StorageSettings('redis://redis.example.com/1'))
         self.assertEqual(settings.hosts, 2)
         self.assertEqual(
             set(master_keys('limit.master')),
@@ -377,7 +379,7 @@ class TestLimits(FileTestCase):
     def test_defaults(self):
         settings = self.loaded('')
         self.assertEqual(settings.limits, ())
-        self.assertEqual(settings.limit_storage, 'file')
+        self.assertEqual(settings.limit_storage.url, 'file')
         self.assertEqual(settings.hosts, 1)
 
     def test_mistakes(self):
@@ -397,14 +399,28 @@ class TestLimits(FileTestCase):
                 self.mistake(text, *words)
 
     def test_storage(self):
-        for text in ('file', 'redis://h', 'rediss://h:6380/2',
-                     'redis://ant:formic@[::1]:6379/0',
-                     'redis://:formic@h?socket_timeout=1'):
+        for text, *parts in (
+                ('file', 'file'),
+                ('FILE', 'file'),
+                ('redis://h', 'redis://h'),
+                ('rediss://h:6380/2', 'rediss://h:6380/2'),
+                ('redis://ant@h', 'redis://h', 'ant'),
+                ('redis://ant:formic@[::1]:6379/0', 'redis://[::1]:6379/0',
+                 'ant', 'formic'),
+                ('redis://:f%40r%25m:c@H?socket_timeout=1&ssl_ca_path=/a%20b',
+                 'redis://H?socket_timeout=1&ssl_ca_path=%2Fa+b', '',
+                 'f@r%m:c'),
+                ('redis://:f@rm%C3%AFc@h/2', 'redis://h/2', '', 'f@rmïc'),
+                ('redis://h?password=for%26mic&username=a+b&db=2',
+                 'redis://h?db=2', 'a b', 'for&mic')):
             with self.subTest(text=text):
-                self.assertEqual(self.loaded(
-                    f'[limits]\nstorage: {text}\n').limit_storage, text)
-        self.assertEqual(self.loaded(
-            '[limits]\nstorage: FILE\n').limit_storage, 'file')
+                url, user, password = (*parts, '', '')[:3]
+                found = self.loaded(
+                    f'[limits]\nstorage: {text}\n').limit_storage
+                self.assertEqual(
+                    found, StorageSettings(url, user, Secret(password)))
+                if password:
+                    self.assertNotIn(password, repr(found))
 
     def test_bad_storage(self):
         for text in ('', 'disk', 'redis', 'redis:', 'redis://', '/var/x',

@@ -7,6 +7,8 @@ import asyncio
 import unittest
 
 from contextlib import ExitStack
+from mailman_mta_pool.configuration.relays import storage_of
+from mailman_mta_pool.settings import StorageSettings
 from tempfile import TemporaryDirectory
 from tests.limits.conformance import Conformance, limit
 from tests.limits.counting import Counter
@@ -55,7 +57,7 @@ class RedisCase(unittest.TestCase):
 
     async def prime(self):
         """Let the server have been in use before, and know nothing else."""
-        script = RedisScript(self.server.url, self.clock.wall)
+        script = RedisScript(storage_of(self.server.url), self.clock.wall)
         await script.client.flushall()
         await script.call([])
         await script.close()
@@ -75,8 +77,9 @@ class RedisCase(unittest.TestCase):
             self.directories[host], self.loop.call_later,
             clock=self.clock, pause=self.clock.wait)
         storage = SharedStorage(
-            RedisScript(url or self.server.url, self.clock.wall), HOSTS,
-            files, self.loop)
+            RedisScript(
+                storage_of(url or self.server.url), self.clock.wall),
+            HOSTS, files, self.loop)
         self.alive.append(storage)
         self.resources.callback(self.die, storage)
         return storage
@@ -268,11 +271,28 @@ class TestShare(RedisCase):
         self.assertNotIn('WrongSecret', text + repr(storage))
         self.assertIn('password', text.lower())
 
+    def test_it_repeats_the_password(self):
+        async def serve(reader, writer):
+            said = b''.join((await reader.read(1000)).split())
+            writer.write(b'-ERR what is ' + said + b'\r\n')
+            writer.close()
+
+        async def start():
+            return await asyncio.start_server(serve, '127.0.0.1', 0)
+        server = self.run_loop(start())
+        self.addCleanup(server.close)
+        port = server.sockets[0].getsockname()[1]
+        self.use(self.new_process(
+            'three', f'redis://:{PASSWORD}@127.0.0.1:{port}'))
+        (_, text), = self.log.lines
+        self.assertNotIn(PASSWORD, text)
+        self.assertIn('hidden', text)
+
     def test_a_url_that_is_none(self):
-        for url in ('http://:secret@localhost/', 'redis://:secret@x:port/0'):
+        for url in ('http://localhost/?key', 'redis://x:key/0'):
             with self.assertRaises(ValueError) as caught:
-                RedisScript(url)
-            self.assertNotIn('secret', str(caught.exception))
+                RedisScript(StorageSettings(url))
+            self.assertNotIn('key', str(caught.exception))
             self.assertIsNone(caught.exception.__cause__)
 
     def test_the_clock_of_the_server_is_set_back(self):
@@ -289,7 +309,7 @@ class TestShare(RedisCase):
         self.take(one, Ask(self.wanted))
 
         async def times():
-            client = RedisScript(self.server.url).client
+            client = RedisScript(storage_of(self.server.url)).client
             found = {key: await client.pttl(key)
                      for key in await client.keys('*')}
             await client.aclose()

@@ -9,6 +9,7 @@ import asyncio
 import logging
 
 from contextlib import suppress
+from mailman_mta_pool.configuration.relays import storage_of
 from mailman_mta_pool.limits.limit import Limit, Unit
 from mailman_mta_pool.limits.limiter import Limiter
 from mailman_mta_pool.limits.opening import open_storage
@@ -19,7 +20,8 @@ async def send(directory, storage, hosts, server, count, period):
     """Send until the server closes the connection."""
     loop = asyncio.get_running_loop()
     limits = (Limit('relay.ant', Unit.messages, (Rate(count, period),)),)
-    limiter = Limiter(open_storage(storage, hosts, directory, loop), loop)
+    limiter = Limiter(
+        open_storage(storage_of(storage), hosts, directory, loop), loop)
     reader, writer = await asyncio.open_unix_connection(server)
     permits = []
 
