@@ -16,6 +16,7 @@ from contextlib import contextmanager, ExitStack, suppress
 from dataclasses import replace
 from mailman.app.lifecycle import create_list
 from mailman.interfaces.configuration import InvalidConfigurationError
+from mailman.interfaces.listmanager import IListManager
 from mailman.interfaces.mta import SomeRecipientsFailed
 from mailman.testing.helpers import (
     configuration,
@@ -626,10 +627,11 @@ class TestStockConnections(unittest.TestCase):
         """Deliver to each recipient alone; return the two kinds of failures.
         """
         mta = dict({'max_recipients': 1, 'max_delivery_threads': 1}, **mta)
+        mlist = getUtility(IListManager).get('ant@example.com')
+        mlist = mlist or create_list('ant@example.com')
         with server.configured(smtp_secure_mode='stock', **mta):
             try:
-                deliver(create_list('ant@example.com'),
-                        mfs('Subject: x\n\nx\n'),
+                deliver(mlist, mfs('Subject: x\n\nx\n'),
                         dict(recipients=list(recipients)))
             except SomeRecipientsFailed as failed:
                 return (sorted(failed.temporary_failures),
@@ -683,6 +685,26 @@ class TestStockConnections(unittest.TestCase):
         self.check_unavailable(lambda command, session: (
             '535 5.7.8 No' if command.startswith('AUTH') else None),
             smtp_user='anne', smtp_pass='Zebra-7')
+
+    def test_password_that_is_repeated(self):
+        said = {
+            'MAIL': '{} {}.7.1 Not for Zebra-7',
+            'RCPT': '{} {}.1.1 Zebra-7 is nobody here',
+            '.': '{} {}.6.0 WmVicmEtNw== has no taste'}
+        for verb, words in said.items():
+            for code in (450, 550):
+                with self.subTest(verb=verb, code=code), self.assertLogs(
+                        'mailman.smtp', 'DEBUG') as refused, Scripted(
+                        lambda command, session: (
+                            words.format(code, code // 100)
+                            if command.upper().startswith(verb) else None),
+                        extensions=('AUTH PLAIN',)) as server:
+                    self.deliver(server, RECIPIENTS, smtp_user='anne',
+                                 smtp_pass='Zebra-7')
+                shown = '\n'.join(refused.output)
+                self.assertIn('hidden', shown)
+                self.assertNotIn('Zebra-7', shown)
+                self.assertNotIn('WmVicmEtNw', shown)
 
     def test_not_encodable_password(self):
         self.check_unavailable(

@@ -22,6 +22,8 @@ from mailman_mta_pool.interfaces import (
     ITransactionConnection,
     LATER,
 )
+from mailman_mta_pool.login.exchange import never_repeated
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.wire.order import tick
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import (
@@ -34,24 +36,29 @@ from mailman_mta_pool.wire.transaction import (
     Transaction,
 )
 from public import public
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, Iterable, Optional, Tuple
 from zope.interface import implementer
 
 
 @public
 def as_transaction_connection(connection: Any, relay: str,
-                              quit_timeout: float = 5.0) -> Any:
+                              quit_timeout: float = 5.0,
+                              secrets: Iterable[Secret] = ()) -> Any:
     """Return an `ITransactionConnection` for any `IConnection`.
 
     :param connection: What an `IConnectionFactory` made.
     :param relay: The server as 'host:port'.
     :param quit_timeout: How many seconds its `quit` may take.
+    :param secrets: What it may log in with, which no reply may repeat.
     :raises TypeError: if it is not even that.
     """
     if ITransactionConnection.providedBy(connection):
         return connection
     if IConnection.providedBy(connection):
-        return ForeignConnection(connection, relay, quit_timeout)
+        return ForeignConnection(
+            connection, relay, quit_timeout, never_repeated(
+                secret.reveal().encode('utf-8', 'surrogateescape')
+                for secret in secrets))
     raise TypeError(f'{connection!r} does not provide IConnection')
 
 
@@ -120,12 +127,13 @@ class ForeignConnection:
 
     connects_lazily = True
 
-    def __init__(self, connection: Any, relay: str,
-                 quit_timeout: float) -> None:
+    def __init__(self, connection: Any, relay: str, quit_timeout: float,
+                 secrets: Collection[bytes]) -> None:
         """Wrap a connection; see `as_transaction_connection`."""
         self._connection = connection
         self._relay = relay
         self._quit_timeout = quit_timeout
+        self._secrets = secrets
         # Its own reconnecting is not seen, and its calls are in order anyhow.
         self._number = tick()
         self._woken: Optional[asyncio.Event] = None
@@ -273,12 +281,12 @@ class ForeignConnection:
         except smtplib.SMTPRecipientsRefused as error:
             # Nobody got it.  Whom it does not name is not refused, though
             # smtplib leaves them out when the server says 421.
-            return _outcome(transaction, error.recipients, Result(
+            return self._outcome(transaction, error.recipients, Result(
                 Fate.not_attempted, Stage.rcpt, None)), None
         except smtplib.SMTPSenderRefused as error:
             return outcome_of_all(transaction, Result(
                 Fate.refused, Stage.mail,
-                _reply(error.smtp_code, error.smtp_error))), None
+                self._reply(error.smtp_code, error.smtp_error))), None
         except UnicodeError as error:
             return self._not_encoded(transaction, error)
         except OSError as error:
@@ -289,13 +297,13 @@ class ForeignConnection:
             if isinstance(error, smtplib.SMTPResponseException):
                 return outcome_of_all(transaction, Result(
                     Fate.refused, Stage.end,
-                    _reply(error.smtp_code, error.smtp_error))), None
+                    self._reply(error.smtp_code, error.smtp_error))), None
             # How far it got cannot be told from outside.
             kind = (PhaseTimeout if isinstance(error, TIMEOUTS)
                     else ConnectionLost)
             return outcome_of_all(transaction, _IN_DOUBT), kind(
                 f'the connection broke: {error or type(error).__name__}')
-        return _outcome(transaction, refused, _ACCEPTED), None
+        return self._outcome(transaction, refused, _ACCEPTED), None
 
     def _not_encoded(self, transaction: Transaction, error: UnicodeError,
                      ) -> Tuple[Outcome, Exception]:
@@ -320,10 +328,13 @@ class ForeignConnection:
         return outcome, ConnectionLost(
             'the connection cannot send an address outside ASCII')
 
+    def _outcome(self, transaction: Transaction,
+                 refused: Dict[str, Tuple[int, bytes]],
+                 others: Result) -> Outcome:
+        return Outcome(transaction, tuple(
+            Result(Fate.refused, Stage.rcpt, self._reply(*refused[name]))
+            if name in refused else others
+            for name in transaction.names))
 
-def _outcome(transaction: Transaction, refused: Dict[str, Tuple[int, bytes]],
-             others: Result) -> Outcome:
-    return Outcome(transaction, tuple(
-        Result(Fate.refused, Stage.rcpt, _reply(*refused[name]))
-        if name in refused else others
-        for name in transaction.names))
+    def _reply(self, code: int, text: Any) -> Reply:
+        return _reply(code, text).without(self._secrets)

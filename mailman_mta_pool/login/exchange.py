@@ -19,7 +19,7 @@ from mailman_mta_pool.errors import (
 from mailman_mta_pool.login.mechanisms import Mechanism
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterable, Iterator, List, Optional, Tuple
 
 
 # RFC 4954, section 4: the command line is as long as any other, its line
@@ -45,8 +45,16 @@ def _shapes(secret: bytes) -> Iterator[str]:
         yield encoded[-(-before * 4 // 3):(before + len(secret)) * 4 // 3]
 
 
-def _never_repeated(secrets: Tuple[bytes, ...]) -> Tuple[bytes, ...]:
-    # A user name is in many a reply that an operator has to read.
+@public
+def never_repeated(secrets: Iterable[bytes]) -> Tuple[bytes, ...]:
+    """Return what no reply may show once we are logged in.
+
+    A user name does not belong there: it is in many a reply that an operator
+    has to read.
+
+    :param secrets: The password or the token.
+    :return: Its shapes, in lower case.
+    """
     return tuple(
         shape.encode('utf-8').lower() for secret in secrets
         if len(secret) >= MIN_REPEATED for shape in _shapes(secret))
@@ -63,8 +71,7 @@ class Authentication:
     :ivar is_slow: True if `answer` may take a second, so that it is to be
         called in another thread.
     :ivar command: The command line to begin with, without CRLF.
-    :ivar never_repeated: What no reply may show once we are logged in: the
-        password or the token in its shapes, in lower case.
+    :ivar never_repeated: What no reply may show once we are logged in.
     :ivar secrets: What no text may show: the secrets, and all that was made
         of them so far, in the shapes in which it may be seen.
     """
@@ -82,7 +89,7 @@ class Authentication:
         self._mechanism = mechanism
         self._due = mechanism.challenges
         self.secrets: List[Hidden] = []
-        self.never_repeated = _never_repeated(secrets)
+        self.never_repeated = never_repeated(secrets)
         for secret in secrets:
             self._keep_to_ourselves(secret, PART_LENGTH)
         # A part of a user name, such as a domain, is in many a text.

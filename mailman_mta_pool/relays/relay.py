@@ -101,7 +101,8 @@ class Relay:
             connection.addresses = self.addresses
             connection.access = self.access
         return as_transaction_connection(
-            connection, self.name, self.settings.wire.timeouts.quit)
+            connection, self.name, self.settings.wire.timeouts.quit,
+            [self.settings.password])
 
 
 # Which server, and how many connections: what a relay is made of.

@@ -69,9 +69,27 @@ class Reply(NamedTuple):
             return None
         return match[1].decode('ascii')
 
+    def without(self, secrets: Collection[bytes]) -> 'Reply':
+        """Return what may be shown of this reply, with the same code.
+
+        :param secrets: What it may not repeat; see `ReplyParser`.
+        """
+        if not _repeats(b''.join(self.lines), secrets):
+            return self
+        shown = HIDDEN if self.enhanced is None else (
+            f'{self.enhanced} {HIDDEN}')
+        return Reply(self.code, (shown.encode('ascii'),))
+
     def __str__(self) -> str:
         """Code and text on one line, fit for a log file."""
         return f'{self.code} {shortened(printable(self.text))}'.rstrip()
+
+
+def _repeats(text: bytes, secrets: Collection[bytes]) -> bool:
+    if not secrets:
+        return False
+    text = text.lower()
+    return any(secret in text for secret in secrets)
 
 
 @public
@@ -163,24 +181,12 @@ class ReplyParser:
         separator = line[3:4]
         if code is None or separator not in SEPARATORS or b'\0' in line:
             raise ProtocolError('not an SMTP reply: ' + (
-                HIDDEN if self._is_secret(line) else repr(line[:80])))
+                HIDDEN if _repeats(line, self._secrets)
+                else repr(line[:80])))
         if separator != b'-' and not self._lines:
             return self._remember(
-                raw, self._without_secrets(Reply(code, (line[4:],))))
+                raw, Reply(code, (line[4:],)).without(self._secrets))
         return self._continue(code, line[4:], separator == b'-')
-
-    def _is_secret(self, text: bytes) -> bool:
-        if not self._secrets:
-            return False
-        text = text.lower()
-        return any(secret in text for secret in self._secrets)
-
-    def _without_secrets(self, reply: Reply) -> Reply:
-        if not self._is_secret(b''.join(reply.lines)):
-            return reply
-        shown = HIDDEN if reply.enhanced is None else (
-            f'{reply.enhanced} {HIDDEN}')
-        return Reply(reply.code, (shown.encode('ascii'),))
 
     def _remember(self, raw: bytes, reply: Reply) -> Reply:
         if len(self._remembered) >= MAX_REMEMBERED:
@@ -200,7 +206,7 @@ class ReplyParser:
         if self._size > MAX_REPLY:
             raise ProtocolError(f'a reply is longer than {MAX_REPLY} octets')
         if not more:
-            reply = self._without_secrets(Reply(code, tuple(self._lines)))
+            reply = Reply(code, tuple(self._lines)).without(self._secrets)
             self._lines.clear()
             self._size = 0
             return reply
