@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from mailman.config import config
 from mailman_mta_pool.dispatch.outbound import Outbound
-from mailman_mta_pool.errors import LocalFailure, printable
+from mailman_mta_pool.errors import LocalFailure
 from mailman_mta_pool.journal.keeping import journal_directory
 from mailman_mta_pool.journal.records import Settled
 from mailman_mta_pool.monitoring.files import state_directory
@@ -42,6 +42,7 @@ from mailman_mta_pool.settings import MetricsSettings
 from mailman_mta_pool.settlement.causes import Cause, REPLY_LENGTH
 from mailman_mta_pool.settlement.ledger import Ledger
 from mailman_mta_pool.settlement.words import without_addresses
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import (
     Any,

@@ -37,7 +37,7 @@ MIN_DIFFERENT = 4
 #: Our own loggers; their debug lines are noted whatever the level is.
 LOGGERS = 'mailman.'
 SECRET, RECORD, EXCEPTION = 'secret', 'record', 'exception'
-#: They quote a server, which may echo a secret.  `errors.translated` hides it.
+#: They quote a server, which may echo a secret.  `translated` hides it.
 QUOTING = (ProtocolError, BadChallenge, smtplib.SMTPAuthenticationError)
 # What says a secret in a configuration file, even if that cannot be read.
 SECRET_LINES = re.compile(

@@ -55,11 +55,13 @@ BELOW = {
     'programs': set(),
     'secret': set(),
     'settings': set(),
+    # What may be shown of the words of others.
+    'shown': set(),
     }
 EVERYBODYS = {
     'durations', 'errors', 'interfaces', 'keys', 'posts', 'secret', 'settings',
-    'wire.boundaries', 'wire.content', 'wire.replies', 'wire.transaction',
-    'wire.verp',
+    'shown', 'wire.boundaries', 'wire.content', 'wire.replies',
+    'wire.transaction', 'wire.verp',
     }
 
 # Who may import which of the world's modules; nobody else may.
@@ -92,6 +94,7 @@ ONLY_IN = {
         'rendering.fetching',
         },
     # Files of certificates and keys are looked at when they are named.
+    # An exception is one of theirs, too.
     'ssl': {'configuration.certificates', 'connection', 'errors'},
     'select': {'demo'},
     'selectors': set(),

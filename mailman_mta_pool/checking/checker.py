@@ -28,7 +28,7 @@ from mailman_mta_pool.configuration.loading import (
 )
 from mailman_mta_pool.configuration.secrets import SecretUnavailable
 from mailman_mta_pool.connection.srv import is_service, Target, Targets
-from mailman_mta_pool.errors import LocalFailure, printable
+from mailman_mta_pool.errors import LocalFailure
 from mailman_mta_pool.keys import OWN_FILE, section_of
 from mailman_mta_pool.limits.opening import reach_storage
 from mailman_mta_pool.network.border import border
@@ -36,6 +36,7 @@ from mailman_mta_pool.relays.factories import check_modes
 from mailman_mta_pool.relays.limiting import check_limits
 from mailman_mta_pool.relays.routing import routing_warnings
 from mailman_mta_pool.settings import FILE, RelaySettings, Settings
+from mailman_mta_pool.shown import printable
 from public import public
 from smtplib import SMTPException
 from typing import List, Optional, Tuple

@@ -7,7 +7,7 @@ Nagios, Icinga and their relatives read.
 
 from mailman_mta_pool.checking.relay import FEW_DAYS
 from mailman_mta_pool.checking.steps import Check, RelayCheck, Status
-from mailman_mta_pool.errors import printable
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import Dict, Iterator, Tuple
 

@@ -3,9 +3,9 @@
 
 from dataclasses import fields
 from mailman_mta_pool.checking.steps import Extension, Limit
-from mailman_mta_pool.errors import printable
 from mailman_mta_pool.keys import in_words_of, key_of
 from mailman_mta_pool.settings import MTA, RelaySettings, Settings
+from mailman_mta_pool.shown import printable
 from mailman_mta_pool.wire.capabilities import Capabilities
 from public import public
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple

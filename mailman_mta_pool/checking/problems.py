@@ -18,6 +18,7 @@ from mailman_mta_pool.connection.srv import (
     is_service,
     service_of,
 )
+from mailman_mta_pool.connection.translation import UNTRUSTED
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     CertificateRefused,
@@ -26,11 +27,9 @@ from mailman_mta_pool.errors import (
     NoCommonTLS,
     NotOffered,
     NotVerified,
-    printable,
     ProtocolError,
     RelayUnavailable,
     UnavailableHere,
-    UNTRUSTED,
     WrongCertificate,
 )
 from mailman_mta_pool.keys import in_words_of, key_of, OWN_FILE
@@ -41,6 +40,7 @@ from mailman_mta_pool.settings import (
     RelaySettings,
 )
 from mailman_mta_pool.settlement.table import Judge, Judgement
+from mailman_mta_pool.shown import printable
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Stage
 from public import public

@@ -47,11 +47,7 @@ from mailman_mta_pool.connection.tls import (
     unverified_context,
     unverified_identity,
 )
-from mailman_mta_pool.errors import (
-    CertificateRefused,
-    RelayUnavailable,
-    shortened,
-)
+from mailman_mta_pool.errors import CertificateRefused, RelayUnavailable
 from mailman_mta_pool.keys import key_of
 from mailman_mta_pool.login.credentials import MECHANISMS
 from mailman_mta_pool.relays.access import forget_refusal
@@ -59,6 +55,7 @@ from mailman_mta_pool.relays.factories import connection_for
 from mailman_mta_pool.settings import RelaySettings, Settings, Timeouts
 from mailman_mta_pool.settlement.catalogue import catalogue_of
 from mailman_mta_pool.settlement.table import is_accepted, Judge
+from mailman_mta_pool.shown import shortened
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.envelope import is_mailbox

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The words of servers, made fit to be shown."""
 
-import base64
-
 from dataclasses import replace
 from mailman_mta_pool.checking.steps import Problem
-from mailman_mta_pool.errors import HIDDEN, PART_LENGTH, printable
-from mailman_mta_pool.settings import RelaySettings
+from mailman_mta_pool.secret import Secret
+from mailman_mta_pool.settings import RelaySettings, TokenSettings
+from mailman_mta_pool.shown import HIDDEN, PART_LENGTH, printable, shapes_of
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Iterator, Union
+from typing import List, Union
 
 
 # A server may send a hundred lines of 2 KiB each.
@@ -27,8 +26,9 @@ class Words:
         """
         # Of a secret, too, no more is printable than of what repeats it.
         self._secrets = [
-            printable(secret) for secret in _shapes(relay)
-            if len(secret) >= PART_LENGTH]
+            printable(shape) for secret in _secrets_of(relay)
+            for shape in shapes_of(secret.reveal().encode('utf-8', 'replace'))
+            if len(shape) >= PART_LENGTH]
 
     def __call__(self, text: Union[bytes, str, Reply]) -> str:
         """Return the text on one line, without control characters.
@@ -46,15 +46,7 @@ class Words:
                        remedy=self(problem.remedy))
 
 
-def _shapes(relay: RelaySettings) -> Iterator[str]:
-    """Yield the password as it may be seen, and what tokens are got with."""
-    if relay.auth.token is not None and relay.auth.token.client_secret:
-        yield relay.auth.token.client_secret.reveal()
-    if not relay.password:
-        return
-    secret = relay.password.reveal()
-    yield secret
-    user = relay.user.encode('utf-8', 'replace')
-    password = secret.encode('utf-8', 'replace')
-    for octets in (password, b'\0' + user + b'\0' + password):
-        yield base64.b64encode(octets).decode('ascii').rstrip('=')
+def _secrets_of(relay: RelaySettings) -> List[Secret]:
+    """Return the password, and what tokens are got with."""
+    token = relay.auth.token or TokenSettings()
+    return [relay.password, token.client_secret]

@@ -4,7 +4,7 @@
 import enum
 import logging
 
-from mailman_mta_pool.errors import printable
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import Callable, Dict, Optional, Tuple
 

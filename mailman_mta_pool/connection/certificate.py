@@ -7,7 +7,7 @@ is those that it has not that an administrator wants to see.
 
 from datetime import datetime, timezone
 from ipaddress import ip_address
-from mailman_mta_pool.errors import printable
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import (
     Iterable,

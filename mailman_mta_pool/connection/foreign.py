@@ -22,8 +22,8 @@ from mailman_mta_pool.interfaces import (
     ITransactionConnection,
     LATER,
 )
-from mailman_mta_pool.login.exchange import never_repeated
 from mailman_mta_pool.secret import Secret
+from mailman_mta_pool.shown import never_repeated
 from mailman_mta_pool.wire.order import tick
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import (

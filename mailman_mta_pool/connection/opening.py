@@ -26,6 +26,7 @@ from mailman_mta_pool.connection.own_name import own_name
 from mailman_mta_pool.connection.srv import certificate_name, is_service
 from mailman_mta_pool.connection.tls import Identity
 from mailman_mta_pool.connection.tls_socket import Stream, TLSSocket
+from mailman_mta_pool.connection.translation import translated
 from mailman_mta_pool.errors import (
     AuthenticationRefused,
     BadChallenge,
@@ -37,13 +38,10 @@ from mailman_mta_pool.errors import (
     LostAfterHandshake,
     NoGreeting,
     PhaseTimeout,
-    printable,
     ProtocolError,
     RelayUnavailable,
-    shortened,
     STARTTLSRefused,
     TLSMissing,
-    translated,
     UnavailableHere,
 )
 from mailman_mta_pool.login.access import Access, NO_ACCESS
@@ -51,6 +49,7 @@ from mailman_mta_pool.login.credentials import Attempt
 from mailman_mta_pool.login.exchange import Authentication, CANCEL
 from mailman_mta_pool.network.threads import in_thread
 from mailman_mta_pool.settings import Timeouts
+from mailman_mta_pool.shown import printable, shortened
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply
 from public import public

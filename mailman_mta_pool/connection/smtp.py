@@ -20,7 +20,7 @@ from mailman_mta_pool.connection.devmode import stand_in
 from mailman_mta_pool.connection.opening import Endpoint, open_connection
 from mailman_mta_pool.connection.session import Session
 from mailman_mta_pool.connection.tls import context_for, identity_for
-from mailman_mta_pool.errors import translated
+from mailman_mta_pool.connection.translation import translated
 from mailman_mta_pool.interfaces import Given, ITransactionConnection
 from mailman_mta_pool.login.access import Access, access_of
 from mailman_mta_pool.network.border import border

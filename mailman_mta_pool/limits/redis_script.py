@@ -11,8 +11,8 @@ import secrets
 import redis.asyncio
 
 from importlib import resources
-from mailman_mta_pool.errors import hidden
 from mailman_mta_pool.settings import StorageSettings
+from mailman_mta_pool.shown import hidden
 from public import public
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry

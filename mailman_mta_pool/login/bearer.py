@@ -7,9 +7,9 @@ https://developers.google.com/gmail/imap/xoauth2-protocol
 
 import json
 
-from mailman_mta_pool.errors import printable
 from mailman_mta_pool.login.mechanisms import Simple
 from mailman_mta_pool.login.scram import escaped
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import Optional
 

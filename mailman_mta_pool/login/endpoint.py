@@ -21,11 +21,12 @@ from http.client import (
     HTTPResponse,
     HTTPSConnection,
 )
-from mailman_mta_pool.errors import hidden, printable, TokenUnavailable
+from mailman_mta_pool.errors import TokenUnavailable
 from mailman_mta_pool.login.grant import Grant, grant_in, json_in
 from mailman_mta_pool.programs import line_in, MAX_LENGTH
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import TokenSettings
+from mailman_mta_pool.shown import hidden, printable
 from public import public
 from socket import SHUT_RDWR, socket
 from typing import (

@@ -9,55 +9,27 @@ import smtplib
 import binascii
 
 from contextlib import suppress
-from mailman_mta_pool.errors import (
-    BadChallenge,
+from mailman_mta_pool.errors import BadChallenge, ProtocolError
+from mailman_mta_pool.login.mechanisms import Mechanism
+from mailman_mta_pool.shown import (
     Hidden,
     LONG_PART_LENGTH,
+    never_repeated,
     PART_LENGTH,
-    ProtocolError,
+    shapes_of,
 )
-from mailman_mta_pool.login.mechanisms import Mechanism
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import Iterable, Iterator, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 
 # RFC 4954, section 4: the command line is as long as any other, its line
 # ending included (RFC 5321, section 4.5.3.1.4); a response may be longer.
 MAX_COMMAND = 512
 MAX_RESPONSE = 12288
-# A shorter password would be found in replies by chance; in octets.
-MIN_REPEATED = 6
 # RFC 4954, section 4: the client gives up.
 CANCEL = b'*'
 public(CANCEL=CANCEL, MAX_COMMAND=MAX_COMMAND, MAX_RESPONSE=MAX_RESPONSE)
-
-
-def _shapes(secret: bytes) -> Iterator[str]:
-    """A secret as it may be seen: in clear, in base64, in hexadecimal."""
-    yield secret.decode('utf-8', 'backslashreplace')
-    yield repr(secret)[2:-1]
-    yield secret.hex()
-    for before in range(3):
-        # Base64 knows three, by how many octets stand before; characters
-        # that are not of this secret alone are cut off.
-        encoded = base64.b64encode(bytes(before) + secret).decode('ascii')
-        yield encoded[-(-before * 4 // 3):(before + len(secret)) * 4 // 3]
-
-
-@public
-def never_repeated(secrets: Iterable[bytes]) -> Tuple[bytes, ...]:
-    """Return what no reply may show once we are logged in.
-
-    A user name does not belong there: it is in many a reply that an operator
-    has to read.
-
-    :param secrets: The password or the token.
-    :return: Its shapes, in lower case.
-    """
-    return tuple(
-        shape.encode('utf-8').lower() for secret in secrets
-        if len(secret) >= MIN_REPEATED for shape in _shapes(secret))
 
 
 @public
@@ -104,7 +76,7 @@ class Authentication:
 
     def _keep_to_ourselves(self, secret: bytes, part: int) -> None:
         self.secrets.extend(
-            Hidden(shape, part) for shape in _shapes(secret) if shape)
+            Hidden(shape, part) for shape in shapes_of(secret) if shape)
 
     def _add_initial(self, initial: bytes) -> None:
         # RFC 4954, section 4: '=' is an initial response without octets.

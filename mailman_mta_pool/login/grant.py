@@ -4,7 +4,7 @@
 import json
 import math
 
-from mailman_mta_pool.errors import printable, TokenUnavailable
+from mailman_mta_pool.errors import TokenUnavailable
 from mailman_mta_pool.programs import (
     arguments_in,
     line_in,
@@ -12,6 +12,7 @@ from mailman_mta_pool.programs import (
     ProgramFailed,
 )
 from mailman_mta_pool.secret import Secret
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import Any, Callable, List, NamedTuple, Protocol
 

@@ -19,8 +19,9 @@ import smtplib
 
 from contextlib import suppress
 from functools import partial
-from mailman_mta_pool.errors import LOCAL_LIMITS, PhaseTimeout, printable
+from mailman_mta_pool.errors import LOCAL_LIMITS, PhaseTimeout
 from mailman_mta_pool.login.states import State, StateFile
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import Callable, Optional, Tuple, Union
 

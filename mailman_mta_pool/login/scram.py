@@ -12,9 +12,10 @@ import hashlib
 import secrets
 import binascii
 
-from mailman_mta_pool.errors import BadChallenge, printable, ServerNotTrusted
+from mailman_mta_pool.errors import BadChallenge, ServerNotTrusted
 from mailman_mta_pool.login.mechanisms import Simple
 from mailman_mta_pool.login.saslprep import saslprep
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import ClassVar, Dict, Optional, Tuple
 

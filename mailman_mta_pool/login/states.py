@@ -14,9 +14,9 @@ import errno
 import secrets
 
 from contextlib import suppress
-from mailman_mta_pool.errors import printable
 from mailman_mta_pool.network.limits import check_descriptors
 from mailman_mta_pool.network.locks import open_locked
+from mailman_mta_pool.shown import printable
 from public import public
 from typing import Any, NamedTuple, Optional, Tuple
 

@@ -20,7 +20,8 @@ import logging
 import secrets
 
 from contextlib import suppress
-from mailman_mta_pool.errors import LOCAL_LIMITS, translated
+from mailman_mta_pool.connection.translation import translated
+from mailman_mta_pool.errors import LOCAL_LIMITS
 from mailman_mta_pool.interfaces import ISlots
 from mailman_mta_pool.network.limits import check_descriptors
 from mailman_mta_pool.network.locks import open_locked

@@ -2,10 +2,10 @@
 """Why recipients of a post failed, a few causes instead of many replies."""
 
 from itertools import islice
-from mailman_mta_pool.errors import printable
 from mailman_mta_pool.interfaces import Failure
 from mailman_mta_pool.settlement.ledger import IN_DOUBT, NO_REPLY_CODE
 from mailman_mta_pool.settlement.words import without_addresses, words_of
+from mailman_mta_pool.shown import printable
 from mailman_mta_pool.wire.replies import Reply
 from public import public
 from typing import Dict, List, Mapping, NamedTuple, Tuple

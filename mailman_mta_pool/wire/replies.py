@@ -4,7 +4,8 @@
 import re
 
 from itertools import repeat
-from mailman_mta_pool.errors import HIDDEN, printable, ProtocolError, shortened
+from mailman_mta_pool.errors import ProtocolError
+from mailman_mta_pool.shown import HIDDEN, printable, shortened
 from public import public
 from typing import (
     Collection,

@@ -11,9 +11,9 @@ import subprocess
 
 from contextlib import suppress
 from mailman.config import config
+from mailman_mta_pool.connection.translation import translated
 from mailman_mta_pool.deliver import deliver
 from mailman_mta_pool.demo.process import ROOT
-from mailman_mta_pool.errors import translated
 from mailman_mta_pool.secret import Secret
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,7 +100,7 @@ class TestRunner(SiteTestCase):
                 ('/var/logs/smtp.log:', 'configuration, as it is'),
                 ('mailman.smtp: ', 'leaks.py', 'in base64'),
                 ('/runner-out.txt:', 'in hex'),
-                ('RelayUnavailable of ', 'errors.py', 'as it is'),
+                ('RelayUnavailable of ', 'translation.py', 'as it is'),
                 ('/state/a.json:1: ', 'tests/fault/leaks.py:'),
                 ('/queue/retry/', '.pck:')):
             with self.subTest(words=words):

@@ -14,12 +14,11 @@ import smtplib
 import binascii
 
 from contextlib import suppress
+from mailman_mta_pool.connection.translation import translated
 from mailman_mta_pool.errors import (
     BadChallenge,
-    printable,
     ProtocolError,
     RelayUnavailable,
-    translated,
 )
 from mailman_mta_pool.login.bearer import OAuthBearer, XOAuth2
 from mailman_mta_pool.login.exchange import (
@@ -35,6 +34,7 @@ from mailman_mta_pool.login.scram import (
     ScramSHA1,
     ScramSHA256,
 )
+from mailman_mta_pool.shown import printable
 from mailman_mta_pool.wire.replies import ReplyParser
 from public import public
 

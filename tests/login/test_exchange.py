@@ -8,11 +8,11 @@ import unittest
 
 from contextlib import suppress
 from hypothesis import given, strategies as st
+from mailman_mta_pool.connection.translation import translated
 from mailman_mta_pool.errors import (
     BadChallenge,
     ProtocolError,
     RelayUnavailable,
-    translated,
     UnusableValue,
 )
 from mailman_mta_pool.login.credentials import Attempt, Credentials

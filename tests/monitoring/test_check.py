@@ -36,14 +36,9 @@ from mailman_mta_pool.connection.certificate import (
     chain_of,
     read_certificate,
 )
+from mailman_mta_pool.connection.translation import translated, UNTRUSTED
 from mailman_mta_pool.console import check as console
-from mailman_mta_pool.errors import (
-    CertificateRefused,
-    HIDDEN,
-    translated,
-    UnavailableHere,
-    UNTRUSTED,
-)
+from mailman_mta_pool.errors import CertificateRefused, UnavailableHere
 from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
     MTA,
@@ -54,6 +49,7 @@ from mailman_mta_pool.settings import (
 )
 from mailman_mta_pool.settlement.catalogue import Catalogue
 from mailman_mta_pool.settlement.table import Judge
+from mailman_mta_pool.shown import HIDDEN
 from mailman_mta_pool.wire.capabilities import Capabilities
 from mailman_mta_pool.wire.replies import Reply
 from mailman_mta_pool.wire.transaction import Stage

@@ -5,7 +5,8 @@ import unittest
 import tracemalloc
 
 from hypothesis import given, settings, strategies as st
-from mailman_mta_pool.errors import HIDDEN, ProtocolError
+from mailman_mta_pool.errors import ProtocolError
+from mailman_mta_pool.shown import HIDDEN
 from mailman_mta_pool.wire.replies import (
     MAX_CHALLENGE,
     MAX_LINE,
