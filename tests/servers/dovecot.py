@@ -24,6 +24,7 @@ from tests.servers.loopback import (
 SUBMISSION = '/usr/lib/dovecot/submission'
 MECHANISMS = ('plain', 'login', 'cram-md5', 'scram-sha-1', 'scram-sha-256',
               'oauthbearer', 'xoauth2')
+# That of Dovecot 2.3, which Debian 12 has, and of 2.4, which Debian 13 has.
 CONFIGURATION = """\
 base_dir = {directory}/run
 state_dir = {directory}/state
@@ -88,6 +89,80 @@ service auth {{
   }}
 }}
 """
+CONFIGURATION_24 = """\
+dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+base_dir = {directory}/run
+state_dir = {directory}/state
+log_path = {directory}/dovecot.log
+auth_verbose = yes
+auth_failure_delay = 0
+protocols = submission
+hostname = dovecot.example.net
+ssl = yes
+ssl_server_cert_file = {directory}/cert.pem
+ssl_server_key_file = {directory}/key.pem
+{certificates}
+auth_mechanisms = {mechanisms}
+auth_allow_cleartext = no
+auth_username_chars =
+first_valid_uid = 1
+mail_uid = nobody
+mail_gid = nogroup
+mail_driver = maildir
+mail_path = {directory}/mail/%{{user}}
+submission_relay_host = {relay_host}
+submission_relay_port = {relay_port}
+submission_relay_trusted = no
+passdb passwd-file {{
+  passwd_file_path = {directory}/users
+  mechanisms_filter = plain login cram-md5 scram-sha-1 scram-sha-256
+}}
+passdb certified {{
+  driver = passwd-file
+  passwd_file_path = {directory}/certified
+  mechanisms_filter = external
+}}
+passdb oauth2 {{
+  mechanisms_filter = oauthbearer xoauth2
+}}
+oauth2 {{
+  introspection_mode = post
+  introspection_url = {url}
+  username_attribute = username
+  active_attribute = active
+  active_value = true
+}}
+userdb static {{
+  fields {{
+    uid = nobody
+    gid = nogroup
+    home = {directory}/mail/%{{user}}
+  }}
+}}
+service submission-login {{
+  inet_listener submission {{
+    listen = {host}
+    port = {port}
+  }}
+  inet_listener submissions {{
+    listen = {host}
+    port = {tls_port}
+    ssl = yes
+  }}
+}}
+# No pause after a wrong password.
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service auth {{
+  unix_listener {directory}/auth-client {{
+    mode = 0666
+  }}
+}}
+"""
 OAUTH2 = """\
 introspection_mode = post
 introspection_url = {url}
@@ -104,7 +179,16 @@ auth_ssl_require_client_cert = yes
 auth_ssl_username_from_cert = yes
 ssl_cert_username_field = commonName
 """
-FAILURE = re.compile(r'auth: (?:Info|Error): [\w-]+\(.*')
+CERTIFICATES_24 = """\
+ssl_server_ca_file = {authority}
+ssl_server_request_client_cert = yes
+ssl_server_require_crl = no
+auth_ssl_require_client_cert = yes
+auth_ssl_username_from_cert = yes
+ssl_server_cert_username_field = commonName
+"""
+FAILURE = re.compile(
+    r'auth(?:: (?:Info|Error): [\w-]+\(|\(.*,sasl:.*\)<.*>: (?:Info|Error): )')
 
 
 @public
@@ -118,6 +202,13 @@ def available():
     if shutil.which('dovecot') is None or not os.path.exists(SUBMISSION):
         return 'not installed: dovecot (see tests/servers/install.sh)'
     return ''
+
+
+def _is_new():
+    """True if Dovecot is 2.4 or later, where most settings have new names."""
+    version = subprocess.run(
+        ('dovecot', '--version'), capture_output=True, text=True).stdout
+    return tuple(map(int, re.findall('[0-9]+', version)[:2])) >= (2, 4)
 
 
 @public
@@ -202,18 +293,20 @@ class Dovecot:
             f'{user}:::::::nopassword=y\n' for user in self._users))
         self._write('oauth2.conf.ext', OAUTH2.format(
             url=self._introspection))
-        self._write('dovecot.conf', CONFIGURATION.format(
+        configuration, certificates = CONFIGURATION, CERTIFICATES
+        if _is_new():
+            configuration, certificates = CONFIGURATION_24, CERTIFICATES_24
+        mechanisms = MECHANISMS
+        if self._authority is None:
+            certificates = ''
+        else:
+            mechanisms = ('external', *mechanisms)
+        self._write('dovecot.conf', configuration.format(
             directory=self.directory, host=HOST, port=self.port,
             tls_port=self.tls_port, relay_host=self._relay.host,
-            relay_port=self._relay.port, **self._by_certificate()))
-
-    def _by_certificate(self):
-        """Return what depends on the authority."""
-        if self._authority is None:
-            return {'certificates': '', 'mechanisms': ' '.join(MECHANISMS)}
-        return {
-            'certificates': CERTIFICATES.format(authority=self._authority),
-            'mechanisms': ' '.join(('external', *MECHANISMS))}
+            relay_port=self._relay.port, url=self._introspection,
+            mechanisms=' '.join(mechanisms),
+            certificates=certificates.format(authority=self._authority)))
 
     def _write(self, name, text, mode=0o644):
         with open(self._path(name), 'w', encoding='utf-8') as fp:
