@@ -103,6 +103,14 @@ def available():
     return 'not installed: {}'.format(', '.join(missing)) if missing else ''
 
 
+def _name_of(pid):
+    """Return the name of a process; '' if it has ended."""
+    with contextlib.suppress(OSError):
+        with open(f'/proc/{pid}/comm') as fp:
+            return fp.read().strip()
+    return ''
+
+
 @public
 class Postfix:
     """A Postfix that accepts everything from the loopback interface.
@@ -193,7 +201,20 @@ class Postfix:
         wait_until(lambda: not self.pids(), 'the end of Postfix')
 
     def kill(self):
-        """Kill all its processes in the midst of whatever they do."""
+        """Kill all its processes in the midst of whatever they do.
+
+        What they have said by then is in the log: the tests count by it.
+        """
+        # Nobody starts new ones.
+        os.kill(self._master, signal.SIGSTOP)
+        loggers = {pid for pid in self.pids() if _name_of(pid) == 'postlogd'}
+        others = self.pids() - loggers - {self._master}
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not others & self.pids(), 'the end of Postfix')
+        if loggers:
+            self._wait_for_log()
         os.killpg(self._master, signal.SIGKILL)
         wait_until(lambda: not self.pids(), 'the end of Postfix')
         # The kernel has its locks a little longer.
@@ -281,13 +302,16 @@ class Postfix:
         :raises TimeoutError: when the deadline passes.
         """
         wait_until(lambda: self.queued() == 0, 'an empty queue', deadline)
-        # The log is written by a process of its own from one socket, so that
-        # what stands there after a line of ours is complete.
+        self._wait_for_log()
+        return self.log()
+
+    def _wait_for_log(self):
+        # It is written by a process of its own from one socket, so that what
+        # stands there after a line of ours is complete.
         count = self.log().text.count('barrier')
         subprocess.run(('postlog', '-c', self._path('etc'), 'barrier'),
                        check=True, stderr=subprocess.DEVNULL)
         wait_until(lambda: self.log().text.count('barrier') > count, 'the log')
-        return self.log()
 
     def log(self):
         """Return what the log holds now.
