@@ -24,8 +24,9 @@ from tests.servers.loopback import (
 SUBMISSION = '/usr/lib/dovecot/submission'
 MECHANISMS = ('plain', 'login', 'cram-md5', 'scram-sha-1', 'scram-sha-256',
               'oauthbearer', 'xoauth2')
-# That of Dovecot 2.3, which Debian 12 has, and of 2.4, which Debian 13 has.
-CONFIGURATION = """\
+# What Dovecot 2.3, which Debian 12 has, and 2.4, which Debian 13 has, have in
+# common.
+COMMON = """\
 base_dir = {directory}/run
 state_dir = {directory}/state
 log_path = {directory}/dovecot.log
@@ -34,19 +35,43 @@ auth_failure_delay = 0
 protocols = submission
 hostname = dovecot.example.net
 ssl = yes
-ssl_cert = <{directory}/cert.pem
-ssl_key = <{directory}/key.pem
 {certificates}
 auth_mechanisms = {mechanisms}
-disable_plaintext_auth = yes
 auth_username_chars =
 first_valid_uid = 1
 mail_uid = nobody
 mail_gid = nogroup
-mail_location = maildir:{directory}/mail/%u
 submission_relay_host = {relay_host}
 submission_relay_port = {relay_port}
 submission_relay_trusted = no
+service submission-login {{
+  inet_listener submission {{
+    {address} = {host}
+    port = {port}
+  }}
+  inet_listener submissions {{
+    {address} = {host}
+    port = {tls_port}
+    ssl = yes
+  }}
+}}
+# No pause after a wrong password.
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+service auth {{
+  unix_listener {directory}/auth-client {{
+    mode = 0666
+  }}
+}}
+"""
+OF_23 = """\
+ssl_cert = <{directory}/cert.pem
+ssl_key = <{directory}/key.pem
+disable_plaintext_auth = yes
+mail_location = maildir:{directory}/mail/%u
 passdb {{
   driver = passwd-file
   mechanisms = plain login cram-md5 scram-sha-1 scram-sha-256
@@ -66,54 +91,18 @@ userdb {{
   driver = static
   args = uid=nobody gid=nogroup home={directory}/mail/%u
 }}
-service submission-login {{
-  inet_listener submission {{
-    address = {host}
-    port = {port}
-  }}
-  inet_listener submissions {{
-    address = {host}
-    port = {tls_port}
-    ssl = yes
-  }}
-}}
-# No pause after a wrong password.
-service anvil {{
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
-service auth {{
-  unix_listener {directory}/auth-client {{
-    mode = 0666
-  }}
-}}
 """
-CONFIGURATION_24 = """\
+# The versions are to be named before all else.
+BEGIN_24 = """\
 dovecot_config_version = 2.4.0
 dovecot_storage_version = 2.4.0
-base_dir = {directory}/run
-state_dir = {directory}/state
-log_path = {directory}/dovecot.log
-auth_verbose = yes
-auth_failure_delay = 0
-protocols = submission
-hostname = dovecot.example.net
-ssl = yes
+"""
+OF_24 = """\
 ssl_server_cert_file = {directory}/cert.pem
 ssl_server_key_file = {directory}/key.pem
-{certificates}
-auth_mechanisms = {mechanisms}
 auth_allow_cleartext = no
-auth_username_chars =
-first_valid_uid = 1
-mail_uid = nobody
-mail_gid = nogroup
 mail_driver = maildir
 mail_path = {directory}/mail/%{{user}}
-submission_relay_host = {relay_host}
-submission_relay_port = {relay_port}
-submission_relay_trusted = no
 passdb passwd-file {{
   passwd_file_path = {directory}/users
   mechanisms_filter = plain login cram-md5 scram-sha-1 scram-sha-256
@@ -138,28 +127,6 @@ userdb static {{
     uid = nobody
     gid = nogroup
     home = {directory}/mail/%{{user}}
-  }}
-}}
-service submission-login {{
-  inet_listener submission {{
-    listen = {host}
-    port = {port}
-  }}
-  inet_listener submissions {{
-    listen = {host}
-    port = {tls_port}
-    ssl = yes
-  }}
-}}
-# No pause after a wrong password.
-service anvil {{
-  unix_listener anvil-auth-penalty {{
-    mode = 0
-  }}
-}}
-service auth {{
-  unix_listener {directory}/auth-client {{
-    mode = 0666
   }}
 }}
 """
@@ -293,18 +260,22 @@ class Dovecot:
             f'{user}:::::::nopassword=y\n' for user in self._users))
         self._write('oauth2.conf.ext', OAUTH2.format(
             url=self._introspection))
-        configuration, certificates = CONFIGURATION, CERTIFICATES
+        configuration, certificates = COMMON + OF_23, CERTIFICATES
+        address = 'address'
         if _is_new():
-            configuration, certificates = CONFIGURATION_24, CERTIFICATES_24
+            configuration, certificates = (
+                BEGIN_24 + COMMON + OF_24, CERTIFICATES_24)
+            address = 'listen'
         mechanisms = MECHANISMS
         if self._authority is None:
             certificates = ''
         else:
             mechanisms = ('external', *mechanisms)
         self._write('dovecot.conf', configuration.format(
-            directory=self.directory, host=HOST, port=self.port,
-            tls_port=self.tls_port, relay_host=self._relay.host,
-            relay_port=self._relay.port, url=self._introspection,
+            directory=self.directory, address=address, host=HOST,
+            port=self.port, tls_port=self.tls_port,
+            relay_host=self._relay.host, relay_port=self._relay.port,
+            url=self._introspection,
             mechanisms=' '.join(mechanisms),
             certificates=certificates.format(authority=self._authority)))
 
