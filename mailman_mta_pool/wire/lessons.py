@@ -31,8 +31,9 @@ _CALENDAR = frozenset(
     'ist'.split())
 _HOST = re.compile(r'[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z-]+')
 _DIGIT = re.compile('[0-9]')
-# Dovecot's submission service (2.3.19, in Debian 12) crashes upon commands
-# that come before it has answered to a content, and leaves that in doubt.
+# Dovecot's submission service (2.3.19 and 2.4.1, in Debian 12 and 13) crashes
+# upon commands that come before it has answered to a content, and leaves that
+# in doubt.
 # Where the greeting does not name it, its offer does: few others know BURL
 # (RFC 4468).
 _DOVECOT = re.compile(r'\bdovecot\b', re.IGNORECASE)
