@@ -8,6 +8,7 @@ it is done once for every kind of list, and copied.
 
 import sqlite3
 
+from contextlib import contextmanager
 from flufl.lock import Lock
 from functools import lru_cache
 from mailman.bin.master import LOCK_LIFETIME
@@ -49,6 +50,8 @@ Ants are strong.
 public(LIST=LIST, LIST_ID=LIST_ID, STOCK=STOCK, OURS=OURS, POST=POST)
 # As Mailman's own scripts do; these may not be on anybody's path.
 SCRIPT = 'from mailman.bin.{0} import main; main()'
+# So many lines of what was logged are told of a site that does not go on.
+TOLD = 20
 # What processes print, the report, and what node_exporter reads.
 WRITTEN = ('.txt', '.html', '.prom')
 QUEUES = ('out', 'retry', 'shunt', 'bad')
@@ -231,7 +234,22 @@ class Site(ThrowawaySite):
         :return: What `true` returned at last.
         :raises TimeoutError: when it does not hold within the deadline.
         """
-        return wait_until(true, what, deadline)
+        with self._telling():
+            return wait_until(true, what, deadline)
+
+    def wait_until_empty(self, *queues, timeout=60):
+        """See `ThrowawaySite`."""
+        with self._telling():
+            super().wait_until_empty(*queues, timeout=timeout)
+
+    @contextmanager
+    def _telling(self):
+        """Let an error tell what was logged: the site is gone afterwards."""
+        try:
+            yield
+        except (TimeoutError, SiteError) as error:
+            raise type(error)('\n'.join(
+                [str(error), *self.logs().splitlines()[-TOLD:]])) from None
 
     def run(self, *posts, timeout=60):
         """Let an `out` runner empty its queue, and stop it.
