@@ -2,11 +2,11 @@
 
 """A strict provider refuses nothing, and nearly all of its rate is used."""
 
-import os
 import re
 import unittest
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
+from tests.examples import profile
 from tests.limits.conformance import limit
 from tests.limits.provider import Simulation, uniform
 from tests.limits.simulated import quick_directory
@@ -20,7 +20,6 @@ DOCUMENT = ROOT / 'docs' / 'design' / 'limits.rst'
 ROW = re.compile(r'^(\d+) ms +([\d.]+) %$', re.MULTILINE)
 # What is reached at least.
 SHARES = {0: 0.995, 20: 0.98, 80: 0.95, 300: 0.84}
-EXAMPLES = int(os.environ.get('MM_POOL_EXAMPLES', '25'))
 
 
 class TestSimulation(unittest.TestCase):
@@ -71,7 +70,7 @@ class TestSimulation(unittest.TestCase):
         self.assertEqual(simulation.server.refused, 0)
         self.assertGreater((1000 - RATE[0]) / RATE[0] / seconds, 0.97)
 
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @profile(25)
     @given(st.data(), st.integers(1, 3),
            st.sampled_from([((5, 1),), ((2, 1), (7, 6)), ((1, 0.25),)]))
     def test_no_refusal_whatever_the_network_does(

@@ -2,17 +2,17 @@
 
 """Whatever the post, the list and the members: the bytes are Mailman's."""
 
-import os
 import unittest
 import mailman_mta_pool.rendering.renderer
 
 from contextlib import ExitStack
-from hypothesis import given, HealthCheck, settings, strategies as st
+from hypothesis import given, strategies as st
 from mailman.config import config
 from mailman.interfaces.mailinglist import Personalization
 from mailman.testing.layers import ConfigLayer
 from mailman_mta_pool.strategies.order import in_order
 from sqlalchemy import text
+from tests.examples import profile
 from tests.rendering.both import by_ours, by_stock, warnings
 from tests.rendering.population import LANGUAGES, NAMES, Population
 from tests.rendering.posts import parsed, RAW
@@ -23,12 +23,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 
-# In the suite the examples are the same each time; when somebody asks for a
-# number of them they are not.
-ASKED = os.environ.get('MM_POOL_EXAMPLES')
-PROFILE = settings(
-    max_examples=int(ASKED or 500), derandomize=not ASKED, deadline=None,
-    database=None, print_blob=True, suppress_health_check=list(HealthCheck))
+PROFILE = profile(500)
 
 # The most common ones, and the hardest.
 CODES = st.sampled_from(

@@ -2,15 +2,13 @@
 """Whatever happens, what the engine says of each recipient is true.
 
 In the suite each property is tried with a few thousand examples, the same ones
-at each run.  `MM_POOL_EXAMPLES=100000` in the environment asks for that many,
-other ones at each run.
+at each run; see `tests.examples`.
 """
 
-import os
 import re
 import unittest
 
-from hypothesis import given, HealthCheck, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from itertools import count
 from mailman_mta_pool.errors import ProtocolError
 from mailman_mta_pool.wire.capabilities import Capabilities
@@ -18,17 +16,13 @@ from mailman_mta_pool.wire.content import Content
 from mailman_mta_pool.wire.conversation import Conversation
 from mailman_mta_pool.wire.lessons import Chunking, Pipelining
 from mailman_mta_pool.wire.transaction import Fate, Transaction
+from tests.examples import profile
 from tests.wire.case import BAD, Case, GOOD, INTERNATIONAL
 from tests.wire.dialogue import lessons_with
 from tests.wire.link import Cut
 
 
-ASKED = os.environ.get('MM_POOL_EXAMPLES')
-settings.register_profile(
-    'wire', max_examples=int(ASKED or 1000), derandomize=not ASKED,
-    deadline=None, database=None, print_blob=True,
-    suppress_health_check=list(HealthCheck))
-PROFILE = settings.get_profile('wire')
+PROFILE = profile(1000)
 
 ADDRESSES = st.sampled_from(3 * GOOD + INTERNATIONAL + BAD)
 SENDERS = st.sampled_from(
