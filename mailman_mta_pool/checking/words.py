@@ -3,12 +3,11 @@
 
 from dataclasses import replace
 from mailman_mta_pool.checking.steps import Problem
-from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import RelaySettings, TokenSettings
 from mailman_mta_pool.shown import HIDDEN, PART_LENGTH, printable, shapes_of
 from mailman_mta_pool.wire.replies import Reply
 from public import public
-from typing import List, Union
+from typing import Iterator, Union
 
 
 # A server may send a hundred lines of 2 KiB each.
@@ -27,7 +26,7 @@ class Words:
         # Of a secret, too, no more is printable than of what repeats it.
         self._secrets = [
             printable(shape) for secret in _secrets_of(relay)
-            for shape in shapes_of(secret.reveal().encode('utf-8', 'replace'))
+            for shape in shapes_of(secret)
             if len(shape) >= PART_LENGTH]
 
     def __call__(self, text: Union[bytes, str, Reply]) -> str:
@@ -46,7 +45,14 @@ class Words:
                        remedy=self(problem.remedy))
 
 
-def _secrets_of(relay: RelaySettings) -> List[Secret]:
-    """Return the password, and what tokens are got with."""
+def _secrets_of(relay: RelaySettings) -> Iterator[bytes]:
+    """Yield the password, also as PLAIN has it, and what gets us tokens."""
     token = relay.auth.token or TokenSettings()
-    return [relay.password, token.client_secret]
+    user, password, client_secret = (
+        text.encode('utf-8', 'replace') for text in (
+            relay.user, relay.password.reveal(), token.client_secret.reveal()))
+    yield client_secret
+    if password:
+        yield password
+        # A short one is in no shape of its own.
+        yield b'\0' + user + b'\0' + password

@@ -147,6 +147,10 @@ class TestWords(unittest.TestCase):
             problem = self.words.problem(Problem(secret, secret))
             self.assertEqual(problem, Problem(HIDDEN, HIDDEN))
 
+    def test_a_short_one(self):
+        words = Words(RelaySettings(user='zaphod', password=Secret('x')))
+        self.assertEqual(words(b'No: AHphcGhvZAB4'), HIDDEN)
+
     def test_without_a_password(self):
         self.assertEqual(Words(RelaySettings(user='a'))('x'), 'x')
 
