@@ -364,8 +364,9 @@ class StorageSettings:
     :ivar password: Its password; empty for none.
     """
 
-    url: str = FILE
-    user: str = ''
+    # Its query may have the password of a private key.
+    url: str = field(default=FILE, repr=False)
+    user: str = field(default='', repr=False)
     password: Secret = Secret()
 
 

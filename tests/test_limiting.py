@@ -32,6 +32,7 @@ from mailman_mta_pool.relays.limiting import (
 )
 from mailman_mta_pool.relays.pool import Pool
 from mailman_mta_pool.sampling import RelayWatch
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import (
     DeliverySettings,
     LimitSettings,
@@ -749,7 +750,8 @@ class TestStorage(unittest.TestCase):
 
     def test_redis_is_missing(self):
         configured = Settings(
-            limit_storage=StorageSettings('redis://localhost/0'))
+            limit_storage=StorageSettings(
+                'redis://localhost/0', password=Secret('Zebra-Stripe')))
         missing = {name: None for name in (
             'redis', 'redis.asyncio', 'mailman_mta_pool.limits.shared')}
         with mock.patch.dict(sys.modules, missing):
@@ -758,6 +760,7 @@ class TestStorage(unittest.TestCase):
             check_limits(Settings())
         self.assertIn('[limits] storage', str(caught.exception))
         self.assertIn('[redis]', str(caught.exception))
+        self.assertNotIn('Zebra', str(caught.exception))
 
     def test_one_for_all_posts(self):
         with TemporaryDirectory() as one, TemporaryDirectory() as other:

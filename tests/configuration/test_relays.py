@@ -421,6 +421,7 @@ class TestLimits(FileTestCase):
                     found, StorageSettings(url, user, Secret(password)))
                 if password:
                     self.assertNotIn(password, repr(found))
+                self.assertNotIn(url.partition('?')[2] or '?', repr(found))
 
     def test_bad_storage(self):
         for text in ('', 'disk', 'redis', 'redis:', 'redis://', '/var/x',

@@ -8,6 +8,7 @@ import unittest
 
 from mailman_mta_pool.limits.file import FileStorage
 from mailman_mta_pool.limits.opening import open_storage
+from mailman_mta_pool.secret import Secret
 from mailman_mta_pool.settings import StorageSettings
 from unittest import mock
 
@@ -28,6 +29,9 @@ class TestOpening(unittest.TestCase):
         with mock.patch.dict(sys.modules, missing):
             with self.assertRaises(ValueError) as caught:
                 open_storage(
-                    StorageSettings('redis://localhost'), 2, '/nowhere',
+                    StorageSettings(
+                        'redis://localhost', password=Secret('Zebra-Stripe')),
+                    2, '/nowhere',
                     self.loop)
         self.assertIn('[redis]', str(caught.exception))
+        self.assertNotIn('Zebra', str(caught.exception))
